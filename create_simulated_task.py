@@ -1,0 +1,70 @@
+"""Make a simulated task: a small random CLIP, descriptions, slides with planted patterns, and splits."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from utils.errors import UserError, run_script
+
+TASK, FEATURE_EXTRACTOR = "simulated", "tinyclip"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    from datasets.simulate import SimulationSettings
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--classes", type=int, default=3, choices=range(2, 9), metavar="2..8", help="number of classes")
+    parser.add_argument("--slides-per-class", type=int, default=40)
+    parser.add_argument("--shots", type=int, nargs="+", default=[4], help="training slides a class")
+    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64, help="of the features")
+    parser.add_argument("--seed", type=int, default=1)
+    for setting in fields(SimulationSettings):
+        kind = int if isinstance(setting.default, int) else float
+        name = f"--{setting.name.replace('_', '-')}"
+        parser.add_argument(name, type=kind, default=setting.default, help="see datasets/simulate.py")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    import torch
+
+    from datasets.descriptions import arrange_descriptions
+    from datasets.layout import FeatureFolders
+    from datasets.simulate import SimulationSettings, SlideSimulator, simulated_descriptions, write_simulated_task
+    from models.prompts import PromptLearner
+    from models.text_towers import load_text_tower
+    from models.tiny_clip import save_tiny_clip
+
+    if options.slides_per_class < max(options.shots) + 4:
+        raise UserError(
+            f"--slides-per-class {options.slides_per_class}: expected at least {max(options.shots) + 4}, for training, "
+            "validation and test slides"
+        )
+    clip = options.output_dir / FEATURE_EXTRACTOR
+    save_tiny_clip(clip, options.width, options.seed)
+    tower = load_text_tower(FEATURE_EXTRACTOR, str(clip))
+    class_names = [f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]]
+    by_class = simulated_descriptions(class_names)
+    texts = arrange_descriptions(by_class, class_names, 4, 3)
+    torch.manual_seed(options.seed)
+    with torch.no_grad():
+        low, high = PromptLearner(tower, texts.low_texts, texts.high_texts, options.classes)()
+    settings = SimulationSettings(**{item.name: getattr(options, item.name) for item in fields(SimulationSettings)})
+    simulator = SlideSimulator(
+        low.view(options.classes, 4, -1).numpy(), high.view(options.classes, 4, 3, -1).numpy(), settings
+    )
+    folders = FeatureFolders(options.output_dir / "features", TASK, FEATURE_EXTRACTOR)
+    write_simulated_task(
+        options.output_dir, folders, by_class, simulator, options.slides_per_class, options.shots, options.folds,
+        options.seed,
+    )  # fmt: skip
+    print(f"simulated task in {options.output_dir}: {options.classes} classes, {options.slides_per_class} slides each")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,88 @@
+"""Class descriptions: a JSON file of terms and explanations, low ones first, then their high ones."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+
+TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """A task's texts in the order used everywhere: class-major, then low text, then its high texts.
+
+    by_class: {class: {term: explanation}} as read. low_texts: K*O strings. high_texts: K*O*S strings.
+    """
+
+    by_class: Mapping[str, Mapping[str, str]]
+    low_texts: list[str]
+    high_texts: list[str]
+
+
+def read_descriptions(
+    path: Path, class_names: Sequence[str], num_low: int, num_subtexts: int, text_format: str = "both"
+) -> Descriptions:
+    """Read and check the descriptions of some classes; other classes of the file are passed over.
+
+    num_low: O low texts a class. num_subtexts: S high texts a low text. text_format: both, term or explanation.
+    Raises UserError with every fault: a class without descriptions, another number than O + O*S, empty or doubled ones.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: "
+            f"python create_text_prompt.py --task {path.stem} --classes {' '.join(class_names)}"
+        )
+    try:
+        by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON of {{class: {{term: explanation}}}} ({error})") from error
+    return arrange_descriptions(by_class, class_names, num_low, num_subtexts, text_format, str(path))
+
+
+def arrange_descriptions(
+    by_class: Mapping[str, Mapping[str, str]],
+    class_names: Sequence[str],
+    num_low: int,
+    num_subtexts: int,
+    text_format: str = "both",
+    source: str = "descriptions",
+) -> Descriptions:
+    """As ``read_descriptions``, from a mapping; ``source`` is named in the faults."""
+    if not isinstance(by_class, dict):
+        raise UserError(f"{source}: found a {type(by_class).__name__}, expected {{class: {{term: explanation}}}}")
+    expected = num_low + num_low * num_subtexts
+    faults = []
+    low_texts: list[str] = []
+    high_texts: list[str] = []
+    for name in class_names:
+        entries = by_class.get(name)
+        if entries is None:
+            faults.append(f"{source}: no descriptions of the class {name!r}; found {sorted(by_class)}")
+            continue
+        if not isinstance(entries, dict) or not all(isinstance(text, str) for text in entries.values()):
+            faults.append(f"{source}: class {name!r} is not of the form {{term: explanation}}")
+            continue
+        if len(entries) != expected:
+            faults.append(
+                f"{source}: class {name!r} has {len(entries)} descriptions, expected {expected} ({num_low} low ones "
+                f"and {num_subtexts} high ones for each; see --num-low-mag-texts and --num-high-mag-subtexts)"
+            )
+        if any(not term.strip() or not text.strip() for term, text in entries.items()):
+            faults.append(f"{source}: class {name!r} has an empty term or explanation")
+        texts = [TEXT_FORMATS[text_format].format(term=term, explanation=text) for term, text in entries.items()]
+        low_texts += texts[:num_low]
+        high_texts += texts[num_low:]
+    if faults:
+        raise UserError(faults)
+    return Descriptions({name: by_class[name] for name in class_names}, low_texts, high_texts)
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    doubled = sorted({key for key in keys if keys.count(key) > 1})
+    if doubled:
+        raise ValueError(f"{doubled[0]!r} stands there twice")
+    return dict(pairs)

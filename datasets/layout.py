@@ -1,0 +1,46 @@
+"""Where a task's feature files lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FeatureFolders:
+    """DATA_ROOT/<task>_<fe>/ with <fe>_5x/, <fe>_20x/ and hierarchical_<fe>_5x_20x/ (magnifications as given)."""
+
+    data_root: Path
+    task: str
+    feature_extractor: str
+    low_magnification: int = 5
+    high_magnification: int = 20
+
+    @property
+    def root(self) -> Path:
+        return self.data_root / f"{self.task}_{self.feature_extractor}"
+
+    def low_file(self, slide_id: str) -> Path:
+        return self._single(self.low_magnification) / f"{slide_id}.h5"
+
+    def high_file(self, slide_id: str) -> Path:
+        return self._single(self.high_magnification) / f"{slide_id}.h5"
+
+    def hierarchical_file(self, slide_id: str) -> Path:
+        name = f"hierarchical_{self.feature_extractor}_{self.low_magnification}x_{self.high_magnification}x"
+        return self.root / name / f"{slide_id}.h5"
+
+    def _single(self, magnification: int) -> Path:
+        return self.root / f"{self.feature_extractor}_{magnification}x"
+
+    def extract_command(self) -> str:
+        """The command that makes the features from slides."""
+        return f"python extract_features.py --wsi-dir SLIDES {self._arguments()}"
+
+    def hierarchy_command(self) -> str:
+        """The command that links existing features of both magnifications."""
+        return f"python create_hierarchical_features.py {self._arguments()}"
+
+    def _arguments(self) -> str:
+        return (
+            f"--dataset-root-path {self.data_root} --dataset-name {self.task} "
+            f"--feature-extractor-name {self.feature_extractor}"
+        )

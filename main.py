@@ -1,0 +1,191 @@
+"""Train and test a model over folds: argv -> Config -> Task -> folds -> results.csv."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.config import Config, add_options
+from utils.errors import Faults, run_script
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from datasets.splits import Split
+    from datasets.task import Task
+    from utils.results import FoldResult, RunFolder
+
+SLIDES_OF_A_QUICK_TRY = 2
+
+
+def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
+    """The options, and the names of those given."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add_options(parser)
+    given = vars(parser.parse_args(argv))
+    config = Config(**given)
+    for name in ("task", "data_root_dir"):
+        if not getattr(config, name):
+            parser.error(f"--{name} is required")
+    if not config.folds():
+        parser.error(f"--k_start {config.k_start} --k_end {config.k_end}: none of the {config.k} folds")
+    if not 0 < config.label_frac <= 1:
+        parser.error(f"--label_frac {config.label_frac}: expected a share above 0, at most 1")
+    return config, set(given)
+
+
+def load_inputs(config: Config) -> tuple["Task", list["Split"], "nn.Module"]:
+    """Read and check everything a run needs: the task, its folds and the text tower. Raises UserError with all faults
+    at once."""
+    from datasets.checks import check_features
+    from datasets.descriptions import read_descriptions
+    from datasets.layout import FeatureFolders
+    from datasets.splits import build_split, read_split_ids
+    from datasets.task import Task, read_slides
+    from models.text_towers import load_text_tower
+
+    faults = Faults()
+    folders = FeatureFolders(
+        Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
+    )
+    tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path)
+    width = tower.output_dim if tower else config.feature_dim
+    if config.feature_dim not in (None, width):
+        faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
+    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold)) for fold in config.folds()}
+    table = faults.attempt(read_slides, config.csv_path())
+    if not table:
+        faults.raise_any()
+    class_names, slides = table
+    descriptions = faults.attempt(
+        read_descriptions,
+        config.prompt_path(), class_names, config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format,
+    )  # fmt: skip
+    splits = [
+        faults.attempt(build_split, config.split_path(fold), fold, members, slides, class_names)
+        for fold, members in ids.items()
+        if members
+    ]
+    wanted = {slide_id for members in ids.values() if members for part in members.values() for slide_id in part}
+    memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
+    faults.attempt(check_features, folders, [slides[name] for name in slides if name in wanted], width, memory)
+    faults.raise_any()
+    return Task(config.task, class_names, slides, descriptions, folders), splits, tower
+
+
+def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
+    """The folds as the options narrow them."""
+    from datasets.splits import take_few, take_share
+
+    if config.label_frac < 1:
+        splits = [take_share(split, config.label_frac, config.seed) for split in splits]
+    return [take_few(split, SLIDES_OF_A_QUICK_TRY) for split in splits] if config.testing else splits
+
+
+def record_of(config: Config, task: "Task", tower: "nn.Module") -> dict[str, Any]:
+    """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
+    from utils.files import file_sha256, tensors_sha256
+    from utils.reproducibility import versions
+
+    inputs = {"dataset_csv": file_sha256(config.csv_path()), "text_tower": tensors_sha256(tower.state_dict())}
+    inputs |= {f"splits_{fold}": file_sha256(config.split_path(fold)) for fold in config.folds()}
+    return {
+        "options": config.to_dict(),
+        "class_names": task.class_names,
+        "descriptions": task.descriptions.by_class,
+        "inputs": inputs,
+        "versions": versions(),
+    }
+
+
+def run_fold(
+    config: Config, task: "Task", split: "Split", tower: "nn.Module", run: "RunFolder", device: "torch.device"
+) -> "FoldResult":
+    """Train one fold, test its best epoch, and write what both gave."""
+    import pandas as pd
+    from torch.utils.data import DataLoader
+
+    from datasets.bags import BagDataset
+    from models.build import build_model
+    from utils.evaluation import evaluate
+    from utils.files import write_text
+    from utils.reproducibility import seed_everything
+    from utils.results import FoldResult
+    from utils.training import EpochSampler, fit
+
+    if not config.resume:
+        run.clear(split.fold)
+    write_text(run.split(split.fold), split.to_csv())
+    seed_everything(config.seed)
+    texts = task.descriptions.low_texts, task.descriptions.high_texts
+    model = build_model(config, tower, *texts, len(task.class_names)).to(device)
+    bags = {name: BagDataset(task.folders, slides, tower.output_dim) for name, slides in split.parts()}
+    sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
+    loading = {"batch_size": None, "num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
+    loaders = {
+        name: DataLoader(part, sampler=sampler if name == "train" else None, **loading) for name, part in bags.items()
+    }
+    progress = fit(
+        model, loaders["train"], loaders["val"], sampler, config, run.training(split.fold), f"fold {split.fold}"
+    )
+    tables = {}
+    for name in ("val", "test"):
+        tables[name] = evaluate(model, loaders[name], device, config.precision)
+    predictions = pd.concat(
+        [tables[name].table(task.class_names).assign(split=name).set_index("split") for name in tables]
+    )
+    write_text(run.predictions(split.fold), predictions.to_csv())
+    val, test = tables["val"], tables["test"]
+    result = FoldResult.of(
+        split.fold, test.metrics(), val.metrics(), test.hit_ratio, progress.best_epoch, progress.epochs
+    )
+    run.finish(result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config, given = parse(argv)
+
+    from datasets.splits import patient_audit
+    from models.build import build_model, options_without_effect
+    from utils.reproducibility import choose_device
+    from utils.results import RunFolder
+
+    device = choose_device(config.device)
+    for name in sorted(given & options_without_effect(config)):
+        print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
+    task, splits, tower = load_inputs(config)
+    splits = choose_slides(config, splits)
+    if sentence := patient_audit(splits):
+        print(f"warning: {sentence}")
+    model = build_model(config, tower, task.descriptions.low_texts, task.descriptions.high_texts, len(task.class_names))
+    if model.prompts.num_cut:
+        print(
+            f"warning: {model.prompts.num_cut} of {len(model.prompts.token_ids)} prompts are longer than the text "
+            f"tower's {tower.context_length} tokens and are cut"
+        )
+    print(
+        f"task {task.name}: classes {', '.join(task.class_names)}; {len(task.slides)} slides; folds "
+        f"{', '.join(str(split.fold) for split in splits)}; {config.model_type} ({config.variant}) on {device}"
+    )
+    if config.dry_run:
+        print("dry run: all checks passed")
+        return
+    run = RunFolder(config.run_path())
+    run.open(record_of(config, task, tower))
+    for split in splits:
+        result = run.finished(split.fold) if config.resume else None
+        if result is None:
+            result = run_fold(config, task, split, tower, run, device)
+        print(
+            f"fold {split.fold}: test auc {result.test_auc:.4f} f1 {result.test_f1:.4f} acc {result.test_acc:.4f} "
+            f"(best epoch {result.best_epoch + 1} of {result.epochs})"
+        )
+    table = run.summarise([split.fold for split in splits], config.k)
+    print(f"\n{table.to_string(float_format='{:.4f}'.format)}\n\nresults in {run.path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

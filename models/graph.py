@@ -1,0 +1,66 @@
+"""The hierarchical heterogeneous graph in dense form, and as a PyTorch Geometric HeteroData."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+
+NODE_TYPES = ("low_image", "high_image", "low_text", "high_text")
+
+
+@dataclass(frozen=True)
+class HierarchicalGraph:
+    """One slide's nodes and edges.
+
+    Children stand below their parent, so the image hierarchy needs no edge list: the r-th row of ``high_image`` holds
+    the children of low_image node ``retained[r]``. High text j is a child of low text ``j // num_subtexts``.
+
+    low_image: (P, D). high_image: (R, C, D) for R retained parents. low_text: (T, D). high_text: (T*S, D).
+    retained: (R,) int64. child_mask: (R, C) bool, True where there is a node.
+    keep_low: (P, T) bool, edges low_image - low_text. keep_high: (R, C, T*S) bool, edges high_image - high_text.
+    """
+
+    low_image: Tensor
+    high_image: Tensor
+    low_text: Tensor
+    high_text: Tensor
+    retained: Tensor
+    child_mask: Tensor
+    keep_low: Tensor
+    keep_high: Tensor
+
+    @property
+    def num_subtexts(self) -> int:
+        return len(self.high_text) // len(self.low_text)
+
+    def to_hetero_data(self) -> "HeteroData":
+        """The same graph with one node a row and edge lists, both directions of every relation.
+
+        high_image nodes are the True slots of ``child_mask`` in row-major order.
+        """
+        from torch_geometric.data import HeteroData
+
+        data = HeteroData()
+        data["low_image"].x = self.low_image
+        data["high_image"].x = self.high_image[self.child_mask]
+        data["low_text"].x = self.low_text
+        data["high_text"].x = self.high_text
+        parent = self.retained.unsqueeze(1).expand_as(self.child_mask)[self.child_mask]
+        num_high_texts = len(self.high_text)
+        text_child = torch.arange(num_high_texts, device=self.high_text.device)
+        edges = {
+            ("low_image", "intra", "low_text"): self.keep_low.nonzero().t(),
+            ("high_image", "intra", "high_text"): self.keep_high[self.child_mask].nonzero().t(),
+            ("high_image", "hierarchy", "low_image"): torch.stack(
+                [torch.arange(len(parent), device=parent.device), parent]
+            ),
+            ("high_text", "hierarchy", "low_text"): torch.stack([text_child, text_child // self.num_subtexts]),
+        }
+        for (source, name, target), index in edges.items():
+            data[source, name, target].edge_index = index
+            data[target, name, source].edge_index = index.flip(0)
+        return data

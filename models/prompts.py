@@ -1,0 +1,118 @@
+"""Prompts with learnable context: context tokens + description through the frozen text tower."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from models.text_towers import TextTower
+
+PLACEHOLDER = "X"
+Encoding = Callable[[TextTower, Tensor, Tensor, int], Tensor]
+
+
+def published_encoding(tower: TextTower, embeddings: Tensor, token_ids: Tensor, num_classes: int) -> Tensor:
+    """Each prompt by itself, as the vision-language model encodes texts: (N, L, W) -> (N, D)."""
+    return tower.encode(embeddings, token_ids)
+
+
+class PromptTokens:
+    """Token ids of the prompts and the places of their context.
+
+    A prompt is ``before`` placeholders, the description, ``after`` placeholders; a description that does not fit the
+    tower's length is cut, the context never is.
+
+    token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. num_cut: descriptions cut.
+    """
+
+    def __init__(self, tower: TextTower, descriptions: list[str], num_context_tokens: int, position: str):
+        before = {"end": num_context_tokens, "middle": num_context_tokens // 2, "front": 0}[position]
+        after = num_context_tokens - before
+        bos, eos, pad = tower.special_tokens
+        # a placeholder behind another word: its id may differ from that of one at the start of the text
+        placeholder = tower.tokenize([f"{PLACEHOLDER} {PLACEHOLDER}"])[0][-1:]
+        heads = tower.tokenize([" ".join([PLACEHOLDER] * before + [text]) for text in descriptions])
+        room = tower.context_length - 2 - after
+        self.num_cut = sum(len(head) > room for head in heads)
+        prompts = [[bos, *head[:room], *(placeholder * after), eos] for head in heads]
+        self.token_ids = torch.full((len(prompts), tower.context_length), pad)
+        self.context_positions = torch.zeros(len(prompts), num_context_tokens, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            self.token_ids[row, : len(prompt)] = torch.tensor(prompt)
+            end = len(prompt) - 1
+            self.context_positions[row] = torch.tensor([*range(1, 1 + before), *range(end - after, end)])
+
+
+class PromptLearner(nn.Module):
+    """Encodes a task's descriptions with learnable context; only ``context_tokens`` is trained.
+
+    tower: the frozen text tower. low_texts: K*O descriptions, class-major. high_texts: K*O*S, in the order of their
+    low texts. encode: how the tower reads the prompts (``published_encoding``, or one of models/released).
+    context_tokens: (num_context_tokens, W), or (K, num_context_tokens, W) when class-specific; N(0, 0.02).
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        low_texts: list[str],
+        high_texts: list[str],
+        num_classes: int,
+        num_context_tokens: int = 16,
+        class_specific: bool = False,
+        position: str = "end",
+        encode: Encoding = published_encoding,
+    ):
+        super().__init__()
+        self.tower = tower
+        self.encode = encode
+        self.num_classes = num_classes
+        num_low, num_high = len(low_texts) // num_classes, len(high_texts) // num_classes
+        self.num_low = num_low
+        # prompts stand class by class, a class's low texts before its high texts
+        prompts: list[str] = []
+        for k in range(num_classes):
+            prompts += low_texts[k * num_low : (k + 1) * num_low] + high_texts[k * num_high : (k + 1) * num_high]
+        tokens = PromptTokens(tower, prompts, num_context_tokens, position)
+        self.num_cut = tokens.num_cut
+        with torch.no_grad():
+            self.register_buffer("token_embeddings", tower.embed(tokens.token_ids), persistent=False)
+        self.register_buffer("token_ids", tokens.token_ids, persistent=False)
+        self.register_buffer("context_positions", tokens.context_positions, persistent=False)
+        shape = (num_context_tokens, tower.width)
+        self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
+        nn.init.normal_(self.context_tokens, std=0.02)
+        self._cache: tuple[tuple[int, int, bool], Tensor] | None = None
+
+    def train(self, mode: bool = True) -> "PromptLearner":
+        """The tower stays frozen and in evaluation mode."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def prompt_embeddings(self) -> Tensor:
+        """Token embeddings of all prompts with the context in place: (N, L, W)."""
+        num_prompts = len(self.token_ids)
+        context = self.context_tokens
+        if context.dim() == 3:
+            context = context.repeat_interleave(num_prompts // self.num_classes, dim=0)
+        else:
+            context = context.expand(num_prompts, -1, -1)
+        places = self.context_positions.unsqueeze(-1).expand_as(context)
+        return self.token_embeddings.scatter(1, places, context.to(self.token_embeddings.dtype))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Text features, not normalised: low (K*O, D) and high (K*O*S, D). Without gradients they are computed once
+        for each state of the context."""
+        if torch.is_grad_enabled():
+            features = self._encode()
+        else:
+            context = self.context_tokens
+            key = (context.data_ptr(), context._version, torch.is_autocast_enabled(context.device.type))
+            if self._cache is None or self._cache[0] != key:
+                self._cache = (key, self._encode())
+            features = self._cache[1]
+        by_class = features.view(self.num_classes, -1, features.shape[-1])
+        return by_class[:, : self.num_low].flatten(0, 1), by_class[:, self.num_low :].flatten(0, 1)
+
+    def _encode(self) -> Tensor:
+        return self.encode(self.tower, self.prompt_embeddings(), self.token_ids, self.num_classes)

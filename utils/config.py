@@ -1,0 +1,152 @@
+"""Every option of a training run, declared once: type, default, help. The run's config.json holds the same names."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def magnification(text: str) -> int:
+    """5 or 5x -> 5."""
+    return int(text.lower().removesuffix("x"))
+
+
+def flag(text: str) -> bool:
+    """The value behind a flag, for those who write ``--early_stopping True``."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return values[text.lower()]
+
+
+def at_least(lowest: float, kind: type = int) -> Any:
+    """An argparse type: a number not below ``lowest``."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not value >= lowest:
+            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
+        return value
+
+    parse.__name__ = kind.__name__
+    return parse
+
+
+def option(default: Any, text: str, kind: Any = str, choices: Sequence[str] | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "kind": kind, "choices": choices})
+
+
+def switch(text: str) -> Any:
+    return field(default=False, metadata={"help": text, "kind": flag, "choices": None})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of main.py; the names are those of the released code where it has them."""
+
+    task: str = option("", "name of the task: its CSV, splits, prompts and features carry it")
+    data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/")
+    feature_extractor: str = option("plip", "plip, quiltnet, conch, or any other name together with --vlm_path")
+    vlm_path: str | None = option(None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
+    dataset_csv: str | None = option(None, "CSV of slides and labels (default: dataset_csv/<task>.csv)")
+    split_dir: str | None = option(None, "folder with splits_<fold>.csv (default: splits/<task>/<task>_<shots>)")
+    text_prompt: str | None = option(None, "descriptions (default: text_prompt/HiVE_MIL/<LLM>/<task>.json)")
+    LLM: str = option("builtin", "which descriptions, a folder of text_prompt/HiVE_MIL")
+    results_dir: str = option("./results", "where runs are written")
+
+    model_type: str = option("HiVE_MIL", "the model", choices=["HiVE_MIL"])
+    variant: str = option("paper", "what the paper says or what its released code computes", str, ["paper", "released"])
+    feature_dim: int | None = option(None, "width of the features (default: the text tower's, 512)", at_least(1))
+    low_mag: int = option(5, "magnification of the parents", magnification)
+    high_mag: int = option(20, "magnification of the children", magnification)
+    num_low_mag_texts: int = option(4, "low descriptions a class", at_least(1))
+    num_high_mag_subtexts: int = option(3, "high descriptions a low description", at_least(1))
+    num_context_tokens: int = option(16, "learned tokens in a prompt", at_least(1))
+    class_specific_token: bool = switch("learn the context tokens for each class")
+    class_token_position: str = option(
+        "end", "where the description stands: behind the context (end), within it, in front", str,
+        ["end", "middle", "front"],
+    )  # fmt: skip
+    text_format: str = option("both", "what of a description is read", str, ["both", "term", "explanation"])
+    filter_alpha: float = option(0.5, "TGDF keeps similarities of mean + alpha * std and more", float)
+    tgdf: str = option(
+        "full", "stages of the filtering (Table 12)", str, ["full", "no_mask_propagation", "high_only", "none"]
+    )
+    hier_aggregator: str = option(
+        "msa", "messages between parents and children (Figure 6)", str, ["msa", "maa", "saa", "attention", "sage"]
+    )
+    hier_direction: str = option("both", "their direction (Figure 4)", str, ["both", "up", "down", "none"])
+    scales: str = option("both", "scales whose logits count (Table 14)", str, ["both", "low", "high"])
+    top_k_low: int = option(2, "low patches averaged per text", at_least(1))
+    top_k_high: int = option(100, "high patches averaged per text", at_least(1))
+    htcl: str = option(
+        "class_wise", "text contrastive loss (Table 2)", str, ["class_wise", "instance_wise", "share_parent", "none"]
+    )
+    contrastive_lambda: float = option(0.5, "weight of the text contrastive loss", float)
+    bag_loss: str = option("ce", "loss on the logits", str, ["ce", "svm", "focal"])
+    drop_out: bool = switch("dropout (0.25) between the graph layers")
+    mode: str = option("transformer", "an option of ViLa-MIL")
+    prototype_number: int = option(16, "an option of ViLa-MIL", int)
+
+    few_shot_num: int = option(16, "training slides a class; names the split folder", at_least(1))
+    label_frac: float = option(1.0, "share of each class's training slides to use", float)
+    weighted_sample: bool = switch("draw the classes equally often in training")
+    max_epochs: int = option(50, "epochs at most", at_least(1))
+    early_stopping: bool = switch("stop after 10 epochs without a lower validation error")
+    opt: str = option("adam", "optimiser", str, ["adam", "sgd"])
+    lr: float = option(1e-4, "learning rate", float)
+    reg: float = option(1e-5, "weight decay", float)
+    seed: int = option(1, "every fold starts from it", int)
+    k: int = option(5, "folds", at_least(1))
+    k_start: int = option(-1, "first fold (-1: 0)", at_least(-1))
+    k_end: int = option(-1, "fold to stop before (-1: k)", at_least(-1))
+    testing: bool = switch("a quick try of the whole path: two slides a class and split, two epochs")
+
+    device: str | None = option(None, "cpu, cuda or cuda:<n> (default: cuda where there is one)")
+    precision: str = option("fp32", "bf16 runs the model under autocast", str, ["fp32", "bf16"])
+    num_workers: int = option(0, "processes that read slides ahead", at_least(0))
+    log_data: bool = switch("write TensorBoard logs")
+    resume: bool = switch("go on with an interrupted run at its last finished epoch")
+    dry_run: bool = switch("check everything and stop before training")
+
+    def folds(self) -> range:
+        """The folds of this run."""
+        return range(max(self.k_start, 0), self.k if self.k_end == -1 else min(self.k_end, self.k))
+
+    def csv_path(self) -> Path:
+        return Path(self.dataset_csv or PROJECT / "dataset_csv" / f"{self.task}.csv")
+
+    def split_path(self, fold: int) -> Path:
+        default = PROJECT / "splits" / self.task / f"{self.task}_{self.few_shot_num}"
+        return Path(self.split_dir or default) / f"splits_{fold}.csv"
+
+    def prompt_path(self) -> Path:
+        return Path(self.text_prompt or PROJECT / "text_prompt" / "HiVE_MIL" / self.LLM / f"{self.task}.json")
+
+    def run_path(self) -> Path:
+        """RESULTS/<task>/<fe>/<shots>/<task>_<fe>_<model>_<shots>_s<seed>"""
+        shots = str(self.few_shot_num)
+        name = f"{self.task}_{self.feature_extractor}_{self.model_type}_{shots}_s{self.seed}"
+        return Path(self.results_dir) / self.task / self.feature_extractor / shots / name
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option, spelt with - and with _. What is not given stays out of the namespace."""
+    for item in fields(Config):
+        names = dict.fromkeys([f"--{item.name}", f"--{item.name.replace('_', '-')}"])
+        settings = item.metadata
+        assert item.default is not MISSING
+        default = "" if item.default in (None, "", False) else f" (default: {item.default})"
+        extra: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if settings["kind"] is flag else {}
+        if settings["choices"]:
+            extra["choices"] = settings["choices"]
+        parser.add_argument(
+            *names, dest=item.name, type=settings["kind"], default=argparse.SUPPRESS, **extra,
+            help=(settings["help"] + default).replace("%", "%%"),
+        )  # fmt: skip

@@ -1,0 +1,34 @@
+"""Reading and writing feature files (HDF5)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from utils.errors import UserError
+from utils.files import whole_file
+
+
+def write_h5(path: Path, datasets: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> None:
+    """Write a whole file or none: data sets, and attributes that say how they were made."""
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values)
+        file.attrs.update(attributes)
+
+
+def read_h5(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read data sets whole. Raises UserError, naming the file, where it is missing, damaged or lacks one."""
+    if not path.is_file():
+        raise UserError(f"{path}: file not found")
+    try:
+        with h5py.File(path, "r") as file:
+            found = sorted(file)
+            missing = [name for name in names if name not in file]
+            if missing:
+                raise UserError(f"{path}: no data set {missing[0]!r}; found {found}, expected {list(names)}")
+            return {name: file[name][()] for name in (*names, *(name for name in optional if name in file))}
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path}: not a readable HDF5 file, it may be cut off ({error})") from error

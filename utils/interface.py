@@ -1,0 +1,62 @@
+"""What goes into a model and what comes out of it. The training loop knows no more of a model than this."""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Bag:
+    """One slide.
+
+    low_features: (P, D) float, the parents' frozen features.
+    high_features: (P, C, D) float, the children's; an all-zero row where a slot has no child.
+    child_mask: (P, C) bool, True for real children.
+    label: class index, or -1 where the slide has no label.
+    low_coords, high_coords: (P, 2) and (P, C, 2) int64, level-0 pixels (x, y) of the top-left corners.
+    """
+
+    slide_id: str
+    low_features: Tensor
+    high_features: Tensor
+    child_mask: Tensor
+    label: int = -1
+    low_coords: Tensor | None = None
+    high_coords: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Bag":
+        """The same bag with its features and mask on ``device``; coordinates stay where they are."""
+        return replace(
+            self,
+            low_features=self.low_features.to(device, non_blocking=True),
+            high_features=self.high_features.to(device, non_blocking=True),
+            child_mask=self.child_mask.to(device, non_blocking=True),
+        )
+
+
+class Embeddings(NamedTuple):
+    """Node embeddings after the graph, of unit length.
+
+    low_image (P, D); high_image (R, C, D) for the R retained parents; low_text (K*O, D); high_text (K*O*S, D).
+    retained: (R,) int64, the rows of low_image whose children high_image holds. child_mask: (R, C) bool.
+    """
+
+    low_image: Tensor
+    high_image: Tensor
+    low_text: Tensor
+    high_text: Tensor
+    retained: Tensor
+    child_mask: Tensor
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """logits: (K,). losses: named scalar terms, unweighted. loss: the scalar to minimise (None without a label).
+    embeddings: the nodes' embeddings, where the model has a graph."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: Embeddings | None = None

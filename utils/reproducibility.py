@@ -1,0 +1,43 @@
+"""Seeds, devices and versions."""
+
+import importlib.metadata
+import platform
+import random
+
+import numpy as np
+import torch
+
+from utils.errors import UserError
+
+PACKAGES = ("torch", "transformers", "open_clip_torch", "numpy", "pandas", "scikit-learn", "h5py")
+
+
+def seed_everything(seed: int, epoch: int = 0) -> None:
+    """Seed every generator from the run's seed and an epoch, so that an epoch can be repeated by itself."""
+    mixed = int(np.random.SeedSequence([seed % 2**32, epoch]).generate_state(1)[0])
+    random.seed(mixed)
+    np.random.seed(mixed)
+    torch.manual_seed(mixed)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device asked for; CUDA where there is one by default. Raises UserError where it is not there."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: no such device; expected cpu, cuda or cuda:<n>") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: expected cpu, cuda or cuda:<n>")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices; expected cpu, or another n")
+    return device
+
+
+def versions() -> dict[str, str]:
+    """What computed a result: Python and the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = importlib.metadata.version(package)
+    return found
