@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config import Config, add_options
-from utils.errors import Faults, run_script
+from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from datasets.splits import Split
     from datasets.task import Task
+    from models.text_towers import TextTower
     from utils.results import FoldResult, RunFolder
 
 SLIDES_OF_A_QUICK_TRY = 2
@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     return config, set(given)
 
 
-def load_inputs(config: Config) -> tuple["Task", list["Split"], "nn.Module"]:
+def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower"]:
     """Read and check everything a run needs: the task, its folds and the text tower. Raises UserError with all faults
     at once."""
     from datasets.checks import check_features
@@ -56,8 +56,8 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "nn.Module"]:
         faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
     ids = {fold: faults.attempt(read_split_ids, config.split_path(fold)) for fold in config.folds()}
     table = faults.attempt(read_slides, config.csv_path())
-    if not table:
-        faults.raise_any()
+    if table is None:
+        raise UserError(faults.found)
     class_names, slides = table
     descriptions = faults.attempt(
         read_descriptions,
@@ -72,7 +72,8 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "nn.Module"]:
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     faults.attempt(check_features, folders, [slides[name] for name in slides if name in wanted], width, memory)
     faults.raise_any()
-    return Task(config.task, class_names, slides, descriptions, folders), splits, tower
+    assert tower and descriptions
+    return Task(config.task, class_names, slides, descriptions, folders), [split for split in splits if split], tower
 
 
 def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
@@ -84,7 +85,7 @@ def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
     return [take_few(split, SLIDES_OF_A_QUICK_TRY) for split in splits] if config.testing else splits
 
 
-def record_of(config: Config, task: "Task", tower: "nn.Module") -> dict[str, Any]:
+def record_of(config: Config, task: "Task", tower: "TextTower") -> dict[str, Any]:
     """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
     from utils.files import file_sha256, tensors_sha256
     from utils.reproducibility import versions
@@ -101,7 +102,7 @@ def record_of(config: Config, task: "Task", tower: "nn.Module") -> dict[str, Any
 
 
 def run_fold(
-    config: Config, task: "Task", split: "Split", tower: "nn.Module", run: "RunFolder", device: "torch.device"
+    config: Config, task: "Task", split: "Split", tower: "TextTower", run: "RunFolder", device: "torch.device"
 ) -> "FoldResult":
     """Train one fold, test its best epoch, and write what both gave."""
     import pandas as pd
@@ -123,7 +124,11 @@ def run_fold(
     model = build_model(config, tower, *texts, len(task.class_names)).to(device)
     bags = {name: BagDataset(task.folders, slides, tower.output_dim) for name, slides in split.parts()}
     sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
-    loading = {"batch_size": None, "num_workers": config.num_workers, "persistent_workers": config.num_workers > 0}
+    loading: dict[str, Any] = {
+        "batch_size": None,
+        "num_workers": config.num_workers,
+        "persistent_workers": config.num_workers > 0,
+    }
     loaders = {
         name: DataLoader(part, sampler=sampler if name == "train" else None, **loading) for name, part in bags.items()
     }

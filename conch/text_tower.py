@@ -33,9 +33,11 @@ class ConchTextTower(nn.Module):
     Sizes: W the tower's width (768), L at most ``context_length`` (127), D ``output_dim`` (512).
     """
 
-    def __init__(self, transformer: nn.Module, logit_scale: Tensor, tokenizer: ConchTokenizer):
+    logit_scale: Tensor
+
+    def __init__(self, transformer: Any, logit_scale: Tensor, tokenizer: ConchTokenizer):
         super().__init__()
-        self.transformer = transformer
+        self.transformer: Any = transformer
         self.tokenizer = tokenizer
         self.register_buffer("logit_scale", logit_scale.detach().clone().float())
         self.context_length: int = transformer.context_length

@@ -1,6 +1,6 @@
 """One slide's features: read, checked, and handed over as a Bag."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +92,9 @@ class BagDataset(Dataset[Bag]):
 
     def __len__(self) -> int:
         return len(self.slides)
+
+    def __iter__(self) -> Iterator[Bag]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Bag:
         return read_bag(self.folders, self.slides[index], self.feature_dim)

@@ -13,18 +13,20 @@ from utils.errors import Faults, UserError
 from utils.files import write_json
 
 
-def check_features(folders: FeatureFolders, slides: Iterable[Slide], feature_dim: int | None, memory: Path) -> None:
+def check_features(
+    folders: FeatureFolders, slides: Iterable[Slide], feature_dim: int | None, memory: Path | None = None
+) -> None:
     """Check the features of some slides; those unchanged since an earlier check are not read again.
 
-    feature_dim: the width that the text tower wants. memory: a JSON file of {file: [size, time, width]}.
-    Raises UserError with the faults of all slides.
+    feature_dim: the width that the text tower wants. memory: a JSON file of {file: [size, time, width]} that keeps
+    what was found good. Raises UserError with the faults of all slides.
     """
     if not folders.root.is_dir():
         raise UserError(
             f"{folders.root}: no such folder; expected the features of task {folders.task}. Make them with: "
-            f"{folders.extract_command()} (or, from existing ones of both magnifications, {folders.hierarchy_command()})"
+            f"{folders.extract_command()} (or, from existing ones of both scales, {folders.hierarchy_command()})"
         )
-    good = _read_memory(memory)
+    good = _read_memory(memory) if memory else {}
     faults = Faults()
     unread = []
     for slide in slides:
@@ -35,7 +37,7 @@ def check_features(folders: FeatureFolders, slides: Iterable[Slide], feature_dim
         stamps = _stamps(folders, slide, feature_dim)
         if faults.attempt(read_bag, folders, slide, feature_dim):
             good |= stamps
-    if unread:
+    if memory and unread:
         write_json(memory, good)
     faults.raise_any()
 

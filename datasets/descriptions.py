@@ -23,23 +23,25 @@ class Descriptions:
 
 
 def read_descriptions(
-    path: Path, class_names: Sequence[str], num_low: int, num_subtexts: int, text_format: str = "both"
+    path: Path, class_names: Sequence[str] | None, num_low: int, num_subtexts: int, text_format: str = "both"
 ) -> Descriptions:
     """Read and check the descriptions of some classes; other classes of the file are passed over.
 
-    num_low: O low texts a class. num_subtexts: S high texts a low text. text_format: both, term or explanation.
-    Raises UserError with every fault: a class without descriptions, another number than O + O*S, empty or doubled ones.
+    class_names: by default all classes of the file, sorted. num_low: O low texts a class. num_subtexts: S high texts a
+    low text. text_format: both, term or explanation. Raises UserError with every fault: a class without descriptions,
+    another number than O + O*S, empty or doubled ones.
     """
     if not path.is_file():
         raise UserError(
-            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: "
-            f"python create_text_prompt.py --task {path.stem} --classes {' '.join(class_names)}"
+            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: python "
+            f"create_text_prompt.py --task {path.stem} --classes {' '.join(class_names or ['A', 'B'])}"
         )
     try:
         by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON of {{class: {{term: explanation}}}} ({error})") from error
-    return arrange_descriptions(by_class, class_names, num_low, num_subtexts, text_format, str(path))
+    names = sorted(by_class) if class_names is None else class_names
+    return arrange_descriptions(by_class, names, num_low, num_subtexts, text_format, str(path))
 
 
 def arrange_descriptions(

@@ -41,10 +41,10 @@ class SimulationSettings:
 
     min_parents: int = 40
     max_parents: int = 160
-    planted_share: float = 0.15
+    planted_share: float = 0.2
     planted_child_share: float = 0.5
     confounder_share: float = 0.02
-    strength: float = 1.0
+    strength: float = 1.5
     missing_child: float = 0.1
     childless: float = 0.03
 
@@ -130,7 +130,9 @@ class SlideSimulator:
     def _plant_high(self, generator: np.random.Generator, planted_low: np.ndarray) -> np.ndarray:
         shape = (len(planted_low), CHILDREN_PER_PARENT)
         texts = planted_low[:, None] * self.num_subtexts + generator.integers(self.num_subtexts, size=shape)
-        is_planted = (planted_low != NOT_PLANTED)[:, None] & (generator.random(shape) < self.settings.planted_child_share)
+        is_planted = (planted_low != NOT_PLANTED)[:, None] & (
+            generator.random(shape) < self.settings.planted_child_share
+        )
         return np.where(is_planted, texts, NOT_PLANTED)
 
     def _features(self, generator: np.random.Generator, planted: np.ndarray, texts: np.ndarray) -> np.ndarray:

@@ -1,19 +1,17 @@
 """Picks the parts of a model: the one place that knows the variants."""
 
-from torch import nn
-
 from models.filtering import TextGuidedFiltering
-from models.hive_mil import HiveMIL, TrainedTensors
+from models.hive_mil import HiveMIL
 from models.htcl import HTCL
 from models.htcl import released as released_htcl
 from models.logits import TopKLogits
 from models.message_passing import DROPOUT, GraphNetwork, HierarchicalLayer
 from models.prompts import PromptLearner, published_encoding
-from models.released.checkpoint import ReleasedLayout
+from models.released.checkpoint import released_names
 from models.released.filtering import ReleasedFiltering
 from models.released.message_passing import ReleasedLayer
 from models.released.text_encoding import released_encoding
-from models.text_towers import ClipTextTower
+from models.text_towers import ClipTextTower, TextTower
 from utils.config import Config
 from utils.losses import build_bag_loss
 
@@ -33,7 +31,7 @@ def options_without_effect(config: Config) -> set[str]:
 
 
 def build_model(
-    config: Config, tower: nn.Module, low_texts: list[str], high_texts: list[str], num_classes: int
+    config: Config, tower: TextTower, low_texts: list[str], high_texts: list[str], num_classes: int
 ) -> HiveMIL:
     """The model that the options describe, newly initialised from the global generator.
 
@@ -62,7 +60,7 @@ def build_model(
             build_bag_loss("ce", num_classes),
             released_htcl,
             config.contrastive_lambda,
-            ReleasedLayout(),
+            released_names,
         )
     layers = [HierarchicalLayer(dim, config.hier_aggregator, config.hier_direction) for _ in range(NUM_LAYERS)]
     return HiveMIL(
@@ -73,5 +71,4 @@ def build_model(
         build_bag_loss(config.bag_loss, num_classes),
         HTCL[config.htcl],
         config.contrastive_lambda,
-        TrainedTensors(),
     )

@@ -2,7 +2,7 @@
 ``h_v <- SAGE(v) + (h_v + MSA(v))``, ReLU after the first, unit length after the second."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -75,15 +75,15 @@ class HierarchicalMessages(nn.Module):
         super().__init__()
         directions = {"both": ("up", "down"), "up": ("up",), "down": ("down",), "none": ()}[direction]
         self.relations = nn.ModuleDict()
+        self.scales: Tensor
         with_query = "up" in directions
         shared = ParentChildAttention(dim, with_query) if aggregator in ("saa", "attention") and directions else None
         for modality in ("image", "text"):
             for way in directions:
                 if aggregator == "sage":
-                    relation: nn.Module = ParentChildSage(dim)
+                    self.relations[f"{modality}_{way}"] = ParentChildSage(dim)
                 else:
-                    relation = shared or ParentChildAttention(dim, with_query=way == "up")
-                self.relations[f"{modality}_{way}"] = relation
+                    self.relations[f"{modality}_{way}"] = shared or ParentChildAttention(dim, with_query=way == "up")
         with_scales = aggregator in ("msa", "saa") and bool(directions)
         if with_scales:
             self.scales = nn.Parameter(nn.init.xavier_normal_(torch.empty(2, dim)))
@@ -105,11 +105,14 @@ class HierarchicalMessages(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         up, down = torch.zeros_like(parents), torch.zeros_like(children)
         if f"{modality}_up" in self.relations:
-            up = self.relations[f"{modality}_up"].up(parents, children, mask, with_children, self.scales)
+            up = self._aggregator(f"{modality}_up").up(parents, children, mask, with_children, self.scales)
         if f"{modality}_down" in self.relations:
-            sent = self.relations[f"{modality}_down"].down(parents[with_children], children, self.scales)
+            sent = self._aggregator(f"{modality}_down").down(parents[with_children], children, self.scales)
             down = sent.expand_as(children)
         return up, down
+
+    def _aggregator(self, relation: str) -> ParentChildAttention | ParentChildSage:
+        return cast(ParentChildAttention | ParentChildSage, self.relations[relation])
 
 
 class HierarchicalLayer(nn.Module):

@@ -51,9 +51,13 @@ class PromptLearner(nn.Module):
     context_tokens: (num_context_tokens, W), or (K, num_context_tokens, W) when class-specific; N(0, 0.02).
     """
 
+    token_embeddings: Tensor
+    token_ids: Tensor
+    context_positions: Tensor
+
     def __init__(
         self,
-        tower: nn.Module,
+        tower: TextTower,
         low_texts: list[str],
         high_texts: list[str],
         num_classes: int,
@@ -92,7 +96,7 @@ class PromptLearner(nn.Module):
     def prompt_embeddings(self) -> Tensor:
         """Token embeddings of all prompts with the context in place: (N, L, W)."""
         num_prompts = len(self.token_ids)
-        context = self.context_tokens
+        context: Tensor = self.context_tokens
         if context.dim() == 3:
             context = context.repeat_interleave(num_prompts // self.num_classes, dim=0)
         else:

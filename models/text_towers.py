@@ -6,12 +6,13 @@ positions) and ``encode`` (token embeddings -> text features, as the vision-lang
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
+from conch.text_tower import ConchTextTower
 from conch.text_tower import load_text_tower as load_conch_text_tower
 from conch.tokenizer import TOKENIZER_FILE, find_tokenizer_file
 from utils.errors import UserError
@@ -21,31 +22,18 @@ CONCH_WEIGHTS = Path(__file__).resolve().parent.parent / "conch" / "pytorch_mode
 CLIP_VOCAB_SIZE = 49408
 
 
-class TextTower(Protocol):
-    """What the prompts need of a tower; see ClipTextTower and conch.text_tower.ConchTextTower."""
-
-    context_length: int
-    width: int
-    output_dim: int
-    logit_scale: Tensor
-
-    @property
-    def special_tokens(self) -> tuple[int, int, int]: ...
-    def tokenize(self, texts: list[str]) -> list[list[int]]: ...
-    def embed(self, token_ids: Tensor) -> Tensor: ...
-    def encode(self, token_embeddings: Tensor, token_ids: Tensor) -> Tensor: ...
-
-
 class ClipTextTower(nn.Module):
     """The text side of a transformers CLIPModel.
 
     Sizes: W the tower's width, L at most ``context_length`` (77), D ``output_dim``.
     """
 
-    def __init__(self, clip: nn.Module, tokenizer: "ClipTokenizer"):
+    logit_scale: Tensor
+
+    def __init__(self, clip: Any, tokenizer: "ClipTokenizer"):
         super().__init__()
-        self.text_model = clip.text_model
-        self.text_projection = clip.text_projection
+        self.text_model: Any = clip.text_model
+        self.text_projection: Any = clip.text_projection
         self.tokenizer = tokenizer
         self.register_buffer("logit_scale", clip.logit_scale.detach().clone().float())
         text_config = clip.config.text_config
@@ -77,6 +65,9 @@ class ClipTextTower(nn.Module):
         x = self.text_model.encoder(inputs_embeds=x, is_causal=True).last_hidden_state
         x = self.text_model.final_layer_norm(x)
         return self.text_projection(x[torch.arange(len(x), device=x.device), end])
+
+
+TextTower = ClipTextTower | ConchTextTower
 
 
 def first_position(token_ids: Tensor, token: int) -> Tensor:
@@ -135,7 +126,7 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what is missing is reported below
     try:
-        clip, report = CLIPModel.from_pretrained(source, output_loading_info=True, attn_implementation="sdpa")
+        loaded: Any = CLIPModel.from_pretrained(source, output_loading_info=True, attn_implementation="sdpa")
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot load the vision-language model {source!r}: {str(error).splitlines()[0]}. Give --vlm_path the "
@@ -144,6 +135,7 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+    clip, report = loaded
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(("vision_model", "visual_")))
     mismatched = sorted(str(name) for name in report["mismatched_keys"])
     if missing or mismatched:
@@ -174,7 +166,7 @@ def _check_clip_folder(source: str) -> None:
         raise UserError(f"{config_file}: model_type is {model_type!r}, expected 'clip'")
 
 
-def load_conch(weights: Path) -> nn.Module:
+def load_conch(weights: Path) -> ConchTextTower:
     """CONCH's text tower from its weight file. Raises UserError where a file is missing or does not fit."""
     if not weights.is_file():
         raise UserError(
@@ -197,7 +189,7 @@ def load_conch(weights: Path) -> nn.Module:
         ) from error
 
 
-def load_text_tower(feature_extractor: str, vlm_path: str | None) -> nn.Module:
+def load_text_tower(feature_extractor: str, vlm_path: str | None) -> TextTower:
     """The frozen text tower that belongs to a feature extractor.
 
     feature_extractor: plip, quiltnet, conch, or any name together with ``vlm_path`` (a Hugging Face CLIP folder, a
@@ -205,7 +197,7 @@ def load_text_tower(feature_extractor: str, vlm_path: str | None) -> nn.Module:
     """
     is_weight_file = vlm_path is not None and Path(vlm_path).suffix in {".bin", ".pt", ".pth"}
     if is_weight_file or (feature_extractor == "conch" and (vlm_path is None or not Path(vlm_path).is_dir())):
-        tower = load_conch(Path(vlm_path) if vlm_path else CONCH_WEIGHTS)
+        tower: TextTower = load_conch(Path(vlm_path) if vlm_path else CONCH_WEIGHTS)
     elif feature_extractor == "conch" and not (Path(str(vlm_path)) / "config.json").exists():
         tower = load_conch(Path(str(vlm_path)) / "pytorch_model.bin")
     elif vlm_path is None and feature_extractor not in PUBLISHED_VLMS:

@@ -293,8 +293,7 @@ def htcl(low_texts: Tensor, high_texts: Tensor, num_classes: int, variant: str) 
                 total = total + high_texts[parent_text * num_subtexts + offset]
             anchors.append((total / num_subtexts, parent_text))
     else:
-        for text in range(high_texts.shape[0]):
-            anchors.append((high_texts[text], text // num_subtexts))
+        anchors = [(high_texts[text], text // num_subtexts) for text in range(high_texts.shape[0])]
 
     losses: list[Tensor] = []
     for anchor, parent_text in anchors:

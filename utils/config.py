@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
+# options that say where a run happens and which part of it, not what it computes
+CIRCUMSTANCES = {
+    "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
+    "device", "num_workers", "log_data", "resume", "dry_run",
+}  # fmt: skip
 
 
 def magnification(text: str) -> int:
@@ -133,10 +138,15 @@ class Config:
         return Path(self.results_dir) / self.task / self.feature_extractor / shots / name
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All options; paths that exist are made absolute, so that the record can be read from another folder."""
+        options = asdict(self)
+        for name in ("data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir"):
+            if options[name] and Path(options[name]).exists():
+                options[name] = str(Path(options[name]).resolve())
+        return options
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse._ActionsContainer) -> None:
     """Add every option, spelt with - and with _. What is not given stays out of the namespace."""
     for item in fields(Config):
         names = dict.fromkeys([f"--{item.name}", f"--{item.name.replace('_', '-')}"])

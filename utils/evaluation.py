@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
-from utils.interface import Bag
+from utils.interface import Bag, SlideModel
 from utils.metrics import Metrics, classification_metrics, hit_ratio_at_2
 
 
@@ -48,7 +47,7 @@ def autocast(device: torch.device, precision: str) -> Any:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
+def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
     """Run a model over slides, one at a time."""
     model.eval()
     slide_ids, labels, probabilities, losses, hit_ratios = [], [], [], [], []

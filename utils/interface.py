@@ -1,10 +1,11 @@
 """What goes into a model and what comes out of it. The training loop knows no more of a model than this."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,35 @@ class ModelOutput:
     loss: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Embeddings | None = None
+
+
+class SlideModel(nn.Module):
+    """A model of one slide: ``forward(bag) -> ModelOutput``."""
+
+    def tensor_names(self) -> dict[str, str]:
+        """The tensors of a checkpoint: {our name: name in the file}. By default what is trained; a frozen text tower
+        is not saved."""
+        return {name: name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """The tensors worth saving, on the CPU."""
+        state = self.state_dict()
+        return {saved: state[ours].detach().cpu() for ours, saved in self.tensor_names().items()}
+
+    def load_checkpoint(self, saved: Mapping[str, Tensor]) -> None:
+        """Take over a checkpoint. Raises ValueError unless its names and shapes are exactly those expected."""
+        names = self.tensor_names()
+        state = self.state_dict()
+        missing, unexpected = set(names.values()) - set(saved), set(saved) - set(names.values())
+        misshapen = [
+            f"{theirs} is {tuple(saved[theirs].shape)}, expected {tuple(state[ours].shape)}"
+            for ours, theirs in names.items()
+            if theirs in saved and saved[theirs].shape != state[ours].shape
+        ]
+        if missing or unexpected or misshapen:
+            raise ValueError(
+                f"{len(missing)} tensors are missing ({', '.join(sorted(missing)[:3])}), {len(unexpected)} are unknown "
+                f"({', '.join(sorted(unexpected)[:3])}), {len(misshapen)} have another shape "
+                f"({'; '.join(misshapen[:3])})"
+            )
+        self.load_state_dict({ours: saved[theirs] for ours, theirs in names.items()}, strict=False)

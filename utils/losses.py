@@ -53,4 +53,5 @@ def build_bag_loss(name: str, num_classes: int) -> BagLoss:
     """The loss named "ce", "focal" or "svm": (N, K) logits and (N,) labels -> scalar."""
     if name == "svm":
         return _build_svm(num_classes)
-    return {"ce": F.cross_entropy, "focal": focal_loss}[name]
+    losses: dict[str, BagLoss] = {"ce": F.cross_entropy, "focal": focal_loss}
+    return losses[name]

@@ -8,17 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from utils.config import CIRCUMSTANCES
 from utils.errors import UserError
 from utils.files import write_json, write_text
 from utils.metrics import Metrics
 from utils.training import FoldFiles
 
 METRICS = ("test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc")
-# options that say where a run happens and which part of it, not what it computes
-CIRCUMSTANCES = {
-    "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
-    "device", "num_workers", "log_data", "resume", "dry_run",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from utils.config import Config
 from utils.errors import UserError
 from utils.evaluation import Predictions, autocast, evaluate
 from utils.files import write_tensors, write_text
-from utils.interface import Bag
+from utils.interface import Bag, SlideModel
 from utils.reproducibility import seed_everything
 
 PATIENCE = 10
@@ -75,7 +75,7 @@ class EpochSampler(Sampler[int]):
             yield from torch.randperm(len(self.labels), generator=generator).tolist()
 
 
-def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+def build_optimizer(model: SlideModel, config: Config) -> torch.optim.Optimizer:
     """Adam or SGD over what is trained."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.opt == "sgd":
@@ -84,7 +84,7 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def train_epoch(
-    model: nn.Module, bags: Iterable[Bag], optimizer: torch.optim.Optimizer, config: Config, title: str = ""
+    model: SlideModel, bags: Iterable[Bag], optimizer: torch.optim.Optimizer, config: Config, title: str = ""
 ) -> dict[str, float]:
     """One slide a step. Returns the means of the loss, its named terms and the accuracy.
 
@@ -100,8 +100,8 @@ def train_epoch(
         loss = output.loss
         if not torch.isfinite(loss):
             raise UserError(
-                f"{title}: the loss on slide {bag.slide_id} is {float(loss)}; try a lower --lr, or --precision fp32. "
-                "Finished epochs are kept: mend the cause and go on with --resume"
+                f"{title}: the loss on slide {bag.slide_id} is {loss.item()}; try a lower --lr, or --precision fp32, "
+                "in another --results_dir. Finished folds are kept"
             )
         optimizer.zero_grad()
         loss.backward()
@@ -109,13 +109,13 @@ def train_epoch(
         values = {"loss": loss, **{f"{name}_loss": value for name, value in output.losses.items()}}
         values["acc"] = (output.logits.argmax() == bag.label).float()
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
         bar.set_postfix(loss=f"{sums['loss'] / count:.4f}", acc=f"{sums['acc'] / count:.3f}")
     return {name: total / count for name, total in sums.items()}
 
 
 def fit(
-    model: nn.Module,
+    model: SlideModel,
     train_bags: Iterable[Bag],
     val_bags: Iterable[Bag],
     sampler: EpochSampler,
@@ -174,16 +174,16 @@ def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -
     }
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def _trained(model: SlideModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
+def _save(model: SlideModel, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
     weights = {name: parameter.detach() for name, parameter in _trained(model).items()}
     write_tensors(path, {"model": weights, "optimizer": optimizer.state_dict(), "progress": asdict(progress)})
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
+def _restore(model: SlideModel, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
     if not path.exists():
         return Progress()
     state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,8 +1,8 @@
-"""The released code's checkpoint layout: our parameter names to its names, and back."""
-
-from torch import nn
+"""The released code's checkpoint layout: our parameter names to its names."""
 
 from conch.text_tower import ConchTextTower
+from models.hive_mil import HiveMIL
+from models.text_towers import TextTower
 
 _NODE = {"low_image": "x5image", "high_image": "x20image", "low_text": "x5text", "high_text": "x20text"}
 _SENDER = {"low_image": "low_text", "high_image": "high_text", "low_text": "low_image", "high_text": "high_image"}
@@ -15,7 +15,7 @@ _RELATION = {
 }
 
 
-def _prefixes(tower: nn.Module, num_layers: int) -> dict[str, str]:
+def _prefixes(tower: TextTower, num_layers: int) -> dict[str, str]:
     """Released name by our name, for every module or tensor that a released checkpoint holds."""
     names = {
         "prompts.tower.logit_scale": "logit_scale",
@@ -47,16 +47,13 @@ def _prefixes(tower: nn.Module, num_layers: int) -> dict[str, str]:
     return {ours: f"custom_vlm.{theirs}" for ours, theirs in names.items()}
 
 
-class ReleasedLayout:
-    """Writes and reads a model's tensors under the released names. What a released checkpoint lacks (the token
-    embeddings, CONCH's class embedding) stays as the vision-language model has it."""
-
-    def names(self, model: nn.Module) -> dict[str, str]:
-        """Released name by our name, one entry a tensor."""
-        prefixes = _prefixes(model.prompts.tower, len(model.network.layers))
-        names = {}
-        for tensor in model.state_dict():
-            for ours, theirs in prefixes.items():
-                if tensor == ours or tensor.startswith(f"{ours}."):
-                    names[tensor] = theirs + tensor.removeprefix(ours)
-        return names
+def released_names(model: HiveMIL) -> dict[str, str]:
+    """The tensors of a released checkpoint: {our name: released name}. What it lacks (the token embeddings, CONCH's
+    class embedding) stays as the vision-language model has it."""
+    prefixes = _prefixes(model.prompts.tower, len(model.network.layers))
+    return {
+        tensor: theirs + tensor.removeprefix(ours)
+        for tensor in model.state_dict()
+        for ours, theirs in prefixes.items()
+        if tensor == ours or tensor.startswith(f"{ours}.")
+    }

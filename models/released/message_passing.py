@@ -24,9 +24,11 @@ class DenseScaleAttention(nn.Module):
         self.attention = nn.MultiheadAttention(dim, NUM_HEADS)
         if xavier:
             nn.init.xavier_normal_(self.scales.weight)
-            for projection in [*self.query.values(), *self.key.values()]:
-                nn.init.xavier_normal_(projection.weight)
-                nn.init.zeros_(projection.bias)
+            for name, parameter in [*self.query.named_parameters(), *self.key.named_parameters()]:
+                if name.endswith("weight"):
+                    nn.init.xavier_normal_(parameter)
+                else:
+                    nn.init.zeros_(parameter)
 
     def forward(self, relation: str, nodes: Tensor, others: Tensor) -> Tensor:
         """nodes (N, D) attend over all others (M, D) -> (N, D); zero where there are none.

@@ -1,0 +1,88 @@
+"""Fixtures: a small simulated task, made once, and the golden cases where they are at hand."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHARED = PROJECT.parent / "shared"
+
+sys.path.insert(0, str(PROJECT))
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The golden cases; the test is skipped where they are absent."""
+    folder = SHARED / "golden"
+    if not folder.is_dir():
+        pytest.skip("the golden cases (../shared/golden) are not here")
+    return folder
+
+
+@dataclass(frozen=True)
+class SimulatedTask:
+    """Where a simulated task lies, and the options that train on it. Tests that change files copy it first."""
+
+    root: Path
+    shots: int = 4
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features" / "simulated_tinyclip"
+
+    @property
+    def split_dir(self) -> Path:
+        return self.root / "splits" / f"simulated_{self.shots}"
+
+    def options(self, results: Path, *more: str) -> list[str]:
+        """main.py's options; a run takes a few seconds."""
+        root = self.root
+        return [
+            *("--task", "simulated", "--feature_extractor", "tinyclip", "--vlm_path", str(root / "tinyclip")),
+            *("--data_root_dir", str(root / "features"), "--dataset_csv", str(root / "simulated.csv")),
+            *("--text_prompt", str(root / "simulated.json"), "--split_dir", str(self.split_dir)),
+            *("--few_shot_num", str(self.shots), "--k", "2", "--lr", "1e-3", "--max_epochs", "3"),
+            *("--results_dir", str(results), "--device", "cpu", *more),
+        ]
+
+    def run_folder(self, results: Path) -> Path:
+        name = f"simulated_tinyclip_HiVE_MIL_{self.shots}_s1"
+        return results / "simulated" / "tinyclip" / str(self.shots) / name
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
+    """Two classes, 14 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only."""
+    import create_simulated_task
+
+    root = tmp_path_factory.mktemp("simulated")
+    create_simulated_task.main(
+        ["--output-dir", str(root), "--classes", "2", "--slides-per-class", "14", "--width", "16"]
+        + ["--min-parents", "6", "--max-parents", "12"]
+    )
+    return SimulatedTask(root)
+
+
+@pytest.fixture
+def run_main(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Call a script's main as the command line would: options -> exit code, standard output, standard error."""
+
+    def run(argv: list[str], script: str = "main") -> tuple[int, str, str]:
+        import importlib
+
+        from utils.errors import run_script
+
+        capsys.readouterr()
+        try:
+            code = run_script(importlib.import_module(script).main, argv)
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
