@@ -29,8 +29,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     for name in ("task", "data_root_dir"):
         if not getattr(config, name):
             parser.error(f"--{name} is required")
-    if not config.folds():
-        parser.error(f"--k_start {config.k_start} --k_end {config.k_end}: none of the {config.k} folds")
+    if not config.folds() or config.k_end > config.k:
+        parser.error(f"--k_start {config.k_start} --k_end {config.k_end}: expected folds from 0 up to {config.k}")
     if not 0 < config.label_frac <= 1:
         parser.error(f"--label_frac {config.label_frac}: expected a share above 0, at most 1")
     return config, set(given)
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
 def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower"]:
     """Read and check everything a run needs: the task, its folds and the text tower. Raises UserError with all faults
     at once."""
-    from datasets.checks import check_features
+    from datasets.checks import check_features, check_root
     from datasets.descriptions import read_descriptions
     from datasets.layout import FeatureFolders
     from datasets.splits import build_split, read_split_ids
@@ -54,15 +54,17 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower"]:
     width = tower.output_dim if tower else config.feature_dim
     if config.feature_dim not in (None, width):
         faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
-    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold)) for fold in config.folds()}
+    split_command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
+    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
     table = faults.attempt(read_slides, config.csv_path())
-    if table is None:
-        raise UserError(faults.found)
-    class_names, slides = table
+    class_names, slides = table or (None, {})
     descriptions = faults.attempt(
         read_descriptions,
         config.prompt_path(), class_names, config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format,
     )  # fmt: skip
+    if class_names is None:
+        faults.attempt(check_root, folders)
+        raise UserError(faults.found)
     splits = [
         faults.attempt(build_split, config.split_path(fold), fold, members, slides, class_names)
         for fold, members in ids.items()
@@ -90,7 +92,8 @@ def record_of(config: Config, task: "Task", tower: "TextTower") -> dict[str, Any
     from utils.files import file_sha256, tensors_sha256
     from utils.reproducibility import versions
 
-    inputs = {"dataset_csv": file_sha256(config.csv_path()), "text_tower": tensors_sha256(tower.state_dict())}
+    inputs = {"dataset_csv": file_sha256(config.csv_path()), "text_prompt": file_sha256(config.prompt_path())}
+    inputs["text_tower"] = tensors_sha256(tower.state_dict())
     inputs |= {f"splits_{fold}": file_sha256(config.split_path(fold)) for fold in config.folds()}
     return {
         "options": config.to_dict(),
@@ -162,15 +165,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in sorted(given & options_without_effect(config)):
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
     task, splits, tower = load_inputs(config)
+    tower.to(device)
     splits = choose_slides(config, splits)
     if sentence := patient_audit(splits):
         print(f"warning: {sentence}")
     model = build_model(config, tower, task.descriptions.low_texts, task.descriptions.high_texts, len(task.class_names))
-    if model.prompts.num_cut:
-        print(
-            f"warning: {model.prompts.num_cut} of {len(model.prompts.token_ids)} prompts are longer than the text "
-            f"tower's {tower.context_length} tokens and are cut"
-        )
+    for note in model.notes():
+        print(f"warning: {note}")
     print(
         f"task {task.name}: classes {', '.join(task.class_names)}; {len(task.slides)} slides; folds "
         f"{', '.join(str(split.fold) for split in splits)}; {config.model_type} ({config.variant}) on {device}"

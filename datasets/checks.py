@@ -13,6 +13,15 @@ from utils.errors import Faults, UserError
 from utils.files import write_json
 
 
+def check_root(folders: FeatureFolders) -> None:
+    """Raises UserError where the task has no features at all."""
+    if not folders.root.is_dir():
+        raise UserError(
+            f"{folders.root}: no such folder; expected the features of task {folders.task}. Make them with: "
+            f"{folders.extract_command()} (or, from existing ones of both scales, {folders.hierarchy_command()})"
+        )
+
+
 def check_features(
     folders: FeatureFolders, slides: Iterable[Slide], feature_dim: int | None, memory: Path | None = None
 ) -> None:
@@ -21,12 +30,8 @@ def check_features(
     feature_dim: the width that the text tower wants. memory: a JSON file of {file: [size, time, width]} that keeps
     what was found good. Raises UserError with the faults of all slides.
     """
-    if not folders.root.is_dir():
-        raise UserError(
-            f"{folders.root}: no such folder; expected the features of task {folders.task}. Make them with: "
-            f"{folders.extract_command()} (or, from existing ones of both scales, {folders.hierarchy_command()})"
-        )
     good = _read_memory(memory) if memory else {}
+    check_root(folders)
     faults = Faults()
     unread = []
     for slide in slides:

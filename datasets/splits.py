@@ -32,14 +32,11 @@ class Split:
         return pd.DataFrame(columns).fillna("").to_csv()
 
 
-def read_split_ids(path: Path) -> dict[str, list[str]]:
+def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict[str, list[str]]:
     """Slide ids of train, val and test from splits_<fold>.csv: an index column, then one column a split, padded with
-    blanks. Raises UserError where the file or a column is missing."""
+    blanks. ``command`` is named where the file is missing. Raises UserError where the file or a column is missing."""
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such split file; name the folder with --split_dir, or make the splits: "
-            "python create_splits.py --task TASK --k 5 --few_shot_num SHOTS"
-        )
+        raise UserError(f"{path}: no such split file; name the folder with --split_dir, or make the splits: {command}")
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:

@@ -68,5 +68,12 @@ class HiveMIL(SlideModel):
             loss = loss + self.contrastive_weight * losses["htcl"]
         return ModelOutput(logits, loss, losses, embeddings)
 
+    def notes(self) -> list[str]:
+        cut, length = self.prompts.num_cut, self.prompts.tower.context_length
+        if not cut:
+            return []
+        number = len(self.prompts.token_ids)
+        return [f"{cut} of {number} prompts are longer than the text tower's {length} tokens; their ends are cut off"]
+
     def tensor_names(self) -> dict[str, str]:
         return super().tensor_names() if self.layout is None else self.layout(self)

@@ -78,10 +78,11 @@ class PromptLearner(nn.Module):
             prompts += low_texts[k * num_low : (k + 1) * num_low] + high_texts[k * num_high : (k + 1) * num_high]
         tokens = PromptTokens(tower, prompts, num_context_tokens, position)
         self.num_cut = tokens.num_cut
+        device = tower.logit_scale.device
+        self.register_buffer("token_ids", tokens.token_ids.to(device), persistent=False)
+        self.register_buffer("context_positions", tokens.context_positions.to(device), persistent=False)
         with torch.no_grad():
-            self.register_buffer("token_embeddings", tower.embed(tokens.token_ids), persistent=False)
-        self.register_buffer("token_ids", tokens.token_ids, persistent=False)
-        self.register_buffer("context_positions", tokens.context_positions, persistent=False)
+            self.register_buffer("token_embeddings", tower.embed(self.token_ids), persistent=False)
         shape = (num_context_tokens, tower.width)
         self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
         nn.init.normal_(self.context_tokens, std=0.02)

@@ -129,9 +129,9 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
         loaded: Any = CLIPModel.from_pretrained(source, output_loading_info=True, attn_implementation="sdpa")
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"cannot load the vision-language model {source!r}: {str(error).splitlines()[0]}. Give --vlm_path the "
-            f"folder of a Hugging Face CLIP model (config.json, model.safetensors, tokenizer files); on a machine "
-            f"with internet access `hf download {source} --local-dir FOLDER` makes one"
+            f"cannot load the vision-language model {source!r}: {str(error).splitlines()[0].rstrip('.')}. Give "
+            "--vlm_path the folder of a Hugging Face CLIP model (config.json, model.safetensors, tokenizer files)"
+            + ("" if Path(source).exists() else f"; with internet access: hf download {source} --local-dir FOLDER")
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -119,7 +119,7 @@ class Config:
 
     def folds(self) -> range:
         """The folds of this run."""
-        return range(max(self.k_start, 0), self.k if self.k_end == -1 else min(self.k_end, self.k))
+        return range(max(self.k_start, 0), self.k if self.k_end == -1 else self.k_end)
 
     def csv_path(self) -> Path:
         return Path(self.dataset_csv or PROJECT / "dataset_csv" / f"{self.task}.csv")

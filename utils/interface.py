@@ -66,6 +66,10 @@ class ModelOutput:
 class SlideModel(nn.Module):
     """A model of one slide: ``forward(bag) -> ModelOutput``."""
 
+    def notes(self) -> list[str]:
+        """What the user should be told once about this model and these inputs."""
+        return []
+
     def tensor_names(self) -> dict[str, str]:
         """The tensors of a checkpoint: {our name: name in the file}. By default what is trained; a frozen text tower
         is not saved."""
