@@ -13,11 +13,15 @@ from models.htcl import TextLoss
 from models.logits import TopKLogits
 from models.message_passing import GraphNetwork
 from models.prompts import PromptLearner
-from utils.interface import Bag, ModelOutput, SlideModel
+from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
 from utils.losses import BagLoss
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
 Layout = Callable[["HiveMIL"], dict[str, str]]
+
+
+def _full_precision(bag: Bag) -> torch.autocast:
+    return torch.autocast(bag.low_features.device.type, enabled=False)
 
 
 class HiveMIL(SlideModel):
@@ -50,22 +54,27 @@ class HiveMIL(SlideModel):
         self.layout = layout
 
     def graph(self, bag: Bag) -> HierarchicalGraph:
-        """The slide's graph: the pairs of patch and text that the filtering keeps."""
-        low_text, high_text = self.prompts()
-        return self.filtering(bag, low_text, high_text)
+        """The slide's graph: the pairs of patch and text that the filtering keeps. Under autocast, too, similarities
+        and thresholds are computed in the features' precision."""
+        dtype = bag.low_features.dtype
+        low_text, high_text = (text.to(dtype) for text in self.prompts())
+        with _full_precision(bag):
+            return self.filtering(bag, low_text, high_text)
 
     def forward(self, bag: Bag) -> ModelOutput:
         """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL."""
         embeddings = self.network(self.graph(bag))
-        logits = self.head(embeddings, self.prompts.tower.logit_scale)
-        if bag.label < 0:
-            return ModelOutput(logits, embeddings=embeddings)
-        label = torch.tensor([bag.label], device=logits.device)
-        losses = {"bag": self.bag_loss(logits.unsqueeze(0), label)}
-        loss = losses["bag"]
-        if self.contrastive is not None:
-            losses["htcl"] = self.contrastive(embeddings.low_text, embeddings.high_text, len(logits))
-            loss = loss + self.contrastive_weight * losses["htcl"]
+        with _full_precision(bag):
+            embeddings = Embeddings(*(part.to(bag.low_features.dtype) for part in embeddings[:4]), *embeddings[4:])
+            logits = self.head(embeddings, self.prompts.tower.logit_scale)
+            if bag.label < 0:
+                return ModelOutput(logits, embeddings=embeddings)
+            label = torch.tensor([bag.label], device=logits.device)
+            losses = {"bag": self.bag_loss(logits.unsqueeze(0), label)}
+            loss = losses["bag"]
+            if self.contrastive is not None:
+                losses["htcl"] = self.contrastive(embeddings.low_text, embeddings.high_text, len(logits))
+                loss = loss + self.contrastive_weight * losses["htcl"]
         return ModelOutput(logits, loss, losses, embeddings)
 
     def notes(self) -> list[str]:

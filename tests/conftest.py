@@ -12,6 +12,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared"
 
 sys.path.insert(0, str(PROJECT))
+import utils.torchvision_compat  # noqa: E402, F401  (before open_clip and transformers)
+
 torch.set_num_threads(1)
 
 
