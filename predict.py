@@ -1,11 +1,10 @@
 """Predict slides with a trained checkpoint: one of main.py, or a bare one (of the released code, say)."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from utils.config import CIRCUMSTANCES, Config, add_options
@@ -36,16 +35,20 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 def read_record(checkpoint: Path, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config.json beside the checkpoint; None beside a bare one. Raises UserError where an option given differs
     from it and may not."""
+    from utils.files import read_json
+
     file = checkpoint.with_name("config.json")
     if not file.exists():
         return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        options = record["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: not a config.json of main.py ({error!r})") from error
+    record = read_json(file)
+    if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
+        raise UserError(f"{file}: not a config.json of main.py; move it away to use the checkpoint without it")
+    options = record["options"]
+    unknown = sorted(set(options) - {item.name for item in fields(Config)})
+    if unknown:
+        raise UserError(f"{file}: unknown options {', '.join(unknown)}; it was written by another version")
     faults = [
-        f"--{name} {value}: the checkpoint was trained with {options[name]!r} ({file})"
+        f"--{name} {value}: the checkpoint was trained with {options.get(name)!r} ({file})"
         for name, value in given.items()
         if name not in FREE and value != options.get(name)
     ]
@@ -81,8 +84,6 @@ def read_classes(config: Config, record: Mapping[str, Any] | None, given: Mappin
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
-    import torch
-
     from datasets.bags import BagDataset
     from datasets.checks import check_features
     from datasets.layout import FeatureFolders
@@ -90,10 +91,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from models.build import build_model
     from models.text_towers import load_text_tower
     from utils.evaluation import evaluate
-    from utils.files import tensors_sha256, write_text
+    from utils.files import read_tensors, tensors_sha256, write_text
     from utils.reproducibility import choose_device
 
     faults = Faults()
+    if options.output.is_dir():
+        raise UserError(f"--output {options.output}: is a folder, expected the name of a CSV file")
     if not options.checkpoint.is_file():
         raise UserError(f"{options.checkpoint}: no such checkpoint; main.py writes s_<fold>_checkpoint.pt")
     record = read_record(options.checkpoint, given)
@@ -114,9 +117,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     assert tower and descriptions and class_names
 
     model = build_model(config, tower, descriptions.low_texts, descriptions.high_texts, len(class_names))
+    saved = read_tensors(options.checkpoint)
     try:
-        model.load_checkpoint(torch.load(options.checkpoint, map_location="cpu", weights_only=True))
-    except (ValueError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        model.load_checkpoint(saved)
+    except ValueError as error:
         raise UserError(
             f"{options.checkpoint}: does not fit --variant {config.variant} and its options: {error}"
         ) from error

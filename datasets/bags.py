@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
-from utils.errors import UserError
+from utils.errors import Faults, UserError
 from utils.h5 import read_h5
 from utils.interface import Bag
 
@@ -20,36 +20,30 @@ def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = No
     feature_dim: the width that the text tower wants. Raises UserError with what is wrong and the command that mends
     it: a missing, damaged or empty file, shapes that do not fit each other, another width, NaN or infinite features.
     """
-    low_file, hierarchical_file = folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)
-    low = _read(low_file, folders.extract_command(), ())
-    high = _read(hierarchical_file, folders.hierarchy_command(), ("mask",))
+    low_file, high_file = folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)
+    extract, link = folders.extract_command(), folders.hierarchy_command()
+    faults = Faults()
+    low = faults.attempt(_read_patches, low_file, "(parents, width)", feature_dim, extract)
+    width = feature_dim or (low["features"].shape[-1] if low else None)
+    high = faults.attempt(_read_patches, high_file, "(parents, children, width)", width, link)
+    faults.raise_any()
+    assert low and high
     low_features, high_features = low["features"], high["features"]
-    _check_shape(low_file, low_features, 2, "(parents, width)", feature_dim)
-    _check_shape(
-        hierarchical_file, high_features, 3, "(parents, children, width)", feature_dim or low_features.shape[-1]
-    )
     if len(low_features) != len(high_features):
         raise UserError(
-            f"{hierarchical_file}: {len(high_features)} parents found, but {low_file} has {len(low_features)}; the "
-            f"rows of both must be the same parents. Make the file again: {folders.hierarchy_command()}"
+            f"{high_file}: {len(high_features)} parents found, but {low_file} has {len(low_features)}; the rows of "
+            f"both must be the same parents. Make it with: {link}"
         )
-    for file, arrays, shape in ((low_file, low, low_features.shape), (hierarchical_file, high, high_features.shape)):
-        if arrays["coords"].shape != (*shape[:-1], 2):
-            raise UserError(
-                f"{file}: coords have shape {arrays['coords'].shape}, expected {(*shape[:-1], 2)} (one x, y per patch)"
-            )
-    mask = high.get("mask")
-    if mask is None:
-        mask = (high_features != 0).any(-1)
-    elif mask.shape != high_features.shape[:2] or mask.dtype != bool:
+    mask = high.get("mask", (high_features != 0).any(-1))
+    if mask.shape != high_features.shape[:2] or mask.dtype != bool:
         raise UserError(
-            f"{hierarchical_file}: mask is {mask.dtype} {mask.shape}, expected bool {high_features.shape[:2]}; make "
-            f"the file again: {folders.hierarchy_command()}"
+            f"{high_file}: mask is {mask.dtype} {mask.shape}, expected bool {high_features.shape[:2]}. "
+            f"Make it with: {link}"
         )
     return Bag(
         slide_id=slide.slide_id,
-        low_features=torch.from_numpy(low_features.astype(np.float32, copy=False)),
-        high_features=torch.from_numpy(high_features.astype(np.float32, copy=False) * mask[..., None]),
+        low_features=torch.from_numpy(low_features),
+        high_features=torch.from_numpy(high_features * mask[..., None]),
         child_mask=torch.from_numpy(mask),
         label=slide.label,
         low_coords=torch.from_numpy(low["coords"].astype(np.int64)),
@@ -57,29 +51,35 @@ def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = No
     )
 
 
-def _read(file: Path, command: str, optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
+    """features, coords and, where there is one, mask of a file, checked; ``axes`` names those of the features."""
     try:
-        return read_h5(file, ("features", "coords"), optional)
+        arrays = read_h5(file, ("features", "coords"), ("mask",))
     except UserError as error:
         raise UserError(f"{error.faults[0]}. Make it with: {command}") from error
-
-
-def _check_shape(file: Path, features: np.ndarray, ndim: int, meaning: str, width: int | None) -> None:
+    features, coords = arrays["features"], arrays["coords"]
+    fault = ""
     if not np.issubdtype(features.dtype, np.floating):
-        raise UserError(f"{file}: features are {features.dtype}, expected floating point numbers")
-    if features.ndim != ndim or len(features) == 0 or 0 in features.shape:
-        raise UserError(f"{file}: features have shape {features.shape}, expected {meaning} with at least one patch")
-    if width is not None and features.shape[-1] != width:
+        fault = f"features are {features.dtype}, expected floating point numbers"
+    elif features.ndim != len(axes.split(",")) or features.size == 0:
+        fault = f"features have shape {features.shape}, expected {axes} with at least one patch"
+    elif coords.shape != (*features.shape[:-1], 2):
+        expected = (*features.shape[:-1], 2)
+        fault = f"coords have shape {coords.shape}, expected {expected} (one x, y per patch)"
+    elif width is not None and features.shape[-1] != width:
         raise UserError(
             f"{file}: features are {features.shape[-1]} wide, expected {width}, the width of the text features; were "
             "they made with another --feature_extractor (or before its projection), or is --vlm_path another model?"
         )
-    bad = int(features.size - np.isfinite(features).sum())
-    if bad:
-        raise UserError(
-            f"{file}: {bad} of {features.size} feature values are NaN or infinite, expected finite numbers; extract "
-            "this slide again"
-        )
+    else:
+        with np.errstate(over="ignore"):
+            arrays["features"] = features.astype(np.float32, copy=False)
+        bad = int(features.size - np.isfinite(arrays["features"]).sum())
+        if bad:
+            fault = f"{bad} of {features.size} feature values are NaN or infinite, expected finite numbers"
+    if fault:
+        raise UserError(f"{file}: {fault}. Make it with: {command}")
+    return arrays
 
 
 class BagDataset(Dataset[Bag]):

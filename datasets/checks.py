@@ -60,6 +60,7 @@ def _stamps(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> d
 
 def _read_memory(memory: Path) -> dict[str, list[int | None]]:
     try:
-        return json.loads(memory.read_text())
+        known = json.loads(memory.read_text())
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}

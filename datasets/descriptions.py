@@ -33,14 +33,14 @@ def read_descriptions(
     """
     if not path.is_file():
         raise UserError(
-            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: python "
-            f"create_text_prompt.py --task {path.stem} --classes {' '.join(class_names or ['A', 'B'])}"
+            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: "
+            f"{_command(str(path), class_names)}"
         )
     try:
         by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON of {{class: {{term: explanation}}}} ({error})") from error
-    names = sorted(by_class) if class_names is None else class_names
+    names = sorted(by_class) if class_names is None and isinstance(by_class, dict) else class_names or []
     return arrange_descriptions(by_class, names, num_low, num_subtexts, text_format, str(path))
 
 
@@ -62,7 +62,10 @@ def arrange_descriptions(
     for name in class_names:
         entries = by_class.get(name)
         if entries is None:
-            faults.append(f"{source}: no descriptions of the class {name!r}; found {sorted(by_class)}")
+            faults.append(
+                f"{source}: no descriptions of the class {name!r}; found {sorted(by_class)}. Add them, or make a new "
+                f"file: {_command(source, class_names)}"
+            )
             continue
         if not isinstance(entries, dict) or not all(isinstance(text, str) for text in entries.values()):
             faults.append(f"{source}: class {name!r} is not of the form {{term: explanation}}")
@@ -80,6 +83,11 @@ def arrange_descriptions(
     if faults:
         raise UserError(faults)
     return Descriptions({name: by_class[name] for name in class_names}, low_texts, high_texts)
+
+
+def _command(source: str, class_names: Sequence[str] | None) -> str:
+    classes = " ".join(class_names or ["CLASS_A", "CLASS_B"])
+    return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes}"
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -43,4 +43,6 @@ class FeatureFolders:
         return (
             f"--dataset-root-path {self.data_root} --dataset-name {self.task} "
             f"--feature-extractor-name {self.feature_extractor}"
+            + (f" --low-mag {self.low_magnification}" if self.low_magnification != 5 else "")
+            + (f" --high-mag {self.high_magnification}" if self.high_magnification != 20 else "")
         )

@@ -55,6 +55,9 @@ def read_table(path: Path) -> pd.DataFrame:
     table["slide_id"] = table["slide_id"].str.strip()
     if "case_id" not in table:
         table["case_id"] = table["slide_id"]
+    nameless = int((table["slide_id"] == "").sum())
+    if nameless:
+        raise UserError(f"{path}: {nameless} rows have no slide_id")
     twice = [slide_id for slide_id, count in Counter(table["slide_id"]).items() if count > 1]
     if twice:
         raise UserError(f"{path}: {len(twice)} slides stand there more than once ({', '.join(twice[:3])})")

@@ -87,7 +87,10 @@ class ClipTokenizer:
         if has_tokenizer(folder):
             from transformers import AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+            except Exception as error:  # each file format has exceptions of its own
+                raise UserError(f"{folder}: cannot load its tokenizer files: {_first_line(error)}") from error
             self.bos_id, self.eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
             self._encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         elif vocab_size == CLIP_VOCAB_SIZE:
@@ -105,6 +108,11 @@ class ClipTokenizer:
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
         return [self._encode(text) for text in texts]
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def has_tokenizer(folder: Path | str) -> bool:
@@ -126,10 +134,12 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what is missing is reported below
     try:
-        loaded: Any = CLIPModel.from_pretrained(source, output_loading_info=True, attn_implementation="sdpa")
-    except (OSError, ValueError, RuntimeError) as error:
+        loaded: Any = CLIPModel.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, attn_implementation="sdpa"
+        )
+    except Exception as error:  # each file format has exceptions of its own
         raise UserError(
-            f"cannot load the vision-language model {source!r}: {str(error).splitlines()[0].rstrip('.')}. Give "
+            f"cannot load the vision-language model {source!r}: {_first_line(error)}. Give "
             "--vlm_path the folder of a Hugging Face CLIP model (config.json, model.safetensors, tokenizer files)"
             + ("" if Path(source).exists() else f"; with internet access: hf download {source} --local-dir FOLDER")
         ) from error
@@ -159,9 +169,10 @@ def _check_clip_folder(source: str) -> None:
     if not config_file.exists():
         raise UserError(f"{source}: no config.json found; expected the folder of a Hugging Face CLIP model")
     try:
-        model_type = json.loads(config_file.read_text()).get("model_type")
+        config = json.loads(config_file.read_text())
     except ValueError as error:
         raise UserError(f"{config_file}: not valid JSON ({error})") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != "clip":
         raise UserError(f"{config_file}: model_type is {model_type!r}, expected 'clip'")
 
@@ -182,10 +193,10 @@ def load_conch(weights: Path) -> ConchTextTower:
         )
     try:
         return load_conch_text_tower(weights, tokenizer_file)
-    except (RuntimeError, KeyError, TypeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # each file format has exceptions of its own
         raise UserError(
-            f"{weights}: not CONCH's weights as its sizes say ({' '.join(str(error).split())[:300]}); expected "
-            "text.* and logit_scale of CONCH, sizes in open_clip_config.json where they are not the published ones"
+            f"{weights} and {tokenizer_file.name}: cannot be loaded as CONCH's text tower ({_first_line(error)}); "
+            "expected text.* and logit_scale of CONCH, sizes in open_clip_config.json where not the published ones"
         ) from error
 
 

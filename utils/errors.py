@@ -52,11 +52,12 @@ class Faults:
 
 
 def run_script(script: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
-    """Run a script's main function; returns its exit code (2 after a UserError, 130 after Ctrl-C)."""
+    """Run a script's main function; returns its exit code: 2 after a UserError or where the system refuses a file
+    (no space, no permission, a file in place of a folder), 130 after Ctrl-C."""
     try:
         script(argv)
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(error if isinstance(error, UserError) else f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted; --resume goes on behind the last finished epoch", file=sys.stderr)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from utils.errors import UserError
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -40,6 +42,22 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Raises UserError where the file is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); it is damaged, or not a file of this project") from error
+
+
+def read_tensors(path: Path) -> Any:
+    """What ``write_tensors`` or PyTorch saved, on the CPU. Raises UserError where it cannot be read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # PyTorch raises what its unpickler meets
+        raise UserError(f"{path}: not readable as tensors; it is damaged, or not a checkpoint") from error
 
 
 def write_tensors(path: Path, value: dict[str, Any]) -> None:

@@ -25,10 +25,10 @@ def read_h5(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
         raise UserError(f"{path}: file not found")
     try:
         with h5py.File(path, "r") as file:
-            found = sorted(file)
-            missing = [name for name in names if name not in file]
+            found = sorted(name for name in file if isinstance(file[name], h5py.Dataset))
+            missing = [name for name in names if name not in found]
             if missing:
                 raise UserError(f"{path}: no data set {missing[0]!r}; found {found}, expected {list(names)}")
-            return {name: file[name][()] for name in (*names, *(name for name in optional if name in file))}
+            return {name: file[name][()] for name in (*names, *(name for name in optional if name in found))}
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path}: not a readable HDF5 file, it may be cut off ({error})") from error

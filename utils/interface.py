@@ -82,6 +82,8 @@ class SlideModel(nn.Module):
 
     def load_checkpoint(self, saved: Mapping[str, Tensor]) -> None:
         """Take over a checkpoint. Raises ValueError unless its names and shapes are exactly those expected."""
+        if not isinstance(saved, dict):
+            raise ValueError(f"found a {type(saved).__name__}, expected tensors by name")
         names = self.tensor_names()
         state = self.state_dict()
         missing, unexpected = set(names.values()) - set(saved), set(saved) - set(names.values())

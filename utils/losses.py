@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 BagLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +46,15 @@ def _build_svm(num_classes: int) -> BagLoss:
         from topk.svm import SmoothTop1SVM
     except ImportError:
         return smooth_top1_svm
-    return SmoothTop1SVM(n_classes=num_classes, alpha=SVM_MARGIN, tau=SVM_TAU)
+    svm = SmoothTop1SVM(n_classes=num_classes, alpha=SVM_MARGIN, tau=SVM_TAU)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        if isinstance(svm, nn.Module):
+            svm.to(logits.device)
+            svm.get_losses()  # the package binds its losses to the device it was on
+        return svm(logits, labels)
+
+    return loss
 
 
 def build_bag_loss(name: str, num_classes: int) -> BagLoss:

@@ -1,6 +1,5 @@
 """A run's folder: its settings, and the results of its folds."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import pandas as pd
 
 from utils.config import CIRCUMSTANCES
 from utils.errors import UserError
-from utils.files import write_json, write_text
+from utils.files import read_json, write_json, write_text
 from utils.metrics import Metrics
 from utils.training import FoldFiles
 
@@ -71,14 +70,16 @@ class RunFolder:
         record: {"options", "class_names", "inputs", ...}. Raises UserError when the folder holds another run.
         """
         if self.config.exists():
-            there = json.loads(self.config.read_text(encoding="utf-8"))
+            there = read_json(self.config)
             differences = _differences(there, record)
             if differences:
                 raise UserError(
                     f"{self.path}: holds a run with other settings ({'; '.join(differences)}); name another "
                     "--results_dir, or move that folder away. Nothing was changed"
                 )
-            record = {**record, "inputs": {**there["inputs"], **record["inputs"]}}
+            if set(record["inputs"]) <= set(there["inputs"]):
+                return
+            record = {**there, "inputs": {**there["inputs"], **record["inputs"]}}
         write_json(self.config, record)
 
     def clear(self, fold: int) -> None:
@@ -89,7 +90,7 @@ class RunFolder:
 
     def finished(self, fold: int) -> FoldResult | None:
         file = self.fold_result(fold)
-        return FoldResult(**json.loads(file.read_text())) if file.exists() else None
+        return FoldResult(**read_json(file)) if file.exists() else None
 
     def finish(self, result: FoldResult) -> None:
         write_json(self.fold_result(result.fold), asdict(result))
@@ -117,6 +118,8 @@ class RunFolder:
 
 
 def _differences(there: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    if not isinstance(there, dict) or not {"options", "inputs"} <= set(there):
+        return ["its config.json is not one of main.py"]
     options, new_options = there["options"], record["options"]
     names = sorted((set(options) | set(new_options)) - CIRCUMSTANCES)
     differences = [

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from utils.config import Config
 from utils.errors import UserError
 from utils.evaluation import Predictions, autocast, evaluate
-from utils.files import write_tensors, write_text
+from utils.files import read_tensors, write_tensors, write_text
 from utils.interface import Bag, SlideModel
 from utils.reproducibility import seed_everything
 
@@ -159,7 +159,7 @@ def fit(
         )
     if writer:
         writer.close()
-    model.load_checkpoint(torch.load(files.checkpoint, map_location="cpu", weights_only=True))
+    model.load_checkpoint(read_tensors(files.checkpoint))
     return progress
 
 
@@ -186,7 +186,7 @@ def _save(model: SlideModel, optimizer: torch.optim.Optimizer, progress: Progres
 def _restore(model: SlideModel, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
     if not path.exists():
         return Progress()
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_tensors(path)
     with torch.no_grad():
         for name, parameter in _trained(model).items():
             parameter.copy_(state["model"][name])
