@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 BagLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -49,7 +49,7 @@ def _build_svm(num_classes: int) -> BagLoss:
     svm = SmoothTop1SVM(n_classes=num_classes, alpha=SVM_MARGIN, tau=SVM_TAU)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        if isinstance(svm, nn.Module):
+        if hasattr(svm, "get_losses"):
             svm.to(logits.device)
             svm.get_losses()  # the package binds its losses to the device it was on
         return svm(logits, labels)
