@@ -1,32 +1,32 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := demo
 
 .PHONY: venv demo test lint
 
 venv: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 # A simulated task (made once), and two folds of training on it.
-demo: venv $(DEMO)/.made
-	rm -rf $(DEMO)/results
-	$(BIN)/python main.py --task simulated --feature_extractor tinyclip --vlm_path $(DEMO)/tinyclip \
-	  --data_root_dir $(DEMO)/features --dataset_csv $(DEMO)/simulated.csv --text_prompt $(DEMO)/simulated.json \
-	  --split_dir $(DEMO)/splits/simulated_4 --few_shot_num 4 --k 2 --lr 1e-3 --max_epochs 30 --early_stopping \
-	  --results_dir $(DEMO)/results
+demo: venv demo/.made
+	rm -rf demo/results
+	$(BIN)/python main.py --task simulated --feature_extractor tinyclip --vlm_path demo/tinyclip \
+	  --data_root_dir demo/features --dataset_csv demo/simulated.csv --text_prompt demo/simulated.json \
+	  --split_dir demo/splits/simulated_4 --few_shot_num 4 --k 2 --lr 1e-3 --max_epochs 30 --early_stopping \
+	  --results_dir demo/results
 
-$(DEMO)/.made: $(VENV)/.installed create_simulated_task.py datasets/simulate.py models/tiny_clip.py
-	rm -rf $(DEMO)
-	$(BIN)/python create_simulated_task.py --output-dir $(DEMO) --shots 4 --folds 2
+demo/.made: $(VENV)/.installed create_simulated_task.py datasets/simulate.py models/tiny_clip.py
+	rm -rf demo
+	$(BIN)/python create_simulated_task.py --output-dir demo --shots 4 --folds 2
 	touch $@
 
 test: venv
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: venv
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Train and test a model over folds: argv -> Config -> Task -> folds -> results.csv."""
+"""Train a model on every fold of a task, test its best epoch, and write results.csv."""
 
 import argparse
 import sys
@@ -22,13 +22,16 @@ SLIDES_OF_A_QUICK_TRY = 2
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     """The options, and the names of those given."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    usage = "main.py --task TASK --data_root_dir DIR [options]"
+    parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
     add_options(parser)
     given = vars(parser.parse_args(argv))
     config = Config(**given)
-    for name in ("task", "data_root_dir"):
-        if not getattr(config, name):
-            parser.error(f"--{name} is required")
+    absent = [f"--{name}" for name in ("task", "data_root_dir") if not getattr(config, name)]
+    if absent:
+        parser.error(f"{' and '.join(absent)} missing")
+    if Path(config.results_dir).is_file():
+        parser.error(f"--results_dir {config.results_dir}: is a file, expected a folder")
     if not config.folds() or config.k_end > config.k:
         parser.error(f"--k_start {config.k_start} --k_end {config.k_end}: expected folds from 0 up to {config.k}")
     if not 0 < config.label_frac <= 1:
@@ -36,9 +39,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     return config, set(given)
 
 
-def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower"]:
-    """Read and check everything a run needs: the task, its folds and the text tower. Raises UserError with all faults
-    at once."""
+def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", dict[str, str]]:
+    """Read and check everything a run needs: the task, its folds, the text tower and the digests of the features by
+    slide. Raises UserError with all faults at once."""
     from datasets.checks import check_features, check_root
     from datasets.descriptions import read_descriptions
     from datasets.layout import FeatureFolders
@@ -72,10 +75,12 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower"]:
     ]
     wanted = {slide_id for members in ids.values() if members for part in members.values() for slide_id in part}
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
-    faults.attempt(check_features, folders, [slides[name] for name in slides if name in wanted], width, memory)
+    checked = [slides[slide_id] for slide_id in slides if slide_id in wanted]
+    digests = faults.attempt(check_features, folders, checked, width, memory)
     faults.raise_any()
-    assert tower and descriptions
-    return Task(config.task, class_names, slides, descriptions, folders), [split for split in splits if split], tower
+    assert tower and descriptions and digests
+    task = Task(config.task, class_names, slides, descriptions, folders)
+    return task, [split for split in splits if split], tower, digests
 
 
 def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
@@ -87,14 +92,19 @@ def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
     return [take_few(split, SLIDES_OF_A_QUICK_TRY) for split in splits] if config.testing else splits
 
 
-def record_of(config: Config, task: "Task", tower: "TextTower") -> dict[str, Any]:
+def record_of(
+    config: Config, task: "Task", splits: list["Split"], tower: "TextTower", digests: dict[str, str]
+) -> dict[str, Any]:
     """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
-    from utils.files import file_sha256, tensors_sha256
+    from utils.files import file_sha256, tensors_sha256, text_sha256
     from utils.reproducibility import versions
 
     inputs = {"dataset_csv": file_sha256(config.csv_path()), "text_prompt": file_sha256(config.prompt_path())}
     inputs["text_tower"] = tensors_sha256(tower.state_dict())
-    inputs |= {f"splits_{fold}": file_sha256(config.split_path(fold)) for fold in config.folds()}
+    for split in splits:
+        inputs[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
+        slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
+        inputs[f"features_{split.fold}"] = text_sha256("\n".join(f"{name} {digests[name]}" for name in slide_ids))
     return {
         "options": config.to_dict(),
         "class_names": task.class_names,
@@ -109,6 +119,7 @@ def run_fold(
 ) -> "FoldResult":
     """Train one fold, test its best epoch, and write what both gave."""
     import pandas as pd
+    import torch
     from torch.utils.data import DataLoader
 
     from datasets.bags import BagDataset
@@ -129,6 +140,7 @@ def run_fold(
     sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
     loading: dict[str, Any] = {
         "batch_size": None,
+        "generator": torch.Generator(),  # leaves the global one, which dropout draws from, alone
         "num_workers": config.num_workers,
         "persistent_workers": config.num_workers > 0,
     }
@@ -164,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(config.device)
     for name in sorted(given & options_without_effect(config)):
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
-    task, splits, tower = load_inputs(config)
+    task, splits, tower, digests = load_inputs(config)
     tower.to(device)
     splits = choose_slides(config, splits)
     if sentence := patient_audit(splits):
@@ -180,11 +192,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("dry run: all checks passed")
         return
     run = RunFolder(config.run_path())
-    run.open(record_of(config, task, tower))
+    with run.lock("config", wait=True):
+        run.open(record_of(config, task, splits, tower, digests))
+    finished = {split.fold: result for split in splits if (result := run.finished(split.fold))}
+    if finished and not config.resume:
+        raise UserError(
+            f"{run.path}: fold {', '.join(map(str, finished))} of this run is finished; keep it with --resume, or name "
+            "another --results_dir, or move that folder away. Nothing was changed"
+        )
     for split in splits:
-        result = run.finished(split.fold) if config.resume else None
+        result = finished.get(split.fold)
         if result is None:
-            result = run_fold(config, task, split, tower, run, device)
+            try:
+                with run.lock(f"fold_{split.fold}"):
+                    result = run_fold(config, task, split, tower, run, device)
+            except KeyboardInterrupt:
+                print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
+                raise
         print(
             f"fold {split.fold}: test auc {result.test_auc:.4f} f1 {result.test_f1:.4f} acc {result.test_acc:.4f} "
             f"(best epoch {result.best_epoch + 1} of {result.epochs})"

@@ -70,12 +70,15 @@ def config_of(record: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Con
 
 
 def read_classes(config: Config, record: Mapping[str, Any] | None, given: Mapping[str, Any]) -> "Descriptions":
-    """The classes and their descriptions: the run's own, or, for a bare checkpoint, all of the prompt file."""
+    """The classes and their descriptions: the run's own; for a bare checkpoint the labels of the table, or, where it
+    has not got two, all classes of the prompt file."""
     from datasets.descriptions import arrange_descriptions, read_descriptions
+    from datasets.task import read_labels
 
     form = config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format
     if record is None:
-        return read_descriptions(config.prompt_path(), None, *form)
+        labels = read_labels(config.csv_path())
+        return read_descriptions(config.prompt_path(), labels if len(labels) > 1 else None, *form)
     own = arrange_descriptions(record["descriptions"], record["class_names"], *form)
     if "text_prompt" in given and read_descriptions(config.prompt_path(), record["class_names"], *form) != own:
         raise UserError(f"--text_prompt {config.text_prompt}: not what the checkpoint was trained with")
@@ -103,11 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = config_of(record, given)
     device = choose_device(config.device)
     tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path)
+    if tower and given.get("feature_dim") not in (None, tower.output_dim):
+        faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")
     if tower and record and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
         faults.add(f"--vlm_path {config.vlm_path}: not the vision-language model that the checkpoint was trained with")
     descriptions = faults.attempt(read_classes, config, record, given)
-    class_names = list(descriptions.by_class) if descriptions else None
-    table = faults.attempt(read_slides, config.csv_path(), class_names)
+    class_names = record["class_names"] if record else list(descriptions.by_class) if descriptions else None
+    table = faults.attempt(read_slides, config.csv_path(), class_names) if class_names else None
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
@@ -124,6 +129,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(
             f"{options.checkpoint}: does not fit --variant {config.variant} and its options: {error}"
         ) from error
+    print(f"classes: {', '.join(class_names)}")
+    if config.dry_run:
+        print("dry run: all checks passed")
+        return
     predictions = evaluate(model.to(device), BagDataset(folders, slides, tower.output_dim), device, config.precision)
     write_text(options.output, predictions.table(class_names).to_csv(index=False))
     labelled = predictions.labels != NO_LABEL

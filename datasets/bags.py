@@ -34,7 +34,7 @@ def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = No
             f"{high_file}: {len(high_features)} parents found, but {low_file} has {len(low_features)}; the rows of "
             f"both must be the same parents. Make it with: {link}"
         )
-    mask = high.get("mask", (high_features != 0).any(-1))
+    mask = high["mask"] if "mask" in high else (high_features != 0).any(-1)
     if mask.shape != high_features.shape[:2] or mask.dtype != bool:
         raise UserError(
             f"{high_file}: mask is {mask.dtype} {mask.shape}, expected bool {high_features.shape[:2]}. "
@@ -63,9 +63,11 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
         fault = f"features are {features.dtype}, expected floating point numbers"
     elif features.ndim != len(axes.split(",")) or features.size == 0:
         fault = f"features have shape {features.shape}, expected {axes} with at least one patch"
-    elif coords.shape != (*features.shape[:-1], 2):
+    elif coords.shape != (*features.shape[:-1], 2) or coords.dtype.kind not in "iuf":
         expected = (*features.shape[:-1], 2)
-        fault = f"coords have shape {coords.shape}, expected {expected} (one x, y per patch)"
+        fault = (
+            f"coords are {coords.dtype} of shape {coords.shape}, expected numbers of shape {expected} (x, y a patch)"
+        )
     elif width is not None and features.shape[-1] != width:
         raise UserError(
             f"{file}: features are {features.shape[-1]} wide, expected {width}, the width of the text features; were "

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -10,7 +11,7 @@ from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from utils.errors import Faults, UserError
-from utils.files import write_json
+from utils.files import tensors_sha256, write_json
 
 
 def check_root(folders: FeatureFolders) -> None:
@@ -24,41 +25,47 @@ def check_root(folders: FeatureFolders) -> None:
 
 def check_features(
     folders: FeatureFolders, slides: Iterable[Slide], feature_dim: int | None, memory: Path | None = None
-) -> None:
+) -> dict[str, str]:
     """Check the features of some slides; those unchanged since an earlier check are not read again.
 
-    feature_dim: the width that the text tower wants. memory: a JSON file of {file: [size, time, width]} that keeps
-    what was found good. Raises UserError with the faults of all slides.
+    feature_dim: the width that the text tower wants. memory: a JSON file that keeps what was found good, and by which
+    size, time and width it is known again. Returns a digest of the contents by slide_id. Raises UserError with the
+    faults of all slides.
     """
-    good = _read_memory(memory) if memory else {}
+    known = _read_memory(memory) if memory else {}
     check_root(folders)
     faults = Faults()
+    digests: dict[str, str] = {}
     unread = []
     for slide in slides:
-        stamps = _stamps(folders, slide, feature_dim)
-        if not stamps or any(good.get(name) != stamp for name, stamp in stamps.items()):
+        entry = known.get(str(folders.low_file(slide.slide_id).resolve()))
+        if isinstance(entry, dict) and entry.get("stamp") == _stamp(folders, slide, feature_dim):
+            digests[slide.slide_id] = entry["sha256"]
+        else:
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
-        stamps = _stamps(folders, slide, feature_dim)
-        if faults.attempt(read_bag, folders, slide, feature_dim):
-            good |= stamps
+        stamp = _stamp(folders, slide, feature_dim)
+        if bag := faults.attempt(read_bag, folders, slide, feature_dim):
+            contents = {"low": bag.low_features, "high": bag.high_features, "mask": bag.child_mask}
+            digests[slide.slide_id] = tensors_sha256(contents)
+            name = str(folders.low_file(slide.slide_id).resolve())
+            known[name] = {"stamp": stamp, "sha256": digests[slide.slide_id]}
     if memory and unread:
-        write_json(memory, good)
+        write_json(memory, known)
     faults.raise_any()
+    return digests
 
 
-def _stamps(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> dict[str, list[int | None]]:
-    """What tells whether a slide's files are the same as before; empty where one is missing."""
-    stamps: dict[str, list[int | None]] = {}
+def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> list[int | None]:
+    """What tells whether a slide's two files are the same as before."""
+    stamp: list[int | None] = [feature_dim]
     for file in (folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)):
-        if not file.is_file():
-            return {}
-        status = file.stat()
-        stamps[str(file.resolve())] = [status.st_size, status.st_mtime_ns, feature_dim]
-    return stamps
+        status = file.stat() if file.is_file() else None
+        stamp += [status.st_size, status.st_mtime_ns] if status else [None, None]
+    return stamp
 
 
-def _read_memory(memory: Path) -> dict[str, list[int | None]]:
+def _read_memory(memory: Path) -> dict[str, Any]:
     try:
         known = json.loads(memory.read_text())
     except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class FeatureFolders:
 
     def _arguments(self) -> str:
         return (
-            f"--dataset-root-path {self.data_root} --dataset-name {self.task} "
-            f"--feature-extractor-name {self.feature_extractor}"
+            f"--dataset-root-path {quote(str(self.data_root))} --dataset-name {quote(self.task)} "
+            f"--feature-extractor-name {quote(self.feature_extractor)}"
             + (f" --low-mag {self.low_magnification}" if self.low_magnification != 5 else "")
             + (f" --high-mag {self.high_magnification}" if self.high_magnification != 20 else "")
         )

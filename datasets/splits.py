@@ -70,11 +70,14 @@ def _split_faults(
             yield f"{path}: slide {slide_id} stands in {' and '.join(names)}, expected in one split, once"
     unknown = [slide_id for slide_id in places if slide_id not in slides]
     if unknown:
-        yield f"{path}: {len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])})"
+        as_text = "; are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
+        yield f"{path}: {len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])}){as_text}"
     unlabelled = [slide_id for slide_id in places if slide_id in slides and slides[slide_id].label == NO_LABEL]
     if unlabelled:
         yield f"{path}: {len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
     for name, members in ids.items():
+        if not set(members) <= set(slides):
+            continue
         labels = {slides[slide_id].label for slide_id in members if slide_id in slides}
         absent = [class_name for label, class_name in enumerate(class_names) if label not in labels]
         if absent:
@@ -104,7 +107,7 @@ def patient_audit(splits: Sequence[Split]) -> str | None:
 
 def take_share(split: Split, share: float, seed: int) -> Split:
     """The fold with a share of each class's training slides (at least one), drawn with ``seed``."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed % 2**32)
     chosen: set[str] = set()
     for label in sorted({slide.label for slide in split.train}):
         members = [slide.slide_id for slide in split.train if slide.label == label]

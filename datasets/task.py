@@ -39,22 +39,24 @@ class Task:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The data set's CSV, all columns as text. Raises UserError where it is missing or lacks a column or has a slide
-    twice."""
+    """The data set's CSV, all columns as text; a slide without case_id is a case of its own. Raises UserError where
+    the file is missing, lacks slide_id, or has a slide twice."""
     if not path.is_file():
         raise UserError(
             f"{path}: the table of slides is not there; name it with --dataset_csv, or make it: "
             "python create_dataset_csv.py"
         )
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable CSV ({error})") from error
+    table.columns = table.columns.str.strip()
+    table = table.apply(lambda column: column.str.strip())
+    table = table[(table != "").any(axis=1)].reset_index(drop=True)  # spreadsheets leave blank rows
     if "slide_id" not in table:
         raise UserError(f"{path}: no column slide_id; found {list(table)}, expected case_id, slide_id, label")
-    table["slide_id"] = table["slide_id"].str.strip()
-    if "case_id" not in table:
-        table["case_id"] = table["slide_id"]
+    cases = table["case_id"] if "case_id" in table else table["slide_id"]
+    table["case_id"] = cases.where(cases != "", table["slide_id"])
     nameless = int((table["slide_id"] == "").sum())
     if nameless:
         raise UserError(f"{path}: {nameless} rows have no slide_id")
@@ -66,6 +68,12 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
+def read_labels(path: Path) -> list[str]:
+    """The labels of a table, sorted; none where it has no column label. Raises UserError as ``read_table``."""
+    table = read_table(path)
+    return sorted(set(table["label"]) - {""}) if "label" in table else []
+
+
 def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[str], dict[str, Slide]]:
     """Class names and slides of a table.
 
@@ -73,7 +81,7 @@ def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[
     Raises UserError as ``read_table``, for fewer than two classes, and for a label not among ``class_names``.
     """
     table = read_table(path)
-    labels = table["label"].str.strip() if "label" in table else pd.Series([""] * len(table))
+    labels = table["label"] if "label" in table else pd.Series([""] * len(table))
     found = sorted(set(labels) - {""})
     if class_names is None and len(found) < 2:
         raise UserError(f"{path}: the labels are {found}, expected at least two classes in the column label")

@@ -26,8 +26,17 @@ _WITHOUT_EFFECT = {
 
 
 def options_without_effect(config: Config) -> set[str]:
-    """Options that the chosen model does not read."""
-    return _WITHOUT_EFFECT[config.variant]
+    """Options that the chosen model does not read, or that another option switches off."""
+    unread = set(_WITHOUT_EFFECT[config.variant])
+    switched_off = {
+        "contrastive_lambda": config.htcl == "none" and config.variant == "paper",
+        "filter_alpha": config.tgdf == "none" and config.variant == "paper",
+        "hier_aggregator": config.hier_direction == "none",
+        "top_k_low": config.scales == "high",
+        "top_k_high": config.scales == "low",
+        "LLM": config.text_prompt is not None,
+    }
+    return unread | {name for name, is_off in switched_off.items() if is_off}
 
 
 def build_model(

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.graph import HierarchicalGraph
+from models.graph import NODE_TYPES, HierarchicalGraph
 from models.htcl import TextLoss
 from models.logits import TopKLogits
 from models.message_passing import GraphNetwork
 from models.prompts import PromptLearner
-from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
+from utils.interface import Bag, ModelOutput, SlideModel
 from utils.losses import BagLoss
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
@@ -65,7 +65,9 @@ class HiveMIL(SlideModel):
         """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL."""
         embeddings = self.network(self.graph(bag))
         with _full_precision(bag):
-            embeddings = Embeddings(*(part.to(bag.low_features.dtype) for part in embeddings[:4]), *embeddings[4:])
+            embeddings = embeddings._replace(
+                **{name: getattr(embeddings, name).to(bag.low_features.dtype) for name in NODE_TYPES}
+            )
             logits = self.head(embeddings, self.prompts.tower.logit_scale)
             if bag.label < 0:
                 return ModelOutput(logits, embeddings=embeddings)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.text_towers import TextTower
+from utils.errors import UserError
 
 PLACEHOLDER = "X"
 Encoding = Callable[[TextTower, Tensor, Tensor, int], Tensor]
@@ -22,10 +23,17 @@ class PromptTokens:
     A prompt is ``before`` placeholders, the description, ``after`` placeholders; a description that does not fit the
     tower's length is cut, the context never is.
 
+    Raises UserError where the context leaves no room for a description.
+
     token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. num_cut: descriptions cut.
     """
 
     def __init__(self, tower: TextTower, descriptions: list[str], num_context_tokens: int, position: str):
+        if num_context_tokens > tower.context_length - 3:
+            raise UserError(
+                f"--num-context-tokens {num_context_tokens}: expected at most {tower.context_length - 3}, the text "
+                f"tower reads {tower.context_length} tokens"
+            )
         before = {"end": num_context_tokens, "middle": num_context_tokens // 2, "front": 0}[position]
         after = num_context_tokens - before
         bos, eos, pad = tower.special_tokens
@@ -87,6 +95,7 @@ class PromptLearner(nn.Module):
         self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
         nn.init.normal_(self.context_tokens, std=0.02)
         self._cache: tuple[tuple[int, int, bool], Tensor] | None = None
+        self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
     def train(self, mode: bool = True) -> "PromptLearner":
         """The tower stays frozen and in evaluation mode."""
@@ -118,6 +127,9 @@ class PromptLearner(nn.Module):
             features = self._cache[1]
         by_class = features.view(self.num_classes, -1, features.shape[-1])
         return by_class[:, : self.num_low].flatten(0, 1), by_class[:, self.num_low :].flatten(0, 1)
+
+    def _forget(self) -> None:
+        self._cache = None
 
     def _encode(self) -> Tensor:
         return self.encode(self.tower, self.prompt_embeddings(), self.token_ids, self.num_classes)

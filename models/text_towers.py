@@ -6,6 +6,7 @@ positions) and ``encode`` (token embeddings -> text features, as the vision-lang
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -193,6 +194,10 @@ def load_conch(weights: Path) -> ConchTextTower:
         )
     try:
         return load_conch_text_tower(weights, tokenizer_file)
+    except UnpicklingError as error:
+        raise UserError(
+            f"{weights}: not readable as PyTorch tensors (a git-lfs pointer, or cut off?); expected CONCH's weights"
+        ) from error
     except Exception as error:  # each file format has exceptions of its own
         raise UserError(
             f"{weights} and {tokenizer_file.name}: cannot be loaded as CONCH's text tower ({_first_line(error)}); "

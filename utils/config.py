@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # options that say where a run happens and which part of it, not what it computes
 CIRCUMSTANCES = {
     "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
-    "device", "num_workers", "log_data", "resume", "dry_run",
+    "feature_dim", "device", "num_workers", "log_data", "resume", "dry_run",
 }  # fmt: skip
 
 
@@ -32,7 +33,9 @@ def at_least(lowest: float, kind: type = int) -> Any:
 
     def parse(text: str) -> Any:
         value = kind(text)
-        if not value >= lowest:
+        if not isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+        if value < lowest:
             raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
         return value
 
@@ -76,7 +79,7 @@ class Config:
         ["end", "middle", "front"],
     )  # fmt: skip
     text_format: str = option("both", "what of a description is read", str, ["both", "term", "explanation"])
-    filter_alpha: float = option(0.5, "TGDF keeps similarities of mean + alpha * std and more", float)
+    filter_alpha: float = option(0.5, "TGDF keeps similarities of mean + alpha * std and more", at_least(-inf, float))
     tgdf: str = option(
         "full", "stages of the filtering (Table 12)", str, ["full", "no_mask_propagation", "high_only", "none"]
     )
@@ -90,20 +93,20 @@ class Config:
     htcl: str = option(
         "class_wise", "text contrastive loss (Table 2)", str, ["class_wise", "instance_wise", "share_parent", "none"]
     )
-    contrastive_lambda: float = option(0.5, "weight of the text contrastive loss", float)
+    contrastive_lambda: float = option(0.5, "weight of the text contrastive loss", at_least(0, float))
     bag_loss: str = option("ce", "loss on the logits", str, ["ce", "svm", "focal"])
     drop_out: bool = switch("dropout (0.25) between the graph layers")
-    mode: str = option("transformer", "an option of ViLa-MIL")
-    prototype_number: int = option(16, "an option of ViLa-MIL", int)
+    mode: str = option("transformer", "of ViLa-MIL; no effect on HiVE_MIL")
+    prototype_number: int = option(16, "of ViLa-MIL; no effect on HiVE_MIL", int)
 
     few_shot_num: int = option(16, "training slides a class; names the split folder", at_least(1))
-    label_frac: float = option(1.0, "share of each class's training slides to use", float)
+    label_frac: float = option(1.0, "share of each class's training slides to use", at_least(0, float))
     weighted_sample: bool = switch("draw the classes equally often in training")
     max_epochs: int = option(50, "epochs at most", at_least(1))
     early_stopping: bool = switch("stop after 10 epochs without a lower validation error")
     opt: str = option("adam", "optimiser", str, ["adam", "sgd"])
-    lr: float = option(1e-4, "learning rate", float)
-    reg: float = option(1e-5, "weight decay", float)
+    lr: float = option(1e-4, "learning rate", at_least(0, float))
+    reg: float = option(1e-5, "weight decay", at_least(0, float))
     seed: int = option(1, "every fold starts from it", int)
     k: int = option(5, "folds", at_least(1))
     k_start: int = option(-1, "first fold (-1: 0)", at_least(-1))
@@ -134,7 +137,9 @@ class Config:
     def run_path(self) -> Path:
         """RESULTS/<task>/<fe>/<shots>/<task>_<fe>_<model>_<shots>_s<seed>"""
         shots = str(self.few_shot_num)
-        name = f"{self.task}_{self.feature_extractor}_{self.model_type}_{shots}_s{self.seed}"
+        name = (
+            f"{self.task}_{self.feature_extractor}_{self.model_type}_{shots}_s{self.seed}" + "_testing" * self.testing
+        )
         return Path(self.results_dir) / self.task / self.feature_extractor / shots / name
 
     def to_dict(self) -> dict[str, Any]:
@@ -153,10 +158,12 @@ def add_options(parser: argparse._ActionsContainer) -> None:
         settings = item.metadata
         assert item.default is not MISSING
         default = "" if item.default in (None, "", False) else f" (default: {item.default})"
-        extra: dict[str, Any] = {"nargs": "?", "const": True, "metavar": "BOOL"} if settings["kind"] is flag else {}
+        metavar = {str: "NAME", flag: "BOOL"}.get(settings["kind"], "N")
+        extra: dict[str, Any] = {"nargs": "?", "const": True} if settings["kind"] is flag else {}
         if settings["choices"]:
+            metavar = "{" + ",".join(settings["choices"]) + "}"
             extra["choices"] = settings["choices"]
         parser.add_argument(
-            *names, dest=item.name, type=settings["kind"], default=argparse.SUPPRESS, **extra,
+            *names, dest=item.name, type=settings["kind"], default=argparse.SUPPRESS, metavar=metavar, **extra,
             help=(settings["help"] + default).replace("%", "%%"),
         )  # fmt: skip

@@ -60,6 +60,6 @@ def run_script(script: Callable[[Sequence[str] | None], None], argv: Sequence[st
         print(error if isinstance(error, UserError) else f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on behind the last finished epoch", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     return 0

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from utils.errors import UserError
 from utils.interface import Bag, SlideModel
 from utils.metrics import Metrics, classification_metrics, hit_ratio_at_2
 
@@ -48,19 +49,22 @@ def autocast(device: torch.device, precision: str) -> Any:
 
 @torch.no_grad()
 def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
-    """Run a model over slides, one at a time."""
+    """Run a model over slides, one at a time. Raises UserError where its logits are not finite."""
     model.eval()
     slide_ids, labels, probabilities, losses, hit_ratios = [], [], [], [], []
     for bag in bags:
+        bag = bag.to(device)
         with autocast(device, precision):
-            output = model(bag.to(device))
+            output = model(bag)
+        if not torch.isfinite(output.logits).all():
+            raise UserError(f"slide {bag.slide_id}: the logits are not finite; try a lower --lr, or --precision fp32")
         slide_ids.append(bag.slide_id)
         labels.append(bag.label)
         probabilities.append(output.logits.double().softmax(0).cpu().numpy())
         if output.loss is not None:
             losses.append(float(output.loss))
         if output.embeddings is not None:
-            hit_ratios.append(hit_ratio_at_2(output.embeddings))
+            hit_ratios.append(hit_ratio_at_2(output.embeddings, bag.child_mask))
     known = [ratio for ratio in hit_ratios if not np.isnan(ratio)]
     return Predictions(
         slide_ids,

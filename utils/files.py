@@ -54,6 +54,8 @@ def read_json(path: Path) -> Any:
 
 def read_tensors(path: Path) -> Any:
     """What ``write_tensors`` or PyTorch saved, on the CPU. Raises UserError where it cannot be read."""
+    if not path.is_file():
+        raise UserError(f"{path}: file not found")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises what its unpickler meets
@@ -69,6 +71,10 @@ def write_tensors(path: Path, value: dict[str, Any]) -> None:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:

@@ -29,6 +29,8 @@ def read_h5(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
             missing = [name for name in names if name not in found]
             if missing:
                 raise UserError(f"{path}: no data set {missing[0]!r}; found {found}, expected {list(names)}")
-            return {name: file[name][()] for name in (*names, *(name for name in optional if name in found))}
+            return {
+                name: np.asarray(file[name][()]) for name in (*names, *(name for name in optional if name in found))
+            }
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path}: not a readable HDF5 file, it may be cut off ({error})") from error

@@ -92,10 +92,8 @@ class SlideModel(nn.Module):
             for ours, theirs in names.items()
             if theirs in saved and saved[theirs].shape != state[ours].shape
         ]
-        if missing or unexpected or misshapen:
-            raise ValueError(
-                f"{len(missing)} tensors are missing ({', '.join(sorted(missing)[:3])}), {len(unexpected)} are unknown "
-                f"({', '.join(sorted(unexpected)[:3])}), {len(misshapen)} have another shape "
-                f"({'; '.join(misshapen[:3])})"
-            )
+        kinds = {"are missing": sorted(missing), "are unknown": sorted(unexpected), "have another shape": misshapen}
+        faults = [f"{len(names)} tensors {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+        if faults:
+            raise ValueError("; ".join(faults))
         self.load_state_dict({ours: saved[theirs] for ours, theirs in names.items()}, strict=False)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from torch import Tensor
 
 from utils.interface import Embeddings
 
@@ -31,14 +32,16 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> Met
     return Metrics(auc=auc, f1=float(f1), acc=float(accuracy_score(labels, prediction)))
 
 
-def hit_ratio_at_2(embeddings: Embeddings) -> float:
-    """Share of the low patches with children that are hits; NaN where no patch has any.
+def hit_ratio_at_2(embeddings: Embeddings, child_mask: Tensor) -> float:
+    """Share of the low patches with children in the graph that are hits; NaN where no patch has any.
 
     A low patch is a hit when, for any of its real children, the most similar high text belongs to one of the two low
-    texts most similar to the patch itself. Only retained parents' children have embeddings.
+    texts most similar to the patch itself. Only the children of retained parents are in the graph, so the others do
+    not count. child_mask: (P, C) bool of the bag, True for real children.
     """
     with torch.no_grad():
-        has_children = embeddings.child_mask.any(1)
+        child_mask = child_mask[embeddings.retained]
+        has_children = child_mask.any(1)
         low_image = embeddings.low_image[embeddings.retained]
         high_image, low_text, high_text = embeddings.high_image, embeddings.low_text, embeddings.high_text
         num_subtexts = len(high_text) // len(low_text)
@@ -47,5 +50,5 @@ def hit_ratio_at_2(embeddings: Embeddings) -> float:
         best_two = low_similarity.topk(min(2, len(low_text)), dim=1).indices
         parent_text = high_similarity.argmax(-1) // num_subtexts
         agrees = (parent_text.unsqueeze(-1) == best_two.unsqueeze(1)).any(-1)
-        hits = (agrees & embeddings.child_mask).any(1)
+        hits = (agrees & child_mask).any(1)
         return float(hits[has_children].double().mean()) if has_children.any() else float("nan")

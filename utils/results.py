@@ -1,6 +1,8 @@
 """A run's folder: its settings, and the results of its folds."""
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,20 @@ class RunFolder:
             tensorboard=self.path / "tensorboard" / f"fold_{fold}",
         )
 
+    @contextmanager
+    def lock(self, name: str, wait: bool = False) -> Iterator[None]:
+        """Keep other processes from the same part of the run: wait for them, or raise UserError. File systems that
+        have no locks are passed over."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / f".lock_{name}").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise UserError(f"{self.path}: another process is at work on {name} of this run") from error
+            except OSError:
+                pass
+            yield
+
     def open(self, record: dict[str, Any]) -> None:
         """Write config.json, or check that the run there is the same one.
 
@@ -90,7 +106,12 @@ class RunFolder:
 
     def finished(self, fold: int) -> FoldResult | None:
         file = self.fold_result(fold)
-        return FoldResult(**read_json(file)) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            return FoldResult(**read_json(file))
+        except TypeError as error:
+            raise UserError(f"{file}: not the result of a fold; remove it to train the fold again") from error
 
     def finish(self, result: FoldResult) -> None:
         write_json(self.fold_result(result.fold), asdict(result))

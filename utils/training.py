@@ -4,14 +4,14 @@ It knows of a model only what utils/interface.py says, and ``checkpoint`` / ``lo
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
@@ -38,11 +38,13 @@ class FoldFiles:
 
 @dataclass
 class Progress:
-    """How far a fold is. Epochs count from 0; best_error is the lowest validation error so far."""
+    """How far a fold is. Epochs count from 0; best_error is the lowest validation error so far, best_weights what was
+    trained by then."""
 
     epochs: int = 0
     best_epoch: int = -1
     best_error: float = float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
     def waited(self) -> int:
@@ -124,7 +126,7 @@ def fit(
     title: str,
 ) -> Progress:
     """Train until the epochs are used up or the validation error has not fallen for ``PATIENCE`` epochs (a tie is no
-    improvement); leaves the best epoch's weights in the model and in ``files.checkpoint``.
+    improvement); leaves the best epoch's weights in the model and, at the end, in ``files.checkpoint``.
 
     With ``config.resume`` it goes on behind the last finished epoch and ends as if it had never been stopped.
     """
@@ -145,7 +147,7 @@ def fit(
         error = 1 - row["val_acc"]
         if error < progress.best_error:
             progress.best_error, progress.best_epoch = error, epoch
-            write_tensors(files.checkpoint, model.checkpoint())
+            progress.best_weights = trained_weights(model)
         write_text(files.history, pd.DataFrame(progress.history).to_csv(index=False))
         _save(model, optimizer, progress, files.state)
         if writer:
@@ -159,7 +161,8 @@ def fit(
         )
     if writer:
         writer.close()
-    model.load_checkpoint(read_tensors(files.checkpoint))
+    _set_weights(model, progress.best_weights)
+    write_tensors(files.checkpoint, model.checkpoint())
     return progress
 
 
@@ -174,22 +177,29 @@ def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -
     }
 
 
-def _trained(model: SlideModel) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+def trained_weights(model: SlideModel) -> dict[str, Tensor]:
+    """A copy of what is trained, on the CPU."""
+    named = model.named_parameters()
+    return {name: parameter.detach().cpu().clone() for name, parameter in named if parameter.requires_grad}
+
+
+@torch.no_grad()
+def _set_weights(model: SlideModel, weights: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(weights[name])
 
 
 def _save(model: SlideModel, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
-    weights = {name: parameter.detach() for name, parameter in _trained(model).items()}
-    write_tensors(path, {"model": weights, "optimizer": optimizer.state_dict(), "progress": asdict(progress)})
+    state = {"model": trained_weights(model), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
+    write_tensors(path, state)
 
 
 def _restore(model: SlideModel, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
     if not path.exists():
         return Progress()
     state = read_tensors(path)
-    with torch.no_grad():
-        for name, parameter in _trained(model).items():
-            parameter.copy_(state["model"][name])
+    _set_weights(model, state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return Progress(**state["progress"])
 

@@ -7,7 +7,7 @@ from models.graph import HierarchicalGraph
 from utils.interface import Bag
 
 
-def _filtered_similarity(images: Tensor, texts: Tensor, scale: float, alpha: float) -> Tensor:
+def _filtered_similarity(images: Tensor, texts: Tensor, scale: Tensor, alpha: float) -> Tensor:
     """Raw dot products times ``scale``, min-max scaled per text, those below mean + alpha * std set to 0.
 
     images (N, D), texts (T, D) -> (N, T); an edge is where the value is not 0.
@@ -28,21 +28,22 @@ class ReleasedFiltering:
 
     def __init__(self, alpha: float, logit_scale: Tensor):
         self.alpha = alpha
-        self.scale = float(logit_scale.exp())
+        self.logit_scale = logit_scale
 
     def __call__(self, bag: Bag, low_text: Tensor, high_text: Tensor) -> HierarchicalGraph:
         low_image = bag.low_features
+        scale = self.logit_scale.exp()
         with torch.no_grad():
             values = low_image.new_zeros(len(low_image), len(low_text))
             if len(low_image) > 1:
-                values = _filtered_similarity(low_image, low_text, self.scale, self.alpha)
+                values = _filtered_similarity(low_image, low_text, scale, self.alpha)
             if not (values > 0).any():
                 similarity = low_image @ low_text.t()
                 values = (similarity >= similarity.amax(0)).to(values.dtype)
             retained = (values.mean(1) > 0).nonzero().squeeze(1)
             high_image = bag.high_features[retained]
             num_parents, num_slots, _ = high_image.shape
-            high_values = _filtered_similarity(high_image.flatten(0, 1), high_text, self.scale, self.alpha)
+            high_values = _filtered_similarity(high_image.flatten(0, 1), high_text, scale, self.alpha)
             keep_high = (high_values != 0).view(num_parents, num_slots, -1)
             every_slot = torch.ones(num_parents, num_slots, dtype=torch.bool, device=high_image.device)
         return HierarchicalGraph(

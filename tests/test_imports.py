@@ -1,0 +1,105 @@
+"""Who may import whom, read from the syntax trees; and that asking for help does not load PyTorch."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+PACKAGES = {"models": {"utils", "conch"}, "datasets": {"utils"}, "utils": set(), "conch": set()}
+SCRIPTS = {file.stem for file in PROJECT.glob("*.py")}
+
+
+def imported(tree: ast.Module, package: tuple[str, ...] = ()) -> set[str]:
+    """Names of all modules that a module imports, wherever the import stands; relative ones are made absolute."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names.add(".".join([*base, *([node.module] if node.module else [])]))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
+            names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+    return names
+
+
+def forbidden(package: str, names: set[str]) -> set[str]:
+    """Those imports that a module of the package must not have. The scripts have no package: ''."""
+    ours = set(PACKAGES) | SCRIPTS | {"tests", "benchmarks"}
+    allowed = PACKAGES[package] | {package} if package else set(PACKAGES)
+    return {name for name in names if name.split(".")[0] in ours - allowed}
+
+
+def modules() -> list[Path]:
+    """All modules but the tests: the scripts and the packages."""
+    files = [*PROJECT.glob("*.py"), *(file for package in PACKAGES for file in (PROJECT / package).rglob("*.py"))]
+    return sorted(file.relative_to(PROJECT) for file in files)
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_a_module_imports_only_what_it_may(module: Path) -> None:
+    tree = ast.parse((PROJECT / module).read_text(encoding="utf-8"))
+    package = module.parts[0] if len(module.parts) > 1 else ""
+    assert forbidden(package, imported(tree, module.parts[:-1])) == set()
+
+
+def test_all_packages_and_scripts_are_looked_at() -> None:
+    assert {"main", "predict", "create_simulated_task"} <= SCRIPTS
+    found = [module.parts[0] for module in modules() if len(module.parts) > 1]
+    assert all(found.count(package) >= 3 for package in PACKAGES)
+    names = {
+        module: imported(ast.parse((PROJECT / module).read_text(encoding="utf-8")), module.parts[:-1])
+        for module in modules()
+    }
+    assert "models.build" in names[Path("main.py")]  # within a function
+    assert "datasets.task" in names[Path("datasets/bags.py")]
+    assert "utils.interface" in names[Path("models/hive_mil.py")]
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "fault"),
+    [
+        ("models", "from datasets.bags import read_bag", "datasets.bags"),
+        ("datasets", "def f():\n    import models.build as build", "models.build"),
+        ("datasets", "if TYPE_CHECKING:\n    from conch import tokenizer", "conch"),
+        ("datasets", "from ..models.build import build_model", "models.build"),
+        ("utils", "import os, datasets.task", "datasets.task"),
+        ("conch", "from utils.errors import UserError", "utils.errors"),
+        ("models", "import main", "main"),
+        ("utils", "importlib.import_module('predict')", "predict"),
+        ("", "from main import parse", "main"),
+        ("", "from tests.conftest import PROJECT", "tests.conftest"),
+    ],
+)
+def test_a_forbidden_import_would_be_found(package: str, source: str, fault: str) -> None:
+    assert forbidden(package, imported(ast.parse(source), (package,))) == {fault}
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("models", "from utils.config import Config\nimport conch.tokenizer\nfrom models.graph import X\nimport torch"),
+        ("models", "from .graph import X"),
+        ("utils", "from utils.errors import UserError\nimport importlib.metadata"),
+        ("", "from models.build import build_model\nimport datasets.bags"),
+    ],
+)
+def test_an_allowed_import_is_not(package: str, source: str) -> None:
+    assert forbidden(package, imported(ast.parse(source), (package,))) == set()
+
+
+@pytest.mark.parametrize("script", ["main.py", "predict.py"])
+def test_help_comes_without_loading_pytorch(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", script, "--help"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert "--feature_extractor" in done.stdout
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "utils.config" in loaded
+    heavy = re.compile(r"(torch|transformers|open_clip|pandas|numpy|sklearn|h5py)(\.|$)")
+    assert {name for name in loaded if heavy.match(name)} == set()
