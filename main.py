@@ -178,6 +178,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
     task, splits, tower, digests = load_inputs(config)
     tower.to(device)
+    if len(shots := {count for split in splits for count in split.shots()} - {config.few_shot_num}):
+        print(
+            f"warning: --few_shot_num is {config.few_shot_num}, but classes with {', '.join(map(str, sorted(shots)))} "
+            "training slides were found; the run's folder carries the former"
+        )
     splits = choose_slides(config, splits)
     if sentence := patient_audit(splits):
         print(f"warning: {sentence}")

@@ -7,14 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import CIRCUMSTANCES, Config, add_options
+from utils.config import CIRCUMSTANCES, TRAINING_ONLY, Config, add_options
 from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
     from datasets.descriptions import Descriptions
 
 # what may differ from the run that made the checkpoint
-FREE = CIRCUMSTANCES | {"task", "precision"}
+FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = read_record(options.checkpoint, given)
     config = config_of(record, given)
     device = choose_device(config.device)
+    if useless := sorted(set(given) & TRAINING_ONLY):
+        print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path)
     if tower and given.get("feature_dim") not in (None, tower.output_dim):
         faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")

@@ -1,5 +1,6 @@
 """Folds: which slides train, validate and test; and an audit of the patients they share."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,10 @@ class Split:
     def parts(self) -> Iterator[tuple[str, list[Slide]]]:
         """("train", slides), ("val", ...), ("test", ...)"""
         return ((name, getattr(self, name)) for name in SPLIT_NAMES)
+
+    def shots(self) -> list[int]:
+        """Training slides of each class."""
+        return list(Counter(slide.label for slide in self.train).values())
 
     def to_csv(self) -> str:
         """The split in the form it is read in."""

@@ -727,3 +727,10 @@ def test_it_learns_nothing_from_shuffled_labels(learnable: Path, tmp_path: Path)
     table = pd.read_csv(learnable / "simulated.csv")
     table["label"] = np.random.default_rng(1).permutation(table["label"])
     assert 0.35 <= mean_test_auc(learnable, table, tmp_path / "shuffled") <= 0.65
+
+
+def test_another_number_of_shots_than_said_is_told(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    _, out, _ = run_main(simulated.options(tmp_path, "--dry_run", "--few_shot_num", "16"))
+    assert out.count("--few_shot_num is 16, but classes with 4 training slides were found") == 1
+    _, out, _ = run_main(simulated.options(tmp_path, "--dry_run"))
+    assert "training slides were found" not in out

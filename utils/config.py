@@ -14,6 +14,13 @@ CIRCUMSTANCES = {
     "feature_dim", "device", "num_workers", "log_data", "resume", "dry_run",
 }  # fmt: skip
 
+# options that matter in training alone
+TRAINING_ONLY = {
+    "split_dir", "results_dir", "contrastive_lambda", "htcl", "bag_loss", "drop_out", "few_shot_num", "label_frac",
+    "weighted_sample", "max_epochs", "early_stopping", "opt", "lr", "reg", "seed", "k", "k_start", "k_end", "testing",
+    "num_workers", "log_data", "resume",
+}  # fmt: skip
+
 
 def magnification(text: str) -> int:
     """5 or 5x -> 5."""
