@@ -1,0 +1,271 @@
+"""Make the folds of a task, and audit any folds: classes, and the patients and sites that splits share.
+
+A fold divides all slides into a train pool, val and test as 4:3:3 within every class, and takes n training slides a
+class from the pool, the other slides of which go to no split. Groups (patients, sites) are never divided.
+
+What the authors' 16-shot splits show: in NSCLC and RCC, val and test hold round(0.3 n) slides of each class of n; in
+BRCA, val and test both hold 48 slides of either class (of 844 IDC and 211 ILC), drawn anew for every fold, so that not
+only the test set is balanced.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.splits import SPLIT_NAMES, Split, build_split, read_split_ids, shared_patients, take_few
+from datasets.task import Slide, read_table
+from utils.errors import Faults, UserError
+from utils.files import file_sha256
+
+SHARES = {"train": 4, "val": 3, "test": 3}  # train: the pool
+WHOLE = sum(SHARES.values())
+MILLION = 10**6
+TRIES = 20
+CLOSE = 20  # a division is close to the shares within a slide or 1/20 of a class
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
+MANIFEST = "manifest.json"
+NORMAL_BARCODE = re.compile(r"TCGA-[^-]+-[^-]+-1[0-4]")  # the fourth field starts with the sample type
+
+
+def is_normal(slide: Slide) -> bool:
+    """Whether the barcode says normal tissue: TCGA sample types 10 to 14."""
+    return NORMAL_BARCODE.match(slide.slide_id) is not None
+
+
+def read_sites(path: Path) -> dict[str, str]:
+    """Tissue source site by slide_id: the second field of a TCGA barcode, else the table's column ``site``; "" where
+    neither says. Raises UserError as ``read_table``."""
+    table = read_table(path)
+    column = table["site"].str.strip() if "site" in table else [""] * len(table)
+    return {
+        slide_id: slide_id.split("-")[1] if slide_id.startswith("TCGA-") else site
+        for slide_id, site in zip(table["slide_id"], column, strict=True)
+    }
+
+
+def shared_sites(split: Split, first: str, second: str, sites: Mapping[str, str]) -> set[str]:
+    """The known sites that have slides in both splits of a fold."""
+    found = [{sites[slide.slide_id] for slide in getattr(split, name)} for name in (first, second)]
+    return (found[0] & found[1]) - {""}
+
+
+def class_counts(slides: Sequence[Slide], class_names: Sequence[str]) -> dict[str, int]:
+    return {name: sum(slide.label == label for slide in slides) for label, name in enumerate(class_names)}
+
+
+# ---- making ----------------------------------------------------------------------------------------------------------
+
+
+def group_slides(path: Path, slides: Sequence[Slide], group: str, sites: Mapping[str, str]) -> list[list[Slide]]:
+    """The slides that stay together, by ``group``: patient, site or slide; the order of ``slides`` does not matter.
+
+    Sites that share a patient count as one, so that no patient is shared either. Raises UserError where a site is not
+    known; ``path`` is the table, for the message.
+    """
+    slides = sorted(slides, key=lambda slide: slide.slide_id)
+    names = [
+        {"patient": slide.patient, "site": sites[slide.slide_id], "slide": slide.slide_id}[group] for slide in slides
+    ]
+    nameless = [slide.slide_id for slide, name in zip(slides, names, strict=True) if not name]
+    if nameless:
+        raise UserError(
+            f"{path}: {len(nameless)} slides without a {group} ({', '.join(nameless[:3])}); found the columns "
+            f"{', '.join(read_table(path))}, expected a column {group} without gaps (TCGA barcodes need none)"
+        )
+    joined = {name: name for name in names}
+
+    def first_of(name: str) -> str:
+        while joined[name] != name:
+            name = joined[name]
+        return name
+
+    if group == "site":
+        home: dict[str, str] = {}
+        for slide, name in zip(slides, names, strict=True):
+            joined[first_of(name)] = first_of(home.setdefault(slide.patient, name))
+    members: dict[str, list[Slide]] = {}
+    for slide, name in zip(slides, names, strict=True):
+        members.setdefault(first_of(name), []).append(slide)
+    return list(members.values())
+
+
+def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """The part of every group: (G,) of 0 train pool, 1 val, 2 test.
+
+    counts: (G, K) int64, the slides of each group by class; every class has some. In a random order, each group goes to
+    the part where it brings the classes' shares nearest to 4:3:3 (squared deviations, summed); then groups move for as
+    long as that helps. A part that lacks a class is worse than any deviation. The first order that ends close to 4:3:3,
+    by a slide or a twentieth of every class, is taken, else the best of TRIES; always the best would be nearly the same
+    division in every fold where a few large sites hold a class. All numbers are integers (shares in parts per million),
+    so that every machine decides alike.
+    """
+    totals = counts.sum(0)
+    shares = np.array(list(SHARES.values()), dtype=np.int64)[:, None]
+    lacking = len(SHARES) * len(totals) * MILLION**2
+
+    def cost(held: np.ndarray) -> np.ndarray:
+        """(3, K) slides -> (3,)"""
+        deviations = held * MILLION // totals - shares * MILLION // WHOLE
+        return (deviations**2 + lacking * (held == 0)).sum(1)
+
+    found = []
+    for _ in range(TRIES):
+        held, places = _settle(counts, cost, generator.permutation(len(counts)))
+        close = abs(WHOLE * held - shares * totals) <= np.maximum(WHOLE, totals * WHOLE // CLOSE)
+        if close.all() and held.all():
+            return places
+        found.append((int(cost(held).sum()), places))
+    return min(found, key=lambda one: one[0])[1]
+
+
+def _settle(
+    counts: np.ndarray, cost: Callable[[np.ndarray], np.ndarray], order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Place the groups one by one where the cost rises least, over and over until none moves. Returns the slides held
+    by part and class (3, K), and the part of each group (G,)."""
+    held = np.zeros((len(SHARES), counts.shape[1]), dtype=np.int64)
+    places = np.full(len(counts), -1)
+    moved = True
+    while moved:
+        moved = False
+        for group in order:
+            before = places[group]
+            if before >= 0:
+                held[before] -= counts[group]
+            rise = cost(held + counts[group]) - cost(held)
+            place = before if before >= 0 and rise[before] == rise.min() else rise.argmin()
+            held[place] += counts[group]
+            places[group] = place
+            moved |= bool(place != before)
+    return held, places
+
+
+def draw_folds(
+    path: Path, groups: Sequence[Sequence[Slide]], class_names: Sequence[str], k: int, seed: int
+) -> list[Split]:
+    """``k`` folds of all slides (train is the pool), each split by class, within a class in random order.
+
+    A fold depends on the slides, the seed and its number, and on nothing else. Raises UserError naming each class that
+    cannot be in all three splits; ``path`` is the table, for the message.
+    """
+    counts = np.array([list(class_counts(group, class_names).values()) for group in groups], dtype=np.int64)
+    faults = [
+        f"{path}: class {name!r}: found {column.sum()} slides in {(column > 0).sum()} groups, needed at least "
+        f"{len(SHARES)} groups, one each for train, val and test"
+        for name, column in zip(class_names, counts.T, strict=True)
+        if (column > 0).sum() < len(SHARES)
+    ]
+    if faults:
+        raise UserError(faults)
+    folds = []
+    for fold in range(k):
+        generator = np.random.default_rng([seed, fold])
+        places = divide(counts, generator)
+        parts: dict[str, list[Slide]] = {}
+        for part, name in enumerate(SPLIT_NAMES):
+            members = [slide for group, place in zip(groups, places, strict=True) if place == part for slide in group]
+            members.sort(key=lambda slide: slide.slide_id)
+            drawn = [members[index] for index in generator.permutation(len(members))]
+            parts[name] = sorted(drawn, key=lambda slide: slide.label)
+        folds.append(Split(fold, **parts))
+    return folds
+
+
+def take_slides(
+    path: Path, folds: Sequence[Split], class_names: Sequence[str], numbers: Mapping[str, int]
+) -> list[Split]:
+    """The folds with the first ``numbers[split]`` slides of each class, so that fewer shots are nested in more; a split
+    without a number keeps all. Raises UserError naming each class and split with too few."""
+    faults = []
+    for name, share in SHARES.items():
+        needed = numbers.get(name, 1)
+        for class_name in class_names:
+            found, fold = min((class_counts(getattr(fold, name), class_names)[class_name], fold.fold) for fold in folds)
+            if found < needed:
+                faults.append(
+                    f"{path}: class {class_name!r}: found {found} slides in the {name} part ({share} of {WHOLE}) of "
+                    f"fold {fold}, needed {needed}: about {-(-needed * WHOLE // share)} in the table, or finer groups"
+                )
+    if faults:
+        raise UserError(faults)
+    return [replace(fold, **{name: getattr(take_few(fold, n), name) for name, n in numbers.items()}) for fold in folds]
+
+
+def describe_fold(pool: Split, split: Split, class_names: Sequence[str], sites: Mapping[str, str]) -> dict[str, Any]:
+    """A fold's entry in the manifest: the file's sha256, slides by split and class (the pool that train was drawn from
+    too), and how many patients and sites each pair of splits shares."""
+    parts = {"train_pool": pool.train, **dict(split.parts())}
+    return {
+        "fold": split.fold,
+        "sha256": hashlib.sha256(split.to_csv().encode()).hexdigest(),
+        "slides": {name: class_counts(slides, class_names) for name, slides in parts.items()},
+        "shared_patients": {f"{a}/{b}": len(shared_patients(split, a, b)) for a, b in PAIRS},
+        "shared_sites": {f"{a}/{b}": len(shared_sites(split, a, b, sites)) for a, b in PAIRS},
+    }
+
+
+# ---- auditing --------------------------------------------------------------------------------------------------------
+
+
+def split_files(folder: Path) -> dict[int, Path]:
+    """splits_<fold>.csv by fold, in order."""
+    found = {int(match[1]): file for file in folder.iterdir() if (match := SPLIT_FILE.fullmatch(file.name))}
+    return dict(sorted(found.items()))
+
+
+def audit_folder(
+    folder: Path, class_names: Sequence[str], slides: Mapping[str, Slide], shots: int | None = None
+) -> tuple[list[Split], list[str]]:
+    """The known slides of every fold in a folder, and all its faults: what main.py refuses, shared patients, other than
+    ``shots`` training slides a class, a fold left out, a file that is not the one its manifest tells of."""
+    faults = Faults()
+    files = split_files(folder)
+    faults.found += [
+        f"{folder}: no splits_{fold}.csv, expected folds 0 to {max(files)}"
+        for fold in range(max(files))
+        if fold not in files
+    ]
+    splits = []
+    for fold, path in files.items():
+        ids = faults.attempt(read_split_ids, path)
+        if ids is None:
+            continue
+        faults.attempt(build_split, path, fold, ids, slides, class_names)
+        split = Split(fold, **{name: [slides[slide] for slide in ids[name] if slide in slides] for name in SPLIT_NAMES})
+        faults.found += _other_faults(path, split, class_names, shots)
+        splits.append(split)
+    return splits, faults.found + list(_manifest_faults(folder))
+
+
+def _other_faults(path: Path, split: Split, class_names: Sequence[str], shots: int | None) -> Iterator[str]:
+    shared = {f"{a}/{b}": len(shared_patients(split, a, b)) for a, b in PAIRS}
+    if any(shared.values()):
+        found = ", ".join(f"{pair} {number}" for pair, number in shared.items())
+        yield f"{path}: patients shared between {found}; expected none"
+    for name, number in class_counts(split.train, class_names).items():
+        if shots is not None and number != shots:
+            yield f"{path}: found {number} training slides of class {name!r}, expected {shots} by the folder's name"
+
+
+def _manifest_faults(folder: Path) -> Iterator[str]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    try:
+        expected = {
+            record["fold"]: record["sha256"] for record in json.loads(path.read_text(encoding="utf-8"))["folds"]
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"{path}: not a manifest of create_splits.py ({error!r})"
+        return
+    found = {fold: file_sha256(file) for fold, file in split_files(folder).items()}
+    for fold in sorted(expected | found):
+        if found.get(fold) != expected.get(fold):
+            yield f"{folder / f'splits_{fold}.csv'}: not the file that {MANIFEST} tells of; make the splits anew"

@@ -1,0 +1,414 @@
+"""Making folds: invariants on random tables, brute force on small ones, the released tables' shares; and the audit."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from datasets.make_splits import (
+    PAIRS,
+    audit_folder,
+    describe_fold,
+    divide,
+    draw_folds,
+    group_slides,
+    is_normal,
+    read_sites,
+    shared_sites,
+    split_files,
+    take_slides,
+)
+from datasets.splits import Split, shared_patients
+from datasets.task import Slide, read_slides
+from tests.conftest import SHARED
+from utils.errors import UserError
+
+TABLE = Path("table.csv")
+PARTS = ("train", "val", "test")
+SHARES = np.array([[0.4], [0.3], [0.3]])
+TASKS = ("tcga_brca", "tcga_nsclc", "tcga_rcc")
+repeatable = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+def make_slide(number: int, label: int, patient: int, site: int, tcga: bool) -> Slide:
+    if tcga:
+        return Slide(f"TCGA-S{site}-{patient:04d}-01Z-00-DX{number}", f"counter_{number}", label)
+    return Slide(f"slide_{number}", f"patient_{patient}", label)
+
+
+@st.composite
+def any_table(draw: st.DrawFn) -> tuple[list[Slide], dict[str, str]]:
+    """Up to 60 slides of 2 or 3 classes, sorted by slide_id, and their sites. A patient may have slides of several
+    classes and sites."""
+    num_classes = draw(st.integers(2, 3))
+    tcga = draw(st.booleans())
+    rows = draw(
+        st.lists(
+            st.tuples(st.integers(0, num_classes - 1), st.integers(0, 30), st.integers(0, 9)), min_size=8, max_size=60
+        )
+    )
+    slides = [make_slide(number, *row, tcga) for number, row in enumerate(rows)]
+    sites = {slide.slide_id: f"S{row[2]}" for slide, row in zip(slides, rows, strict=True)}
+    assume(len({slide.label for slide in slides}) == num_classes)
+    return sorted(slides, key=lambda slide: slide.slide_id), sites
+
+
+def class_names(slides: list[Slide]) -> list[str]:
+    return [f"CLASS_{label}" for label in range(max(slide.label for slide in slides) + 1)]
+
+
+def folds_of(slides: list[Slide], sites: dict[str, str], group: str, k: int = 2, seed: int = 1) -> list[Split]:
+    """The folds; the example is dropped where a class cannot be everywhere."""
+    try:
+        folds = draw_folds(TABLE, group_slides(TABLE, slides, group, sites), class_names(slides), k, seed)
+        take_slides(TABLE, folds, class_names(slides), {})
+    except UserError:
+        assume(False)
+    return folds
+
+
+def labels(slides: list[Slide]) -> Counter[int]:
+    return Counter(slide.label for slide in slides)
+
+
+@pytest.fixture(scope="module")
+def released() -> Path:
+    """The authors' released files; the test is skipped where they are absent."""
+    folder = SHARED / "released_assets"
+    if not folder.is_dir():
+        pytest.skip("the released assets (../shared/released_assets) are not here")
+    return folder
+
+
+# ---- slides, sites, groups -------------------------------------------------------------------------------------------
+
+
+def test_normal_tissue_is_read_from_the_barcode() -> None:
+    for code, rest in itertools.product(range(100), ("", "A", "Z-00-DX1.0B-11")):
+        assert is_normal(Slide(f"TCGA-KL-8326-{code:02d}{rest}", "p")) is (10 <= code <= 14)
+        assert not is_normal(Slide(f"GTEX-KL-8326-{code:02d}{rest}", "p"))
+
+
+def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("slide_id,label,site\nTCGA-A7-0001-01Z,A,x\ns1,A, Basel \ns2,B,\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": "Basel", "s2": ""}
+    table.write_text("slide_id,label\nTCGA-A7-0001-01Z,A\ns1,A\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": ""}
+
+
+def test_unknown_sites_are_not_shared() -> None:
+    a, b, c, d = (Slide(name, name, 0) for name in "abcd")
+    split = Split(0, [a, b], [c], [d])
+    assert shared_sites(split, "train", "val", {"a": "", "b": "X", "c": "", "d": "X"}) == set()
+    assert shared_sites(split, "train", "test", {"a": "", "b": "X", "c": "", "d": "X"}) == {"X"}
+
+
+@repeatable
+@given(any_table())
+def test_groups_are_the_connected_slides(table: tuple[list[Slide], dict[str, str]]) -> None:
+    slides, sites = table
+    for group in ("patient", "site", "slide"):
+        keys = {
+            slide: {"patient": {slide.patient}, "slide": {slide.slide_id}}.get(
+                group, {slide.patient, sites[slide.slide_id]}
+            )
+            for slide in slides
+        }
+        expected: list[tuple[set[str], set[Slide]]] = []  # brute force: merge all that have a key in common
+        for slide in slides:
+            touching = [one for one in expected if one[0] & keys[slide]]
+            expected = [one for one in expected if one not in touching]
+            names = keys[slide].union(*(one[0] for one in touching))
+            expected.append((names, {slide}.union(*(one[1] for one in touching))))
+        groups = group_slides(TABLE, slides, group, sites)
+        assert sorted(sorted(slide.slide_id for slide in one) for one in groups) == sorted(
+            sorted(slide.slide_id for slide in members) for _, members in expected
+        )
+
+
+def test_slides_without_a_site_are_named(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("case_id,slide_id,label\np,s1,A\nq,s2,B\nr,TCGA-A7-0001-01Z,A\n")
+    _, slides = read_slides(table)
+    with pytest.raises(UserError) as caught:
+        group_slides(table, list(slides.values()), "site", read_sites(table))
+    message = str(caught.value)
+    assert f"{table}: 2 slides without a site (s1, s2); found the columns case_id, slide_id, label" in message
+    assert "expected a column site without gaps" in message
+
+
+# ---- folds -----------------------------------------------------------------------------------------------------------
+
+
+@repeatable
+@given(any_table(), st.sampled_from(["patient", "site", "slide"]), st.integers(0, 2**40))
+def test_every_slide_has_one_part_and_no_group_two(
+    table: tuple[list[Slide], dict[str, str]], group: str, seed: int
+) -> None:
+    slides, sites = table
+    for fold in folds_of(slides, sites, group, seed=seed):
+        members = dict(fold.parts())
+        assert Counter(slide for part in members.values() for slide in part) == Counter(slides)
+        for name in PARTS:
+            assert set(labels(members[name])) == {slide.label for slide in slides}, "a class is not in every split"
+        for first, second in PAIRS:
+            if group != "slide":
+                assert not shared_patients(fold, first, second)
+            if group == "site":
+                assert not shared_sites(fold, first, second, sites)
+
+
+@repeatable
+@given(any_table(), st.sampled_from(["patient", "site", "slide"]), st.randoms(use_true_random=False))
+def test_neither_the_order_of_the_table_nor_other_folds_matter(
+    table: tuple[list[Slide], dict[str, str]], group: str, random: Random
+) -> None:
+    slides, sites = table
+    shuffled = random.sample(slides, len(slides))
+    assert folds_of(shuffled, sites, group, k=3)[:2] == folds_of(slides, sites, group, k=2)
+
+
+@repeatable
+@given(any_table(), st.lists(st.integers(1, 6), min_size=2, max_size=4), st.integers(1, 4), st.integers(1, 4))
+def test_shots_are_exact_and_nested(
+    table: tuple[list[Slide], dict[str, str]], shots: list[int], val: int, test: int
+) -> None:
+    slides, sites = table
+    wholes = folds_of(slides, sites, "patient")
+    names = class_names(slides)
+    taken: dict[int, list[Split]] = {}
+    for number in shots:
+        try:
+            taken[number] = take_slides(TABLE, wholes, names, {"train": number})
+        except UserError:
+            assert any(labels(whole.train)[label] < number for whole in wholes for label in range(len(names)))
+            continue
+        for whole, split in zip(wholes, taken[number], strict=True):
+            assert labels(split.train) == dict.fromkeys(range(len(names)), number)
+            assert set(split.train) <= set(whole.train)
+            assert (split.val, split.test) == (whole.val, whole.test)
+    for fewer, more in itertools.combinations(sorted(taken), 2):
+        for small, large in zip(taken[fewer], taken[more], strict=True):
+            assert set(small.train) <= set(large.train)
+    try:
+        balanced = take_slides(TABLE, wholes, names, {"train": 1, "val": val, "test": test})
+    except UserError:
+        return
+    for whole, split in zip(wholes, balanced, strict=True):
+        for name, number in (("val", val), ("test", test)):
+            assert labels(getattr(split, name)) == dict.fromkeys(range(len(names)), number)
+            assert set(getattr(split, name)) <= set(getattr(whole, name))
+
+
+@repeatable
+@given(st.integers(0, 10**6), st.lists(st.integers(3, 40), min_size=2, max_size=3))
+def test_single_slides_are_divided_to_within_a_slide(seed: int, sizes: list[int]) -> None:
+    counts = np.repeat(np.eye(len(sizes), dtype=np.int64), sizes, axis=0)
+    places = divide(counts, np.random.default_rng(seed))
+    held = np.stack([counts[places == part].sum(0) for part in range(3)])
+    assert (abs(held - SHARES * np.array(sizes)) < 1).all()
+
+
+def everywhere(counts: np.ndarray, places: np.ndarray) -> bool:
+    """Whether every part holds every class."""
+    return all((counts[places == part].sum(0) > 0).all() for part in range(3))
+
+
+def test_a_class_is_everywhere_where_brute_force_finds_a_way() -> None:
+    generator = np.random.default_rng(0)
+    hard = [[5, 0, 20, 20], [0, 0, 0, 20], [0, 1, 20, 0], [1, 20, 20, 0], [20, 2, 0, 2], [2, 0, 5, 0]]
+    tables = [np.array(hard)] + [generator.choice([0, 0, 0, 1, 2, 5, 20], (6, 2 + n % 3)) for n in range(250)]
+    seen = {True: 0, False: 0}
+    for counts in (table[table.any(1)] for table in tables):
+        if ((counts > 0).sum(0) >= 3).all():
+            ways = itertools.product(range(3), repeat=len(counts))
+            possible = any(everywhere(counts, np.array(way)) for way in ways)
+            assert everywhere(counts, divide(counts, np.random.default_rng(0))) is possible
+            seen[possible] += 1
+    assert seen[True] > 30
+    assert seen[False] > 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares"),
+    [
+        (np.repeat(np.eye(2, dtype=np.int64), 10, axis=0), (0.4, 0.3, 0.3)),
+        (np.full((4, 2), 10), (0.5, 0.25, 0.25)),  # equally far from 4:3:3 whichever is where
+    ],
+)
+def test_no_group_is_favoured(counts: np.ndarray, shares: tuple[float, ...]) -> None:
+    places = np.stack([divide(counts, np.random.default_rng([seed])) for seed in range(200)])
+    for part, share in enumerate(shares):
+        assert (abs((places == part).mean(0) - share) < 0.15).all()  # standard error 0.035
+
+
+def test_every_slide_of_the_pool_can_be_a_shot() -> None:
+    slides = [Slide(f"{name}{n}", f"{name}{n}", label) for label, name in enumerate("ab") for n in range(10)]
+    drawn: Counter[Slide] = Counter()
+    for seed in range(400):
+        wholes = draw_folds(TABLE, [[slide] for slide in slides], ["A", "B"], 1, seed)
+        drawn.update(take_slides(TABLE, wholes, ["A", "B"], {"train": 1})[0].train)
+    assert all(abs(drawn[slide] - 40) < 24 for slide in slides)  # standard error 6
+
+
+def test_too_few_groups_of_a_class_are_named() -> None:
+    slides = [Slide(f"a{n}", f"p{n}", 0) for n in range(9)] + [Slide(f"b{n}", f"q{n % 2}", 1) for n in range(7)]
+    groups = group_slides(TABLE, slides, "patient", dict.fromkeys((slide.slide_id for slide in slides), ""))
+    message = re.escape("table.csv: class 'B': found 7 slides in 2 groups, needed at least 3 groups")
+    with pytest.raises(UserError, match=message):
+        draw_folds(TABLE, groups, ["A", "B"], 2, 1)
+
+
+def test_too_few_slides_of_a_class_are_named() -> None:
+    slides = [
+        Slide(f"{name}{n}", f"{name}{n}", label) for label, name in enumerate("ab") for n in range(20 - 10 * label)
+    ]
+    wholes = draw_folds(TABLE, [[slide] for slide in slides], ["A", "B"], 2, 1)
+    assert len(take_slides(TABLE, wholes, ["A", "B"], {"train": 4, "test": 3})) == 2
+    with pytest.raises(UserError) as caught:
+        take_slides(TABLE, wholes, ["A", "B"], {"train": 8, "test": 4})
+    train, test = caught.value.faults
+    start = "table.csv: class 'B': found"
+    assert train.startswith(f"{start} 4 slides in the train part (4 of 10) of fold 0, needed 8: about 20 in the table")
+    assert test.startswith(f"{start} 3 slides in the test part (3 of 10) of fold 0, needed 4: about 14 in the table")
+
+
+def test_the_draw_is_the_same_on_every_machine() -> None:
+    slides = [make_slide(n, n % 3, n % 50, n % 11, tcga=True) for n in range(120)]
+    sites = {slide.slide_id: slide.slide_id[5:7] for slide in slides}
+    folds = [fold for group in ("patient", "slide") for fold in folds_of(slides, sites, group, k=3, seed=5)]
+    text = "".join(fold.to_csv() for fold in folds)
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "7937adccbd0cf7d602d6de0d265bf6a5fd79cb0c97f3ee02a2e18f74bf617cbe"
+    )
+
+
+# ---- the released tables ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("group", "tolerance"), [("patient", 0.006), ("slide", 0.006), ("site", 0.05)])
+def test_released_tables_are_divided_as_4_3_3(released: Path, task: str, group: str, tolerance: float) -> None:
+    table = released / "dataset_csv" / f"{task}.csv"
+    names, by_id = read_slides(table)
+    slides, sites = [by_id[name] for name in sorted(by_id)], read_sites(table)
+    folds = draw_folds(table, group_slides(table, slides, group, sites), names, 5, 1)
+    totals = np.array([labels(slides)[label] for label in range(len(names))])
+    for fold in folds:
+        held = np.array([[labels(part)[label] for label in range(len(names))] for _, part in fold.parts()])
+        assert (held.sum(0) == totals).all()
+        assert abs(held / totals - SHARES).max() <= tolerance
+    for one, other in itertools.combinations(folds, 2):
+        assert len(set(one.test) & set(other.test)) < 0.8 * len(one.test), "folds are repeats of one another"
+
+
+# ---- describing and auditing -----------------------------------------------------------------------------------------
+
+
+def test_a_fold_is_described_by_what_it_holds() -> None:
+    slides = [make_slide(n, n % 2, n // 3, n % 4, tcga=False) for n in range(12)]
+    sites = {slide.slide_id: f"S{n % 4}" for n, slide in enumerate(slides)}
+    pool, split = Split(3, slides[:6], slides[6:9], slides[9:]), Split(3, slides[:2], slides[6:9], slides[9:])
+    record = describe_fold(pool, split, ["A", "B"], sites)
+    assert record == {
+        "fold": 3,
+        "sha256": hashlib.sha256(split.to_csv().encode()).hexdigest(),
+        "slides": {
+            "train_pool": {"A": 3, "B": 3},
+            "train": {"A": 1, "B": 1},
+            "val": {"A": 2, "B": 1},
+            "test": {"A": 1, "B": 2},
+        },
+        "shared_patients": {"train/val": 0, "train/test": 0, "val/test": 0},
+        "shared_sites": {"train/val": 1, "train/test": 1, "val/test": 2},  # S0 S1; S2 S3 S0; S1 S2 S3
+    }
+
+
+def write_folds(folder: Path, *folds: dict[str, list[str]]) -> None:
+    for number, parts in enumerate(folds):
+        split = Split(number, **{name: [Slide(slide_id, "") for slide_id in ids] for name, ids in parts.items()})
+        (folder / f"splits_{number}.csv").write_text(split.to_csv())
+
+
+def audited_slides() -> dict[str, Slide]:
+    """a0 to a5 of class A, b0 to b5 of class B, each with a patient of its own."""
+    return {
+        f"{name}{n}": Slide(f"{name}{n}", f"p_{name}{n}", label) for label, name in enumerate("ab") for n in range(6)
+    }
+
+
+GOOD = {"train": ["a0", "b0"], "val": ["a1", "b1"], "test": ["a2", "b2", "b3"]}
+
+
+def test_good_splits_have_no_faults(tmp_path: Path) -> None:
+    write_folds(tmp_path, GOOD, GOOD)
+    (tmp_path / "splits_0_bool.csv").write_text("not a split file")
+    splits, faults = audit_folder(tmp_path, ["A", "B"], audited_slides(), 1)
+    assert faults == []
+    assert [[slide.slide_id for slide in split.test] for split in splits] == [GOOD["test"]] * 2
+    assert [split.fold for split in splits] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"val": ["a1", "b1", "x", "y"]}, "2 slides are not in the table of slides (x, y)"),
+        ({"val": ["a1", "b1", "a0"]}, "slide a0 stands in train and val"),
+        ({"test": ["b2", "b3"]}, "no slide of class 'A' in test"),
+        ({"train": ["a0", "b0", "b4"]}, "found 2 training slides of class 'B', expected 1 by the folder's name"),
+    ],
+)
+def test_each_fault_is_named_with_its_file(tmp_path: Path, change: dict[str, list[str]], fault: str) -> None:
+    write_folds(tmp_path, GOOD, {**GOOD, **change})
+    _, faults = audit_folder(tmp_path, ["A", "B"], audited_slides(), 1)
+    assert f"{tmp_path / 'splits_1.csv'}: " in faults[0]
+    assert any(fault in found for found in faults)
+    assert not any("splits_0.csv" in found for found in faults)
+
+
+def test_shared_patients_are_a_fault(tmp_path: Path) -> None:
+    write_folds(tmp_path, GOOD)
+    slides = audited_slides()
+    slides["a2"] = Slide("a2", slides["a0"].case_id, 0)
+    slides["b3"] = Slide("b3", slides["b1"].case_id, 1)
+    slides["b2"] = Slide("b2", slides["a1"].case_id, 1)
+    _, faults = audit_folder(tmp_path, ["A", "B"], slides)
+    file = tmp_path / "splits_0.csv"
+    assert faults == [f"{file}: patients shared between train/val 0, train/test 1, val/test 2; expected none"]
+
+
+def test_a_missing_fold_and_an_unreadable_one_are_faults(tmp_path: Path) -> None:
+    write_folds(tmp_path, GOOD, GOOD, GOOD)
+    (tmp_path / "splits_1.csv").unlink()
+    (tmp_path / "splits_2.csv").write_text("train,val\na0,b0\n")
+    splits, faults = audit_folder(tmp_path, ["A", "B"], audited_slides())
+    assert list(split_files(tmp_path)) == [0, 2]
+    assert [split.fold for split in splits] == [0]
+    assert faults[0] == f"{tmp_path}: no splits_1.csv, expected folds 0 to 2"
+    assert "no column 'test'" in faults[1]
+
+
+def test_files_are_held_against_their_manifest(tmp_path: Path) -> None:
+    write_folds(tmp_path, GOOD, GOOD)
+    digests = [hashlib.sha256((tmp_path / f"splits_{n}.csv").read_bytes()).hexdigest() for n in range(2)]
+    folds = [{"fold": number, "sha256": digest} for number, digest in enumerate(digests)]
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"folds": folds}))
+    assert audit_folder(tmp_path, ["A", "B"], audited_slides())[1] == []
+    manifest.write_text(json.dumps({"folds": [folds[0], {"fold": 1, "sha256": "0"}, {"fold": 2, "sha256": "0"}]}))
+    faults = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
+    assert [fault.split(":")[0] for fault in faults] == [str(tmp_path / f"splits_{n}.csv") for n in (1, 2)]
+    assert all("not the file that manifest.json tells of" in fault for fault in faults)
+    for text in ("{", "[]", '{"folds": [{}]}', '{"folds": 1}'):
+        manifest.write_text(text)
+        (fault,) = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
+        assert f"{manifest}: not a manifest of create_splits.py" in fault
