@@ -64,8 +64,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
 
     root = tmp_path_factory.mktemp("simulated")
     create_simulated_task.main(
-        ["--output-dir", str(root), "--classes", "2", "--slides-per-class", "14", "--width", "16"]
-        + ["--min-parents", "6", "--max-parents", "12"]
+        [
+            *("--output-dir", str(root), "--classes", "2", "--slides-per-class", "14", "--width", "16"),
+            *("--min-parents", "6", "--max-parents", "12"),
+        ]
     )
     return SimulatedTask(root)
 
