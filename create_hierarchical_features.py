@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     faults = [fault for report in reports for fault in report.faults]
     if faults:
         failed = sum(report.state == "failed" for report in reports)
-        raise UserError("\n  - ".join([f"{failed} of {len(reports)} slides failed, the others are written", *faults]))
+        raise UserError("\n  - ".join([f"{failed} of {len(reports)} slides failed; the files of others stay", *faults]))
     print(f"hierarchical files in {jobs[0].output.parent}")
 
 

@@ -352,7 +352,7 @@ def test_all_failures_are_listed_and_the_other_slides_written(folders: FeatureFo
     code, out, err = run_main(options(folders), SCRIPT)
     assert code == 2
     assert "Traceback" not in err
-    assert "error: 10 of 11 slides failed, the others are written" in err
+    assert "error: 10 of 11 slides failed; the files of others stay" in err
     assert (numbers(out)["slides done"], numbers(out)["slides failed"]) == (1, 10)
     for message in (
         r"5x/nest\.h5: patches of 2048 level-0 pixels \(by stride\) do not nest with those of 896 \(by stride\)",
