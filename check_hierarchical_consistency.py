@@ -6,10 +6,10 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from utils.config import Config, at_least, magnification
+from utils.config import Config, add_folder_options, add_option, at_least
 from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -52,14 +52,8 @@ class SlideReport:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
 
-    def add(name: str, **settings: Any) -> None:
-        parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), **settings)
-
-    add("dataset-root-path", type=Path, required=True, help="folder that holds <dataset>_<feature extractor>/")
-    add("dataset-name", required=True, help="name of the task")
-    add("feature-extractor-name", required=True, help="plip, quiltnet, conch, or the name of another")
-    add("low-mag", type=magnification, default=5, help="magnification of the parents (default: 5)")
-    add("high-mag", type=magnification, default=20, help="magnification of the children (default: 20)")
+    add = partial(add_option, parser)
+    add_folder_options(parser)
     add("dataset-csv", help="table of slides, read for level0_mag (default: dataset_csv/<dataset>.csv)")
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")

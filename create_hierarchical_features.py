@@ -6,10 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import Config, at_least, magnification
+from utils.config import Config, add_folder_options, add_option, at_least
 from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
@@ -58,14 +59,8 @@ class SlideReport:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
 
-    def add(name: str, **settings: Any) -> None:
-        parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), **settings)
-
-    add("dataset-root-path", type=Path, required=True, help="folder that holds <dataset>_<feature extractor>/")
-    add("dataset-name", required=True, help="name of the task")
-    add("feature-extractor-name", required=True, help="plip, quiltnet, conch, or the name of another")
-    add("low-mag", type=magnification, default=5, help="magnification of the parents (default: 5)")
-    add("high-mag", type=magnification, default=20, help="magnification of the children (default: 20)")
+    add = partial(add_option, parser)
+    add_folder_options(parser)
     add("max-patches", type=at_least(1), default=16, help="children a parent at most (default: 16)")
     add("low-dir", type=Path, help="folder of the parents' features, or one above (default: in the dataset's)")
     add("high-dir", type=Path, help="folder of the children's features, or one above")

@@ -1,7 +1,8 @@
 """Fixtures: a small simulated task, made once, and the golden cases where they are at hand."""
 
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,25 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip("the golden cases (../shared/golden) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    """The authors' released files; the test is skipped where they are absent."""
+    folder = SHARED / "released_assets"
+    if not folder.is_dir():
+        pytest.skip("the released assets (../shared/released_assets) are not here")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_tokenizer() -> Iterator[None]:
+    """Build CLIP's vocabulary once, not for every run: it takes longer than training an epoch."""
+    import open_clip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
+        yield
 
 
 @dataclass(frozen=True)

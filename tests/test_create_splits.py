@@ -14,7 +14,7 @@ import pytest
 
 import create_splits
 from datasets.splits import read_split_ids
-from tests.conftest import PROJECT, SHARED, SimulatedTask
+from tests.conftest import PROJECT, SimulatedTask
 
 RunMain = Callable[..., tuple[int, str, str]]
 PARTS = ("train", "val", "test")
@@ -22,15 +22,6 @@ PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 # patients shared in the released splits, by fold, as ../shared/released_assets/README.md counts them
 TRAIN_TEST = {"tcga_nsclc": [3, 2, 2, 1, 5], "tcga_rcc": [1, 2, 2, 2, 1], "tcga_brca": [1, 0, 0, 0, 0]}
 VAL_TEST = {"tcga_nsclc": [18, 13, 12, 18, 15], "tcga_rcc": [8, 11, 10, 8, 4], "tcga_brca": [5, 1, 3, 3, 0]}
-
-
-@pytest.fixture(scope="module")
-def released() -> Path:
-    """The authors' released files; the test is skipped where they are absent."""
-    folder = SHARED / "released_assets"
-    if not folder.is_dir():
-        pytest.skip("the released assets (../shared/released_assets) are not here")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -30,16 +30,6 @@ from utils.interface import Bag
 RunMain = Callable[..., tuple[int, str, str]]
 METRICS = ["test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc"]
 CLASSES = ["SIMULATED_A", "SIMULATED_B"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_tokenizer() -> Iterator[None]:
-    """Build CLIP's vocabulary once, not in every run: it takes longer than training an epoch."""
-    import open_clip
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
-        yield
 
 
 @pytest.fixture(scope="module")

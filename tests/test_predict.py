@@ -1,9 +1,8 @@
 """predict.py: what main.py predicted, unlabelled slides, and the released code's checkpoints."""
 
-import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,6 @@ from tests.conftest import SimulatedTask
 
 RunMain = Callable[..., tuple[int, str, str]]
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_tokenizer() -> Iterator[None]:
-    """Build CLIP's vocabulary once, not for every prediction."""
-    import open_clip
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
-        yield
 
 
 @pytest.fixture(scope="module")

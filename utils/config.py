@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,18 @@ def add_options(parser: argparse._ActionsContainer) -> None:
             *names, dest=item.name, type=settings["kind"], default=argparse.SUPPRESS, metavar=metavar, **extra,
             help=(settings["help"] + default).replace("%", "%%"),
         )  # fmt: skip
+
+
+def add_option(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
+    """One option of a script, spelt with - and with _."""
+    parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), **settings)
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """The options by which the preprocessing scripts name a task's feature folders."""
+    add = partial(add_option, parser)
+    add("dataset-root-path", type=Path, required=True, help="folder that holds <dataset>_<feature extractor>/")
+    add("dataset-name", required=True, help="name of the task")
+    add("feature-extractor-name", required=True, help="plip, quiltnet, conch, or the name of another")
+    add("low-mag", type=magnification, default=5, help="magnification of the parents (default: 5)")
+    add("high-mag", type=magnification, default=20, help="magnification of the children (default: 20)")

@@ -28,7 +28,6 @@ from datasets.make_splits import (
 )
 from datasets.splits import Split, shared_patients
 from datasets.task import Slide, read_slides
-from tests.conftest import SHARED
 from utils.errors import UserError
 
 TABLE = Path("table.csv")
@@ -77,15 +76,6 @@ def folds_of(slides: list[Slide], sites: dict[str, str], group: str, k: int = 2,
 
 def labels(slides: list[Slide]) -> Counter[int]:
     return Counter(slide.label for slide in slides)
-
-
-@pytest.fixture(scope="module")
-def released() -> Path:
-    """The authors' released files; the test is skipped where they are absent."""
-    folder = SHARED / "released_assets"
-    if not folder.is_dir():
-        pytest.skip("the released assets (../shared/released_assets) are not here")
-    return folder
 
 
 # ---- slides, sites, groups -------------------------------------------------------------------------------------------

@@ -19,21 +19,11 @@ from datasets.splits import (
     take_share,
 )
 from datasets.task import Slide, read_slides
-from tests.conftest import SHARED
 from utils.errors import UserError
 
 CLASSES = {"tcga_nsclc": ["LUAD", "LUSC"], "tcga_rcc": ["CCRCC", "CHRCC", "PRCC"], "tcga_brca": ["IDC", "ILC"]}
 PARTS = ("train", "val", "test")
 repeatable = settings(derandomize=True, deadline=None)
-
-
-@pytest.fixture(scope="module")
-def released() -> Path:
-    """The authors' released files; the test is skipped where they are absent."""
-    folder = SHARED / "released_assets"
-    if not folder.is_dir():
-        pytest.skip("the released assets (../shared/released_assets) are not here")
-    return folder
 
 
 def split_file(released: Path, task: str, fold: int) -> Path:

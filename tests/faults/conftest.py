@@ -1,6 +1,5 @@
 """A task that may be broken, a run that was finished, and main.py expected to refuse."""
 
-import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +12,6 @@ from tests.faults.common import (
     contents,
     count_faults,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build CLIP's vocabulary once, not for every run: it takes longer than all checks together."""
-    import open_clip
-
-    monkeypatch.setattr(open_clip, "SimpleTokenizer", standard_tokenizer)
-
-
-@functools.cache
-def standard_tokenizer() -> object:
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
 
 
 @pytest.fixture
