@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Config, add_folder_options, add_option, at_least
@@ -15,18 +16,21 @@ from utils.errors import UserError, run_script
 if TYPE_CHECKING:
     from datasets.consistency import SlideCheck
     from datasets.layout import FeatureFolders
+    from datasets.projection import Projection
 
 EXIT_FAULTS = 1
 
 
 @dataclass(frozen=True)
 class SlideJob:
-    """level0: magnification of the slide's level 0, where the table has it."""
+    """level0: magnification of the slide's level 0, where the table has it. projection: of CONCH, where it is asked
+    for."""
 
     folders: "FeatureFolders"
     slide_id: str
     level0: float | None
     fix: bool
+    projection: "Projection | None"
 
 
 @dataclass
@@ -58,13 +62,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("fix", action="store_true", help="repair what can be repaired; the old file stays as .bak")
-    return parser.parse_args(argv)
+    text = "CONCH's pytorch_model.bin: with --fix, project and normalise CONCH features from before the projection"
+    add("project-with", type=Path, help=text)
+    options = parser.parse_args(argv)
+    if options.project_with and not options.fix:
+        parser.error("--project-with changes files: expected together with --fix")
+    return options
 
 
 def plan(options: argparse.Namespace) -> list[SlideJob]:
     """A job for every slide that has a low or a hierarchical file. Raises UserError where there are none."""
+    from conch.image_tower import read_projection
     from datasets.feature_layouts import read_level0_magnifications
     from datasets.layout import FeatureFolders
+    from datasets.projection import load_projection
 
     folders = FeatureFolders(
         options.dataset_root_path, options.dataset_name, options.feature_extractor_name, options.low_mag,
@@ -77,7 +88,8 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
         raise UserError(f"{places}: no feature files. Make them with: {folders.hierarchy_command()}")
     table = Config(task=options.dataset_name, dataset_csv=options.dataset_csv).csv_path()
     level0 = read_level0_magnifications(table) if options.dataset_csv or table.is_file() else {}
-    return [SlideJob(folders, slide_id, level0.get(slide_id), options.fix) for slide_id in slide_ids]
+    projection = options.project_with and load_projection(options.project_with, read_projection)
+    return [SlideJob(folders, slide_id, level0.get(slide_id), options.fix, projection) for slide_id in slide_ids]
 
 
 def examine(job: SlideJob) -> SlideReport:
@@ -85,10 +97,11 @@ def examine(job: SlideJob) -> SlideReport:
     from datasets.consistency import check_slide, repair_slide
 
     report = SlideReport(check_slide(job.folders, job.slide_id, job.level0))
-    if not job.fix or not report.before.is_repairable:
+    to_project = job.projection and not report.before.normalised
+    if not job.fix or not (report.before.is_repairable or to_project):
         return report
     try:
-        repair_slide(job.folders, job.slide_id, job.level0)
+        repair_slide(job.folders, job.slide_id, job.level0, job.projection)
     except UserError as error:
         report.refusal = "; ".join(error.faults)
     except OSError as error:
@@ -123,7 +136,7 @@ def show(reports: list[SlideReport]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets.hierarchy import over_slides
+    from utils.workers import over_slides
 
     reports = over_slides(examine, plan(options), options.workers, "checking")
     show(reports)

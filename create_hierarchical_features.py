@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets.feature_layouts import Patches, PatchSizes
     from datasets.hierarchy import Hierarchy
     from datasets.layout import FeatureFolders
+    from datasets.projection import Projection
 
 MOST_NAMED = 5
 COUNTED = (
@@ -27,7 +28,8 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class SlideJob:
-    """One slide's files; None where there is no such file. level0: magnification, where the table has it."""
+    """One slide's files; None where there is no such file. level0: magnification, where the table has it. projection:
+    of CONCH, where it is asked for."""
 
     slide_id: str
     low: Path | None
@@ -37,6 +39,7 @@ class SlideJob:
     level0: float | None
     folders: "FeatureFolders"
     options: argparse.Namespace
+    projection: "Projection | None"
 
     @property
     def output(self) -> Path:
@@ -71,6 +74,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("seed", type=at_least(0), default=1, help="of the choice among more than --max-patches children (default: 1)")
     add("overwrite", action="store_true", help="make files anew that are there already")
+    text = "CONCH's pytorch_model.bin: project and normalise CONCH features from before the projection"
+    add("project-with", type=Path, help=text)
     options = parser.parse_args(argv)
     if not 0 < options.low_mag < options.high_mag:
         parser.error(f"--low-mag {options.low_mag} --high-mag {options.high_mag}: expected the first to be lower")
@@ -79,8 +84,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def plan(options: argparse.Namespace) -> list[SlideJob]:
     """Find the features of both scales; a job a slide. Raises UserError where there are none."""
+    from conch.image_tower import read_projection
     from datasets.feature_layouts import find_source, read_level0_magnifications
     from datasets.layout import FeatureFolders
+    from datasets.projection import load_projection
 
     root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
@@ -93,15 +100,15 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
     level0: dict[str, float] = {}
     if options.dataset_csv or table.is_file():
         level0 = faults.attempt(read_level0_magnifications, table) or {}
+    projection = options.project_with and faults.attempt(load_projection, options.project_with, read_projection)
     faults.raise_any()
     assert low and high
     for scale, source in ((options.low_mag, low), (options.high_mag, high)):
         print(f"{scale}x features: {source.folder} ({source.layout} layout)")
     low_files, high_files = low.files(), high.files()
+    job = partial(SlideJob, folders=folders, options=options, projection=projection)
     return [
-        SlideJob(
-            slide_id, low_files.get(slide_id), high_files.get(slide_id), *coords, level0.get(slide_id), folders, options
-        )
+        job(slide_id, low_files.get(slide_id), high_files.get(slide_id), *coords, level0.get(slide_id))
         for slide_id in sorted(low_files.keys() | high_files.keys())
         for coords in [(low.coords_file(slide_id), high.coords_file(slide_id))]
     ]
@@ -118,7 +125,6 @@ def link_slide(job: SlideJob) -> SlideReport:
 
 
 def make_files(job: SlideJob) -> SlideReport:
-    from datasets.consistency import projection_fault
     from datasets.feature_layouts import patch_sizes, read_patches
     from datasets.hierarchy import build_hierarchy, write_hierarchy
 
@@ -140,6 +146,8 @@ def make_files(job: SlideJob) -> SlideReport:
             f"{low.file}: features are {low.features.shape[1]} wide, those of {high.file} {high.features.shape[1]}; "
             "expected the same encoder"
         )
+    if job.projection:
+        low, high = job.projection.of_patches(low), job.projection.of_patches(high)
     sizes = patch_sizes(low, high, (low_mag, high_mag), job.level0)
     hierarchy = build_hierarchy(low, high, sizes, job.options.max_patches, job.options.seed, job.slide_id)
     if not hierarchy.mask.any():
@@ -147,8 +155,7 @@ def make_files(job: SlideJob) -> SlideReport:
             f"{high.file}: none of {len(high.coords)} children lies in any of {len(low.coords)} parents of {low.file}; "
             "expected coordinates of the same slide, in level-0 pixels"
         )
-    projection = projection_fault(folders.feature_extractor, low.norms, high.norms)
-    made = provenance(job, low, high, projection)
+    made = provenance(job, low, high)
     for patches, target, size, scale in (
         (low, folders.low_file(job.slide_id), sizes.parent, low_mag),
         (high, folders.high_file(job.slide_id), sizes.child, high_mag),
@@ -156,7 +163,7 @@ def make_files(job: SlideJob) -> SlideReport:
         copy_features(patches, target, {**made, "magnification": scale, "patch_size_level0": size}, job)
     settings = {"low_magnification": low_mag, "high_magnification": high_mag, "seed": job.options.seed}
     write_hierarchy(job.output, hierarchy, sizes, {**made, **settings})
-    return report_of(job, low, high, sizes, hierarchy, projection)
+    return report_of(job, low, high, sizes, hierarchy, made.get("projection_warning"))
 
 
 def is_made(job: SlideJob, low_file: Path) -> bool:
@@ -167,6 +174,7 @@ def is_made(job: SlideJob, low_file: Path) -> bool:
     try:
         with h5py.File(job.output) as made, h5py.File(low_file) as low:
             found = {name: getattr(made[name], "shape", None) for name in made}
+            projected_by = made.attrs.get("projection_sha256")
             *_, parents, width = low["features"].shape
     except (OSError, RuntimeError, KeyError, ValueError):
         return False
@@ -175,6 +183,10 @@ def is_made(job: SlideJob, low_file: Path) -> bool:
     if found != expected:
         raise UserError(
             f"{job.output}: is there, made otherwise: {found}, expected {expected}; --overwrite replaces it"
+        )
+    if job.projection and projected_by != job.projection.sha256:
+        raise UserError(
+            f"{job.output}: is there, made without --project-with {job.projection.file}; --overwrite replaces it"
         )
     return all(file.is_file() for file in own)
 
@@ -200,24 +212,23 @@ def copy_features(patches: "Patches", target: Path, attributes: dict[str, Any], 
     write_h5(target, {"features": patches.features, "coords": patches.coords}, attributes)
 
 
-def provenance(job: SlideJob, low: "Patches", high: "Patches", projection: str | None) -> dict[str, Any]:
+def provenance(job: SlideJob, low: "Patches", high: "Patches") -> dict[str, Any]:
     """Attributes that say how a slide's files were made."""
-    from datasets.consistency import has_unit_rows
+    from datasets.projection import projection_attributes
     from utils import __version__
 
-    kept: dict[str, Any] = {name: low.attributes[name] for name in ("simulated", "projected") if name in low.attributes}
-    if "conch" in job.folders.feature_extractor.lower():
-        kept["projected"] = projection is None
     made = {
         "encoder": job.folders.feature_extractor,
-        "normalised": has_unit_rows(low.norms) and has_unit_rows(high.norms),
         "low_source": str(low.file),
         "high_source": str(high.file),
         "version": __version__,
+        **projection_attributes(job.folders, low, high),
     }
-    level0 = low.attributes.get("level0_magnification", job.level0)
-    optional = {"level0_magnification": level0, "projection_warning": projection}
-    return {**kept, **made, **{name: value for name, value in optional.items() if value is not None}}
+    optional = {
+        "simulated": low.attributes.get("simulated"),
+        "level0_magnification": low.attributes.get("level0_magnification", job.level0),
+    }
+    return {**made, **{name: value for name, value in optional.items() if value is not None}}
 
 
 def report_of(
@@ -271,7 +282,7 @@ def show(reports: list[SlideReport]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets.hierarchy import over_slides
+    from utils.workers import over_slides
 
     jobs = plan(options)
     reports = over_slides(link_slide, jobs, options.workers, "linking")

@@ -5,13 +5,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch.linalg import vector_norm
 from tqdm import tqdm
 
 from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
+from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Faults, UserError
 from utils.files import tensors_sha256, write_json
+from utils.interface import Bag
 
 
 def check_root(folders: FeatureFolders) -> None:
@@ -29,31 +32,47 @@ def check_features(
     """Check the features of some slides; those unchanged since an earlier check are not read again.
 
     feature_dim: the width that the text tower wants. memory: a JSON file that keeps what was found good, and by which
-    size, time and width it is known again. Returns a digest of the contents by slide_id. Raises UserError with the
-    faults of all slides.
+    size, time and width it is known again. Returns a digest of the contents by slide_id. Warns where CONCH's features
+    are from before the projection. Raises UserError with the faults of all slides.
     """
     known = _read_memory(memory) if memory else {}
     check_root(folders)
     faults = Faults()
-    digests: dict[str, str] = {}
+    good: dict[str, dict[str, Any]] = {}
     unread = []
     for slide in slides:
-        entry = known.get(str(folders.low_file(slide.slide_id).resolve()))
-        if isinstance(entry, dict) and entry.get("stamp") == _stamp(folders, slide, feature_dim):
-            digests[slide.slide_id] = entry["sha256"]
+        entry: Any = known.get(_name(folders, slide))
+        is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
+        if is_whole and entry["stamp"] == _stamp(folders, slide, feature_dim):
+            good[slide.slide_id] = entry
         else:
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim)
         if bag := faults.attempt(read_bag, folders, slide, feature_dim):
             contents = {"low": bag.low_features, "high": bag.high_features, "mask": bag.child_mask}
-            digests[slide.slide_id] = tensors_sha256(contents)
-            name = str(folders.low_file(slide.slide_id).resolve())
-            known[name] = {"stamp": stamp, "sha256": digests[slide.slide_id]}
+            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag)}
+            good[slide.slide_id] = known[_name(folders, slide)] = entry
     if memory and unread:
         write_json(memory, known)
+    longer = sum(not entry["unit_rows"] for entry in good.values())
+    if longer and is_conch(folders):
+        print(
+            f"warning: {longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
+        )
     faults.raise_any()
-    return digests
+    return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
+
+
+def _is_normalised(bag: Bag) -> bool:
+    """Whether the features of all patches are of unit length."""
+    rows = bag.low_features, bag.high_features[bag.child_mask]
+    return all(has_unit_rows(vector_norm(features, dim=-1).numpy()) for features in rows)
+
+
+def _name(folders: FeatureFolders, slide: Slide) -> str:
+    """What the memory knows a slide by."""
+    return str(folders.low_file(slide.slide_id).resolve())
 
 
 def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> list[int | None]:

@@ -27,10 +27,11 @@ from datasets.hierarchy import (
     write_hierarchy,
 )  # fmt: skip
 from datasets.layout import FeatureFolders
+from datasets.projection import TOLERANCE, Projection, has_unit_rows, projection_attributes, projection_fault
 from utils.errors import UserError
+from utils.h5 import write_h5
 
 CHILDREN_PER_PARENT = 16  # of a file that is made anew
-TOLERANCE = 0.01  # of a row's length: float16 rows stay within
 BEYOND_REPAIR = {"sizes", "projection"}
 
 Arguments = ParamSpec("Arguments")
@@ -46,13 +47,15 @@ class Fault(NamedTuple):
 
 @dataclass
 class SlideCheck:
-    """What was found in one slide's files. has_mask: False for files of the released form, which is no fault."""
+    """What was found in one slide's files. has_mask: False for files of the released form, which is no fault.
+    normalised: all features of all files are of unit length."""
 
     slide_id: str
     parents: int = 0
     children: int = 0
     childless: int = 0
     has_mask: bool = True
+    normalised: bool = True
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -106,7 +109,8 @@ def check_slide(folders: FeatureFolders, slide_id: str, level0: float | None = N
         return check
     children = stored.children()
     norms = children.norms[np.isfinite(children.norms)]
-    if fault := projection_fault(folders.feature_extractor, low.norms, norms if len(norms) else low.norms):
+    check.normalised = all(map(has_unit_rows, (low.norms, norms, high.norms if high else norms)))
+    if fault := projection_fault(folders, low.norms, norms if len(norms) else low.norms):
         check.faults.append(Fault("projection", fault))
     if len(stored.real) != len(low.coords):
         check.faults.append(Fault("counts", f"{len(stored.real)} parents; {low.file} has {len(low.coords)}"))
@@ -200,32 +204,17 @@ def _inside(parents: np.ndarray, children: np.ndarray, sizes: PatchSizes) -> np.
     return by_corner | ((away >= -sizes.child) & (away < 2 * sizes.parent - sizes.child)).all(1)
 
 
-def has_unit_rows(norms: np.ndarray) -> bool:
-    """Whether features are normalised."""
-    return bool((np.abs(norms - 1) < TOLERANCE).all())
-
-
-def projection_fault(encoder: str, low_norms: np.ndarray, high_norms: np.ndarray) -> str | None:
-    """What is wrong with features before CONCH's projection, or of two kinds; told by the lengths of their rows."""
-    shown = f"rows are {np.median(low_norms):.3g} long at low and {np.median(high_norms):.3g} at high magnification"
-    unit = has_unit_rows(low_norms), has_unit_rows(high_norms)
-    if "conch" in encoder.lower() and not all(unit):
-        return (
-            f"{shown}; CONCH features that are projected and normalised have length 1. TRIDENT, CLAM and STAMP save "
-            "them before the projection, as wide as after it: training on them fails silently. Make them with "
-            "extract_features.py, or multiply by visual.proj_contrast and normalise"
-        )
-    if unit[0] != unit[1]:
-        return f"{shown}: one scale is normalised and the other is not; extract both in the same way"
-    return None
-
-
 # ---- repair ----------------------------------------------------------------------------------------------------------
 
 
-def repair_slide(folders: FeatureFolders, slide_id: str, level0: float | None = None) -> None:
+def repair_slide(
+    folders: FeatureFolders, slide_id: str, level0: float | None = None, projection: Projection | None = None
+) -> None:
     """Write the slide's hierarchical file anew and keep the old one as .bak: from the low and high files or, without a
     high file, from its own children, which stay in their row's parent where they lie in it.
+
+    projection: applied beforehand to those features that are not of unit length; the low and high files are then
+    written anew too. Where it is interrupted, another call does what is left.
 
     Raises UserError, leaving all as it is, where these files are faulty or no child lies in any parent.
     """
@@ -233,21 +222,36 @@ def repair_slide(folders: FeatureFolders, slide_id: str, level0: float | None = 
     magnifications = folders.low_magnification, folders.high_magnification
     low = read_patches(folders.low_file(slide_id), magnifications[0])
     has_high = folders.high_file(slide_id).is_file()
-    stored = _read_if_possible(file) if has_high else read_stored(file)
-    slots = stored.features.shape[1] if stored else CHILDREN_PER_PARENT
-    said = stored.attributes if stored else {}
-    seed = int(said.get("seed", 1))
+    stored = _read_if_possible(file) if has_high else _with_all_children(read_stored(file))
     if has_high:
-        high = read_patches(folders.high_file(slide_id), magnifications[1])
-        sizes = patch_sizes(low, high, magnifications, level0)
-        hierarchy = build_hierarchy(low, high, sizes, slots, seed, slide_id)
+        children = read_patches(folders.high_file(slide_id), magnifications[1])
     else:
         assert stored
-        hierarchy, sizes = _rebuild_from_itself(stored, low, magnifications, level0, seed, slide_id)
+        children = stored.children()
+    found = low, children
+    if projection:
+        low, children = (
+            patches if has_unit_rows(patches.norms) else projection.of_patches(patches) for patches in found
+        )
+    said = dict(stored.attributes) if stored else {}
+    seed = int(said.get("seed", 1))
+    sizes = patch_sizes(low, children, magnifications, level0)
+    if has_high:
+        slots = stored.features.shape[1] if stored else CHILDREN_PER_PARENT
+        hierarchy = build_hierarchy(low, children, sizes, slots, seed, slide_id)
+    else:
+        assert stored
+        hierarchy = _rebuild_from_itself(stored, children, low, sizes, seed, slide_id)
     if not hierarchy.mask.any():
         raise UserError(f"{file}: not repaired, no child would lie in any parent of {low.file}")
+    for before, after in zip(found, (low, children), strict=True):
+        if after is not before and after.file != file:
+            keep_backup(after.file)
+            write_h5(after.file, {"features": after.features, "coords": after.coords}, after.attributes)
     if file.exists():
         keep_backup(file)
+    for name in ("projection_warning", "projection_sha256"):
+        said.pop(name, None)
     made = {
         "encoder": folders.feature_extractor,
         "low_magnification": magnifications[0],
@@ -255,22 +259,26 @@ def repair_slide(folders: FeatureFolders, slide_id: str, level0: float | None = 
         "seed": seed,
         "repaired_from": "low and high files" if has_high else "low file and its own children",
     }
-    write_hierarchy(file, hierarchy, sizes, {**said, **made})
+    write_hierarchy(file, hierarchy, sizes, {**said, **projection_attributes(folders, low, children), **made})
+
+
+def _with_all_children(stored: Stored) -> Stored:
+    """Rows with features and a place of their own are children, whatever the mask says. Raises UserError where one has
+    NaN or infinite values."""
+    if stored.mask is not None:
+        stored = stored._replace(real=stored.nonzero & (stored.mask | stored.coords.any(-1)))
+    if not np.isfinite(stored.children().norms).all():
+        raise UserError(f"{stored.file}: not repaired, it has NaN or infinite values; extract this slide again")
+    return stored
 
 
 def _rebuild_from_itself(
-    stored: Stored, low: Patches, magnifications: tuple[int, int], level0: float | None, seed: int, slide_id: str
-) -> tuple[Hierarchy, PatchSizes]:
-    if stored.mask is not None:  # rows with features and a place of their own are children, whatever the mask says
-        stored = stored._replace(real=stored.nonzero & (stored.mask | stored.coords.any(-1)))
-    children = stored.children()
-    if not np.isfinite(children.norms).all():
-        raise UserError(f"{stored.file}: not repaired, it has NaN or infinite values; extract this slide again")
-    sizes = patch_sizes(low, children, magnifications, level0)
+    stored: Stored, children: Patches, low: Patches, sizes: PatchSizes, seed: int, slide_id: str
+) -> Hierarchy:
     owners, outside = _owners(stored, low, sizes)
     holders = link_children(low.coords, children.coords, sizes.parent, sizes.child)
     parent_of_child = np.where(outside, holders, owners[np.nonzero(stored.real)[0]])
-    return gather_children(parent_of_child, low, children, sizes, stored.real.shape[1], seed, slide_id), sizes
+    return gather_children(parent_of_child, low, children, sizes, stored.real.shape[1], seed, slide_id)
 
 
 def _read_if_possible(file: Path) -> Stored | None:

@@ -5,16 +5,11 @@ axis; where squares overlap, to the parent with the nearest centre, and among eq
 """
 
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets.feature_layouts import Patches, PatchSizes, read_attributes, whole_coords
 from utils import __version__
@@ -257,27 +252,3 @@ def read_stored(file: Path) -> Stored:
     real = nonzero if mask is None else nonzero & mask
     features = features.astype(np.float32, copy=False)
     return Stored(file, features, coords, mask, read_attributes(file), nonzero, real)
-
-
-# ---- many slides -----------------------------------------------------------------------------------------------------
-
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-
-
-def over_slides(step: Callable[[Job], Result], jobs: Sequence[Job], workers: int, text: str) -> list[Result]:
-    """The step's result for every slide, in order, from worker processes (none for a single worker), with a progress
-    bar. Raises UserError where a worker died; what other slides wrote stays."""
-    bar = partial(tqdm, total=len(jobs), desc=text, unit="slide", disable=None)
-    if min(workers, len(jobs)) < 2:
-        return [step(job) for job in bar(jobs)]
-    pool = ProcessPoolExecutor(min(workers, len(jobs)))
-    try:
-        return list(bar(pool.map(step, jobs)))
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended from outside, for want of memory perhaps; run again with fewer --workers: what "
-            "is finished is not repeated"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -40,6 +40,10 @@ class FeatureFolders:
         """The command that links existing features of both magnifications."""
         return f"python create_hierarchical_features.py {self._arguments()}"
 
+    def check_command(self) -> str:
+        """The command that checks linked features."""
+        return f"python check_hierarchical_consistency.py {self._arguments()}"
+
     def _arguments(self) -> str:
         return (
             f"--dataset-root-path {quote(str(self.data_root))} --dataset-name {quote(self.task)} "

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasets.consistency import check_slide, keep_backup, projection_fault, repair_slide
-from datasets.feature_layouts import Patches, patch_sizes, read_patches
+from datasets.consistency import check_slide, keep_backup, repair_slide
+from datasets.feature_layouts import patch_sizes, read_patches
 from datasets.hierarchy import build_hierarchy, read_stored, write_hierarchy
 from datasets.layout import FeatureFolders
 from utils.errors import UserError
@@ -457,53 +457,6 @@ def test_backups_never_replace_each_other(tmp_path: Path) -> None:
         keep_backup(file)
     names = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert names == {"a.h5": "2", "a.h5.bak": "0", "a.h5.bak2": "1", "a.h5.bak3": "2"}
-
-
-# ---- projection ------------------------------------------------------------------------------------------------------
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-9)
-
-
-def patches_of_length(length: float, kind: type = np.float32) -> Patches:
-    features = length * unit(np.random.default_rng(0).normal(size=(50, WIDTH)))
-    return Patches(Path("slide.h5"), features.astype(kind).astype(np.float32), np.zeros((50, 2), np.int64), {})
-
-
-@pytest.mark.parametrize(
-    ("encoder", "low", "high", "message"),
-    [
-        ("conch", 1.0, 1.0, None),
-        ("conch", 9.7, 9.7, "9.7 at high magnification; CONCH features that are projected"),
-        ("CONCH_v1", 1.0, 9.7, "CONCH"),
-        ("conch", 1.02, 1.02, "CONCH"),
-        ("plip", 9.7, 9.7, None),
-        ("plip", 1.0, 1.0, None),
-        ("plip", 1.0, 9.7, "one scale is normalised and the other is not"),
-    ],
-)
-def test_projection_is_told_by_the_lengths_of_rows(encoder: str, low: float, high: float, message: str | None) -> None:
-    for kind in (np.float32, np.float16):
-        fault = projection_fault(encoder, patches_of_length(low, kind).norms, patches_of_length(high, kind).norms)
-        assert fault is None if message is None else fault is not None and message in fault
-
-
-def test_conch_features_before_the_projection_are_a_fault_beyond_repair(tmp_path: Path) -> None:
-    folders = FeatureFolders(tmp_path, "task", "conch")
-    write_slide(folders, *draw_slide())
-    check = check_slide(folders, SLIDE)
-    assert [fault.kind for fault in check.faults] == ["projection"]
-    assert not check.is_repairable
-    for file in (folders.low_file(SLIDE), folders.high_file(SLIDE), folders.hierarchical_file(SLIDE)):
-        with changed(file) as arrays:
-            arrays["features"] = unit(arrays["features"])
-    assert kinds(folders) == set()
-    with changed(folders.hierarchical_file(SLIDE)) as arrays:
-        arrays["features"] = 3 * arrays["features"]
-    assert kinds(folders) == {"projection", "features"}
-    repair_slide(folders, SLIDE)
-    assert kinds(folders) == set()
 
 
 # ---- anything at all -------------------------------------------------------------------------------------------------

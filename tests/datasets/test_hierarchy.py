@@ -16,7 +16,6 @@ from datasets.hierarchy import (
     build_hierarchy,
     find_rows,
     link_children,
-    over_slides,
     read_stored,
     repeated_rows,
     write_hierarchy,
@@ -276,27 +275,3 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, name: str, values: np
             opened[key] = array
     with pytest.raises(UserError, match=message):
         read_stored(tmp_path / "a.h5")
-
-
-# ---- many slides -----------------------------------------------------------------------------------------------------
-
-
-def double(number: int) -> int:
-    return 2 * number
-
-
-def die(number: int) -> int:
-    import os
-
-    os._exit(3)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_results_come_in_order(workers: int) -> None:
-    assert over_slides(double, list(range(20)), workers, "doubling") == list(range(0, 40, 2))
-    assert over_slides(double, [], workers, "doubling") == []
-
-
-def test_a_worker_that_dies_is_told_of() -> None:
-    with pytest.raises(UserError, match="run again with fewer --workers"):
-        over_slides(die, [1, 2, 3], 2, "dying")

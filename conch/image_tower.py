@@ -1,0 +1,131 @@
+"""CONCH's image tower (Lu et al., Nature Medicine 2024), built from timm's vision transformer and open_clip's pooler.
+
+All tokens of a ViT-B/16 go through an attentional pooler with one query; its output, normalised (LayerNorm), is what
+TRIDENT, CLAM and STAMP save as features. Multiplied by ``proj_contrast`` and of unit length it lies in the space of the
+texts. The file's second pooler serves captions alone and is left out.
+
+timm imports torchvision: ``utils.torchvision_compat`` must be imported before a tower is built.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from conch.text_tower import _read_config
+
+PUBLISHED_VISION_CONFIG: dict[str, int] = {
+    "image_size": 448,
+    "patch_size": 16,
+    "width": 768,
+    "layers": 12,
+    "heads": 12,
+    "attn_pooler_heads": 8,
+}
+OF_CAPTIONS = ("attn_pool_caption.", "ln_caption.")
+WHOLE_FILE = (
+    "expected CONCH's whole pytorch_model.bin, from the hub repository MahmoodLab/CONCH (a file without the image "
+    "tower is enough for training, but not for this)"
+)
+
+
+class ConchImageTower(nn.Module):
+    """Sizes: S the images' edge (448), D the width of the features (512)."""
+
+    def __init__(self, embed_dim: int, vision_cfg: dict[str, int]):
+        super().__init__()
+        from open_clip.transformer import AttentionalPooler
+        from timm.models.vision_transformer import VisionTransformer
+
+        self.image_size = vision_cfg["image_size"]
+        self.output_dim = embed_dim
+        self.trunk: Any = VisionTransformer(
+            img_size=self.image_size,
+            patch_size=vision_cfg["patch_size"],
+            embed_dim=vision_cfg["width"],
+            depth=vision_cfg["layers"],
+            num_heads=vision_cfg["heads"],
+            num_classes=0,
+            dynamic_img_size=True,
+        )
+        self.attn_pool_contrast = AttentionalPooler(
+            embed_dim, vision_cfg["width"], n_head=vision_cfg["attn_pooler_heads"], n_queries=1
+        )
+        self.ln_contrast = nn.LayerNorm(embed_dim)
+        self.proj_contrast = nn.Parameter(torch.empty(embed_dim, embed_dim))
+
+    def pool(self, images: Tensor) -> Tensor:
+        """Features before the projection: (N, 3, S, S) images, scaled and normalised -> (N, D)."""
+        tokens = self.trunk.forward_features(images)
+        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features projected and of unit length: (N, 3, S, S) images, scaled and normalised -> (N, D)."""
+        return nn.functional.normalize(self.pool(images) @ self.proj_contrast, dim=-1)
+
+
+def load_image_tower(weights: Path) -> ConchImageTower:
+    """Build the tower from CONCH's ``pytorch_model.bin``; sizes are the published ones unless the ``vision_cfg`` of an
+    ``open_clip_config.json`` beside it says otherwise.
+
+    Raises ValueError, naming the file, where it cannot be read and where ``visual.*`` is missing or of another shape.
+    """
+    state = {name: value for name, value in _read_visual(weights).items() if not name.startswith(OF_CAPTIONS)}
+    try:
+        config = _read_config(weights)
+        with torch.device("meta"):  # no time is spent on weights that are replaced
+            tower = ConchImageTower(config["embed_dim"], {**PUBLISHED_VISION_CONFIG, **config.get("vision_cfg", {})})
+    except Exception as error:  # what JSON, a dictionary or timm make of wrong sizes
+        found = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{weights.with_name('open_clip_config.json')}: not the sizes of a CONCH ({found}); expected model_cfg "
+            f"with embed_dim and, in vision_cfg, {', '.join(PUBLISHED_VISION_CONFIG)}"
+        ) from error
+    expected = tower.state_dict()
+    kinds = {
+        "are missing": sorted(expected.keys() - state.keys()),
+        "are unknown": sorted(state.keys() - expected.keys()),
+        "have another shape": sorted(
+            name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape
+        ),
+    }
+    faults = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+    if faults:
+        raise ValueError(f"{weights}: weights of visual.* do not fit: {'; '.join(faults)}; {WHOLE_FILE}")
+    tower.load_state_dict(state, assign=True)
+    return tower.float()
+
+
+def read_projection(weights: Path) -> np.ndarray:
+    """``visual.proj_contrast`` of CONCH's ``pytorch_model.bin``: (D, D) float32, features (N, D) stand on its left.
+
+    Raises ValueError, naming the file, where it cannot be read or has no such matrix.
+    """
+    matrix = _read_visual(weights).get("proj_contrast")
+    if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+        found = "none" if matrix is None else f"one of shape {tuple(matrix.shape)}"
+        raise ValueError(f"{weights}: {found} found of the matrix visual.proj_contrast; {WHOLE_FILE}")
+    return matrix.float().numpy()
+
+
+def _read_visual(weights: Path) -> dict[str, Tensor]:
+    """The tensors of ``visual.*``, without that prefix. Raises ValueError where there are none."""
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{weights}: file not found; {WHOLE_FILE}") from error
+    except Exception as error:  # PyTorch raises what its unpickler meets
+        raise ValueError(
+            f"{weights}: not readable as PyTorch tensors (a git-lfs pointer, or cut off?); {WHOLE_FILE}"
+        ) from error
+    named = state.items() if isinstance(state, dict) else ()
+    visual = {
+        name.removeprefix("visual."): value
+        for name, value in named
+        if isinstance(name, str) and name.startswith("visual.") and isinstance(value, Tensor)
+    }
+    if not visual:
+        raise ValueError(f"{weights}: no weights of visual.* found; {WHOLE_FILE}")
+    return visual

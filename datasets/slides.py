@@ -1,0 +1,165 @@
+"""Whole-slide images through OpenSlide: found in folders, their magnification told, areas of them read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+import openslide
+from PIL import Image
+
+from utils.errors import UserError
+
+SUFFIXES = (
+    ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
+)  # fmt: skip
+NOMINAL_MAGNIFICATIONS = 5, 10, 20, 40, 60, 80
+MICRONS_AT_1X = 10.0  # a pixel at 20x is 0.5 microns wide, at 40x 0.25
+MPP_TOLERANCE = 0.2  # scanners differ in what they call 20x or 40x
+LEVEL_TOLERANCE = 0.01  # the levels of a pyramid are not exact: 2.0005 for 2
+MOST_PIXELS = 2**26  # of a level, read at once
+
+
+@dataclass(frozen=True)
+class Magnification:
+    """value: of level 0. origin: what it was taken from, for the report."""
+
+    value: float
+    origin: str
+
+
+def find_slides(folder: Path) -> dict[str, Path]:
+    """{slide_id: file} of all slides in or below a folder, sorted; the id is the name without its extension.
+
+    Raises UserError where the folder is missing, has no slide, or two slides of one name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with slides ({', '.join(SUFFIXES)})")
+    files = sorted(
+        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise UserError(f"{folder}: no slides in it or below it; expected files such as {', '.join(SUFFIXES)}")
+    found: dict[str, Path] = {}
+    twice = [f"{file}: a slide of this name is there already: {found[file.stem]}"
+             for file in files if found.setdefault(file.stem, file) != file]  # fmt: skip
+    if twice:
+        raise UserError(twice)
+    return dict(sorted(found.items()))
+
+
+def open_slide(file: Path) -> openslide.OpenSlide:
+    """Raises UserError where the file is missing, or none that OpenSlide reads."""
+    if not file.is_file():
+        raise UserError(f"{file}: file not found")
+    try:
+        return openslide.OpenSlide(file)
+    except openslide.OpenSlideError as error:
+        raise UserError(f"{file}: not readable as a slide, it may be cut off ({error})") from error
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[openslide.OpenSlide]:
+    """An open slide; what goes wrong with it is raised as a UserError that names the file."""
+    try:
+        with open_slide(file) as slide:
+            yield slide
+    except openslide.OpenSlideError as error:
+        raise UserError(f"{file}: cannot be read, it may be damaged ({error})") from error
+    except UserError as error:
+        named = [fault if fault.startswith(str(file)) else f"{file}: {fault}" for fault in error.faults]
+        raise UserError(named) from error
+
+
+def tagged_magnification(slide: openslide.OpenSlide) -> Magnification | None:
+    """Magnification of level 0 by the slide's own tags: the objective's power, else the size of a pixel, taken to the
+    nominal magnification that it is near to; None where neither tells."""
+    power = _positive(slide.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+    mpp = _positive(slide.properties.get(openslide.PROPERTY_NAME_MPP_X))
+    nominal = _nominal(MICRONS_AT_1X / mpp) if mpp else None
+    pixel = f"{mpp:.4g} microns per pixel" if mpp else ""
+    if power:
+        doubt = f", although {pixel} say {nominal}x" if nominal and nominal != power else ""
+        return Magnification(power, f"objective power {power:g}{doubt}")
+    return Magnification(nominal, pixel) if nominal else None
+
+
+def _nominal(exact: float) -> int | None:
+    nearest = min(NOMINAL_MAGNIFICATIONS, key=lambda value: abs(value / exact - 1))
+    return nearest if abs(nearest / exact - 1) <= MPP_TOLERANCE else None
+
+
+def level0_magnification(file: Path) -> float | None:
+    """Magnification of a slide's level 0 by its own tags, or None. Raises UserError where it is no readable slide."""
+    with reading(file) as slide:
+        tagged = tagged_magnification(slide)
+    return tagged.value if tagged else None
+
+
+def _positive(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if isfinite(value) and value > 0 else None
+
+
+def bounds(slide: openslide.OpenSlide) -> tuple[int, int, int, int]:
+    """(x, y, width, height) of the scanned area in level-0 pixels: the whole slide, where the file does not say."""
+    names = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
+    values = [_positive(slide.properties.get(f"openslide.{name}")) or 0 for name in names]
+    x, y = round(values[0]), round(values[1])
+    return x, y, round(values[2]) or slide.dimensions[0] - x, round(values[3]) or slide.dimensions[1] - y
+
+
+def read_area(
+    slide: openslide.OpenSlide, corner: tuple[int, int], size: tuple[int, int], out: tuple[int, int]
+) -> Image.Image:
+    """An area of the slide as an RGB image, averaged over pixels; what lies outside the slide is white.
+
+    corner, size: (x, y) and (width, height) in level-0 pixels. out: (width, height) of the image, not larger than that.
+    It is read once, at the coarsest level that is not coarser than the image.
+    """
+    level = _level_for(slide, min(size[0] / out[0], size[1] / out[1]))
+    downsample = slide.level_downsamples[level]
+    width, height = (max(1, round(edge / downsample)) for edge in size)
+    pixels = slide.read_region(corner, level, (width, height))
+    image = _on_white(pixels)
+    factor, rest = divmod(image.width, out[0])
+    if rest == 0 and image.size == (factor * out[0], factor * out[1]):
+        return image.reduce(factor) if factor > 1 else image  # the same as BOX, faster
+    return image.resize(out, Image.Resampling.BOX)
+
+
+def _on_white(pixels: Image.Image) -> Image.Image:
+    alpha = pixels.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return pixels.convert("RGB")
+    white = Image.new("RGB", pixels.size, "white")
+    white.paste(pixels, mask=alpha)
+    return white
+
+
+def _level_for(slide: openslide.OpenSlide, downsample: float) -> int:
+    fine_enough = [
+        level for level, found in enumerate(slide.level_downsamples) if found <= downsample * (1 + LEVEL_TOLERANCE)
+    ]
+    return fine_enough[-1] if fine_enough else 0
+
+
+def read_overview(
+    slide: openslide.OpenSlide, corner: tuple[int, int], size: tuple[int, int], out: tuple[int, int]
+) -> Image.Image:
+    """As ``read_area``, in tiles: an area of a slide of a single level need not fit into memory."""
+    pixel = size[0] / out[0], size[1] / out[1]
+    tile = max(1, int(MOST_PIXELS**0.5 * slide.level_downsamples[_level_for(slide, min(pixel))] / max(pixel)))
+    image = Image.new("RGB", out, "white")
+    for top in range(0, out[1], tile):
+        for left in range(0, out[0], tile):
+            shape = min(tile, out[0] - left), min(tile, out[1] - top)
+            start = corner[0] + round(left * pixel[0]), corner[1] + round(top * pixel[1])
+            image.paste(
+                read_area(slide, start, (round(shape[0] * pixel[0]), round(shape[1] * pixel[1])), shape), (left, top)
+            )
+    return image

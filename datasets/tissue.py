@@ -1,0 +1,126 @@
+"""Where the tissue is, and the grid of patches laid over it.
+
+The grid begins at the scanned area's corner. A parent is a square of 256 pixels at the low magnification, and exactly
+its children, squares of 256 pixels at the high one: 4 x 4 of them for 5x and 20x.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import openslide
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_erosion, median_filter
+from skimage.filters import threshold_otsu
+
+from datasets.feature_layouts import PATCH_SIZE
+from datasets.slides import bounds, read_overview
+from utils.errors import UserError
+
+CELLS_PER_CHILD = 8  # mask pixels along a child's edge
+MEDIAN = 7  # mask pixels, as CLAM
+# of 255, bounds on Otsu's threshold: it divides the noise of an empty slide, and the tissue of one without background
+LEAST_SATURATION, MOST_SATURATION = 8, 64
+DARK = 30  # of 255: in pixels as dark, saturation is noise
+OVERVIEW_EDGE = 1000  # pixels at least along the overview's longer edge
+OUTLINE = 2  # pixels
+GREEN = (0, 160, 60)
+PARENT_COLOUR, CHILD_COLOUR = "black", "steelblue"
+
+
+@dataclass(frozen=True)
+class PatchGrid:
+    """A slide's patches, on a grid of R x R children a parent.
+
+    parents: (P, 2) int64, level-0 pixels (x, y) of the top-left corners, row by row. is_child: (P, R, R) bool, which of
+    a parent's children (row, column) are patches. parent_size, child_size: edges in level-0 pixels, R times apart.
+    """
+
+    parents: np.ndarray
+    is_child: np.ndarray
+    parent_size: int
+    child_size: int
+
+    @property
+    def num_patches(self) -> int:
+        return len(self.parents) + int(self.is_child.sum())
+
+    def child_coords(self) -> np.ndarray:
+        """(P, R, R, 2) int64, level-0 pixels (x, y) of all children's top-left corners."""
+        rows, columns = np.indices(self.is_child.shape[1:])
+        return self.parents[:, None, None] + self.child_size * np.stack([columns, rows], -1)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """image: all of the grid's area in RGB, from level-0 pixel ``corner`` (x, y) on. tissue: (height, width) bool, the
+    mask of the same area, CELLS_PER_CHILD elements a child."""
+
+    image: Image.Image
+    tissue: np.ndarray
+    corner: tuple[int, int]
+
+
+def tissue_mask(image: np.ndarray) -> np.ndarray:
+    """Saturation above Otsu's threshold (within bounds), after a median filter: (H, W, 3) uint8 -> (H, W) bool."""
+    largest, smallest = image.max(-1).astype(np.int32), image.min(-1)
+    saturation = (255 * (largest - smallest) // np.maximum(largest, 1)) * (largest >= DARK)
+    smooth = median_filter(saturation, MEDIAN, mode="nearest")
+    return smooth > np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
+
+
+def lay_grid(
+    slide: openslide.OpenSlide, level0: float, magnifications: tuple[int, int], min_tissue: float
+) -> tuple[PatchGrid, Overview]:
+    """The patches with a share of at least ``min_tissue`` tissue; children of other parents are left out.
+
+    level0: the slide's magnification. magnifications: (low, high). A patch at the slide's right or lower border may
+    reach beyond it; what lies outside is no tissue. Raises UserError for a slide of less than the high magnification.
+    """
+    low, high = magnifications
+    ratio, rest = divmod(high, low)
+    if rest or ratio < 2:
+        raise UserError(f"--low-mag {low} --high-mag {high}: expected the second to be a whole multiple of the first")
+    child_size = round(PATCH_SIZE * level0 / high)
+    if child_size < PATCH_SIZE:
+        raise UserError(f"its level 0 has {level0:g}x, expected at least --high-mag {high}x: pixels are not made up")
+    parent_size = ratio * child_size
+    x, y, width, height = bounds(slide)
+    columns, rows = -(-width // parent_size), -(-height // parent_size)
+    cells = ratio * CELLS_PER_CHILD
+    finer = -(-OVERVIEW_EDGE // (max(columns, rows) * cells))
+    shape = columns * cells * finer, rows * cells * finer
+    overview = read_overview(slide, (x, y), (columns * parent_size, rows * parent_size), shape)
+    tissue = tissue_mask(np.asarray(overview.reduce(finer)))
+    child_share = _blocks(tissue, CELLS_PER_CHILD).mean((1, 3))
+    parent_share = _blocks(child_share, ratio).mean((1, 3))
+    row, column = np.nonzero(parent_share >= min_tissue)
+    is_child = _blocks(child_share >= min_tissue, ratio).transpose(0, 2, 1, 3)[row, column]
+    parents = np.stack([x + column * parent_size, y + row * parent_size], -1)
+    return PatchGrid(parents, is_child, parent_size, child_size), Overview(overview, tissue, (x, y))
+
+
+def _blocks(array: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) -> (H / side, side, W / side, side)"""
+    height, width = array.shape
+    return array.reshape(height // side, side, width // side, side)
+
+
+def draw_grid(grid: PatchGrid, overview: Overview) -> Image.Image:
+    """The overview with the mask's outline (green), the children (thin) and the parents (thick) drawn on it."""
+    scale = overview.image.width // overview.tissue.shape[1]
+    tissue = np.kron(overview.tissue, np.ones((scale, scale), dtype=bool))
+    pixels = np.array(overview.image)
+    pixels[tissue & ~binary_erosion(tissue, iterations=OUTLINE)] = GREEN
+    image = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(image)
+    child_edge = scale * CELLS_PER_CHILD
+
+    def draw(corner: np.ndarray, edge: int, width: int, colour: str) -> None:
+        left, top = (corner - overview.corner) // grid.child_size * child_edge
+        pen.rectangle((left, top, left + edge - 1, top + edge - 1), outline=colour, width=width)
+
+    for corner in grid.child_coords()[grid.is_child]:
+        draw(corner, child_edge, 1, CHILD_COLOUR)
+    for corner in grid.parents:
+        draw(corner, child_edge * grid.is_child.shape[1], 2, PARENT_COLOUR)
+    return image

@@ -1,0 +1,223 @@
+"""Turn slides into main.py's features: 5x and 20x patches of the tissue, encoded, and linked, in one pass."""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.config import add_folder_options, add_option, at_least
+from utils.errors import UserError, run_script
+
+if TYPE_CHECKING:
+    import torch
+
+    from datasets.layout import FeatureFolders
+    from datasets.slide_plan import Settings, SlideJob, SlidePlan
+    from models.image_encoders import ImageEncoder
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    add = partial(add_option, parser)
+    add("wsi-dir", type=Path, required=True, help="folder with the slides, searched through")
+    add_folder_options(parser)
+    add("vlm-path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id")
+    add("dataset-csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells")
+    add("level0-mag", type=at_least(1, float), help="magnification of level 0 of slides that no tag or table tells")
+    add("min-tissue", type=share, default=0.1, help="least share of tissue in a patch (default: 0.1)")
+    add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
+    add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
+    workers = min(16, os.cpu_count() or 1)
+    add("workers", type=at_least(0), default=workers, help=f"processes that read slides (default: {workers})")
+    add("device", help="cpu, cuda or cuda:<n> (default: cuda where there is one)")
+    add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
+    add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
+    add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
+    add("overwrite", action="store_true", help="make files anew that are there already")
+    return parser.parse_args(argv)
+
+
+def share(text: str) -> float:
+    value = at_least(0, float)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text} is more than 1")
+    return value
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def list_jobs(options: argparse.Namespace, folders: "FeatureFolders", settings: "Settings") -> list["SlideJob"]:
+    """A job a slide: all in the folder, or those that the table names. Raises UserError where one is missing."""
+    from datasets.feature_layouts import read_level0_magnifications
+    from datasets.slide_plan import SlideJob
+    from datasets.slides import Magnification, find_slides
+    from datasets.task import read_table
+
+    slides = find_slides(options.wsi_dir)
+    level0: dict[str, float] = {}
+    if options.dataset_csv:
+        named = list(read_table(options.dataset_csv)["slide_id"])
+        missing = [slide_id for slide_id in named if slide_id not in slides]
+        if missing:
+            raise UserError(
+                f"{options.wsi_dir}: {len(missing)} of {len(named)} slides of {options.dataset_csv} are not there "
+                f"({', '.join(missing[:3])})"
+            )
+        slides = {slide_id: slides[slide_id] for slide_id in named}
+        level0 = read_level0_magnifications(options.dataset_csv)
+    given = {slide_id: Magnification(value, "column level0_mag") for slide_id, value in level0.items()}
+    default = Magnification(options.level0_mag, "--level0-mag") if options.level0_mag else None
+    drawn = None if options.no_thumbnails else folders.root / "thumbnails"
+    return [
+        SlideJob(
+            slide_id,
+            file,
+            given.get(slide_id, default),
+            settings,
+            folders,
+            drawn and drawn / f"{slide_id}.jpg",
+            options.overwrite,
+        )
+        for slide_id, file in slides.items()
+    ]
+
+
+def look(job: "SlideJob") -> "SlidePlan | list[str] | None":
+    """The slide's plan, None where it is finished already, or what is wrong with it."""
+    from datasets.slide_plan import plan_slide
+
+    try:
+        return plan_slide(job)
+    except UserError as error:
+        return error.faults
+
+
+# ---- encoding --------------------------------------------------------------------------------------------------------
+
+
+def batch_encoder(encoder: "ImageEncoder", device: "torch.device", precision: str) -> Callable[["torch.Tensor"], Any]:
+    """uint8 patches on the CPU -> features; a batch too large for the device is a UserError."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    encoder = encoder.to(device)
+
+    @torch.inference_mode()
+    def encode(patches: torch.Tensor) -> torch.Tensor:
+        try:
+            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
+                return encoder(patches.to(device, non_blocking=True))
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{len(patches)} patches do not fit into the memory of {device}; lower --batch-size"
+            ) from error
+
+    return encode
+
+
+def encode_slides(
+    plans: Sequence["SlidePlan"], folders: "FeatureFolders", encoder: "ImageEncoder", options: argparse.Namespace
+) -> dict[str, str]:
+    """Extract and write; {slide_id: what was wrong} of slides that could not be read. Without --skip-errors the first
+    such slide raises a UserError."""
+    from tqdm import tqdm
+
+    from datasets.extraction import SlideFeatures, extract_features, write_slide
+    from utils.reproducibility import choose_device
+
+    device = choose_device(options.device)
+    precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
+    encode = batch_encoder(encoder, device, precision)
+    failed: dict[str, str] = {}
+    started = time.monotonic()
+    with tqdm(total=sum(plan.grid.num_patches for plan in plans), desc="encoding", unit="patch", disable=None) as bar:
+        results = extract_features(
+            plans, encode, encoder.output_dim, options.batch_size, options.workers, device.type == "cuda", bar.update
+        )
+        for number, result in enumerate(results, 1):
+            if isinstance(result, SlideFeatures):
+                write_slide(folders, result)
+            else:
+                plan, fault = result
+                failed[plan.slide_id] = fault
+                if not options.skip_errors:
+                    raise UserError(f"{fault}; --skip-errors goes on with the other slides")
+            bar.set_postfix_str(f"{number}/{len(plans)} slides, {number / (time.monotonic() - started):.3g} slides/s")
+    seconds, patches = (
+        time.monotonic() - started,
+        sum(plan.grid.num_patches for plan in plans if plan.slide_id not in failed),
+    )
+    print(
+        f"encoded {patches:,} patches in {seconds:.0f} s on {device}, {precision} ({patches / seconds:.0f} patches/s)"
+    )
+    return failed
+
+
+# ---- reporting -------------------------------------------------------------------------------------------------------
+
+
+def show_plans(plans: Sequence["SlidePlan"], finished: int) -> None:
+    parents = sum(len(plan.grid.parents) for plan in plans)
+    children = sum(plan.grid.num_patches for plan in plans) - parents
+    print(f"{len(plans)} slides to extract, {finished} are there already; {parents:,} parents, {children:,} children")
+    for (value, origin), number in Counter(
+        (p.magnification.value, p.magnification.origin) for p in plans
+    ).most_common():
+        print(f"  {number} slides: level 0 has {value:g}x by {origin}")
+
+
+def show_failures(failed: dict[str, str], total: int) -> None:
+    print(f"failed: {len(failed)} of {total} slides")
+    width = max(map(len, failed), default=0)
+    for slide_id, fault in failed.items():
+        print(f"  {slide_id:<{width}}  {fault}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    from datasets.layout import FeatureFolders
+    from datasets.slide_plan import Settings, SlidePlan
+    from models.image_encoders import load_image_encoder
+    from utils.files import tensors_sha256
+    from utils.workers import over_slides
+
+    root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
+    folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
+    encoder = load_image_encoder(extractor, options.vlm_path)
+    made = {
+        "encoder": extractor,
+        "encoder_sha256": tensors_sha256(encoder.state_dict()),
+        "projected": encoder.projected,
+        "normalised": encoder.normalised,
+    }
+    settings = Settings(options.low_mag, options.high_mag, options.min_tissue, options.stain_normalisation, made)
+    jobs = list_jobs(options, folders, settings)
+    looked = over_slides(look, jobs, options.workers, "finding tissue")
+    failed = {
+        job.slide_id: "; ".join(found) for job, found in zip(jobs, looked, strict=True) if isinstance(found, list)
+    }
+    if failed and not options.skip_errors:
+        print("--skip-errors goes on with the other slides", file=sys.stderr)
+        raise UserError(list(failed.values()))
+    plans = [found for found in looked if isinstance(found, SlidePlan)]
+    show_plans(plans, sum(found is None for found in looked))
+    if plans:
+        failed |= encode_slides(plans, folders, encoder, options)
+    if failed:
+        show_failures(failed, len(jobs))
+    if len(failed) == len(jobs):
+        raise UserError(f"{options.wsi_dir}: none of {len(jobs)} slides could be extracted")
+    print(f"features in {folders.root}")
+    print(f"to check them: {folders.check_command()}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,160 @@
+"""CONCH's image tower against what CONCH's own code gives, and files that hold no such tower."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conch.image_tower import ConchImageTower, load_image_tower, read_projection
+from tests.conch.weights import SMALL, SMALL_WIDTH, golden_visual, save_small, small_visual
+from tests.faults.common import LFS_POINTER, change_json, cut
+
+
+def test_conch_at_its_real_size(golden: Path, tmp_path: Path) -> None:
+    """Key names, shapes and results of CONCH's own code, weights filled from a seed."""
+    weights = tmp_path / "pytorch_model.bin"
+    torch.save({**golden_visual(golden), "logit_scale": torch.tensor(4.0)}, weights)
+    images = torch.rand(2, 3, 448, 448, generator=torch.Generator().manual_seed(2))
+    expected = np.load(golden / "conch_full_size.npz")
+    tower = load_image_tower(weights).eval()
+    unprojected: list[torch.Tensor] = []
+    tower.ln_contrast.register_forward_hook(lambda *given: unprojected.append(given[-1]))
+    with torch.no_grad():
+        np.testing.assert_allclose(tower(images), expected["image_embedding"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(unprojected[0], expected["image_unprojected"], rtol=0, atol=1e-4)
+    assert (tower.image_size, tower.output_dim) == (448, 512)
+
+
+def test_the_pooler_against_plain_attention(tmp_path: Path) -> None:
+    """Four heads, so that their number counts, written out by hand."""
+    tower = load_image_tower(save_small(tmp_path)).eval()
+    state = small_visual()
+
+    def part(name: str) -> torch.Tensor:
+        return state[f"visual.{name}"].double()
+
+    def layer_norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        scaled = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        return scaled * part(f"{name}.weight") + part(f"{name}.bias")
+
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        tokens = tower.trunk.forward_features(images).double()
+        projected = tower(images)
+    assert tokens.shape == (3, 17, 16)  # the class token takes part
+    pool = "attn_pool_contrast"
+    query, keys = layer_norm(part(f"{pool}.query"), f"{pool}.ln_q"), layer_norm(tokens, f"{pool}.ln_k")
+    biases = part(f"{pool}.attn.in_proj_bias").split(SMALL_WIDTH)
+    q, k, v = (
+        (x @ part(f"{pool}.attn.{name}_proj_weight").T + bias).unflatten(-1, (4, 2))
+        for x, name, bias in zip((query, keys, keys), "qkv", biases, strict=True)
+    )
+    attention = (torch.einsum("qhd,nkhd->nhqk", q, k) / 2**0.5).softmax(-1)
+    mixed = torch.einsum("nhqk,nkhd->nqhd", attention, v).flatten(2)[:, 0]
+    pooled = mixed @ part(f"{pool}.attn.out_proj.weight").T + part(f"{pool}.attn.out_proj.bias")
+    expected = layer_norm(pooled, "ln_contrast") @ part("proj_contrast")
+    np.testing.assert_allclose(projected, expected / expected.norm(dim=1, keepdim=True), rtol=0, atol=1e-5)
+
+
+def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
+    half = {name: value.half() for name, value in small_visual().items()}
+    weights = save_small(tmp_path, **half)
+    tower = load_image_tower(weights)
+    assert {value.dtype for value in tower.state_dict().values()} == {torch.float32}
+    matrix = read_projection(weights)
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, half["visual.proj_contrast"])
+
+
+def test_the_projection_alone_is_enough_to_project(tmp_path: Path) -> None:
+    matrix = torch.arange(9.0).reshape(3, 3)
+    torch.save({"visual.proj_contrast": matrix}, tmp_path / "some.bin")
+    np.testing.assert_array_equal(read_projection(tmp_path / "some.bin"), matrix)
+
+
+def text_only(weights: Path) -> None:
+    torch.save({"text.cls_emb": torch.ones(2), "logit_scale": torch.tensor(4.0)}, weights)
+
+
+READERS = {"tower": load_image_tower, "projection": read_projection}
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "absent": (Path.unlink, "file not found"),
+    "text_only": (text_only, "no weights of visual.* found"),
+    "pointer": (lambda weights: weights.write_bytes(LFS_POINTER), "not readable as PyTorch tensors"),
+    "no_bytes": (lambda weights: weights.write_bytes(b""), "not readable as PyTorch tensors"),
+    "cut_off": (cut, "not readable as PyTorch tensors"),
+    "list": (lambda weights: torch.save([torch.ones(2)], weights), "no weights of visual.* found"),
+    "numbered": (lambda weights: torch.save({1: torch.ones(2)}, weights), "no weights of visual.* found"),
+    "no_tensors": (lambda weights: torch.save({"visual.x": 3}, weights), "no weights of visual.* found"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_without_the_image_tower(tmp_path: Path, case: str, reader: str) -> None:
+    weights = save_small(tmp_path)
+    spoil, found = FILES[case]
+    spoil(weights)
+    with pytest.raises(ValueError) as caught:
+        READERS[reader](weights)
+    message = str(caught.value)
+    assert message.startswith(f"{weights}: ") and found in message
+    assert "a file without the image tower is enough for training, but not for this" in message
+    assert "MahmoodLab/CONCH" in message
+
+
+TENSORS = {
+    "missing": ({"visual.trunk.blocks.1.attn.qkv.bias": None}, "1 are missing (trunk.blocks.1.attn.qkv.bias)"),
+    "unknown": ({"visual.trunk.blocks.2.norm1.bias": torch.ones(16)}, "1 are unknown (trunk.blocks.2.norm1.bias)"),
+    "shape": ({"visual.attn_pool_contrast.query": torch.ones(2, 8)}, "1 have another shape (attn_pool_contrast.query)"),
+    "captions_alone": ({"visual.ln_caption.bias": torch.ones(3)}, ""),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_tensors_that_do_not_fit(tmp_path: Path, case: str) -> None:
+    changes, found = TENSORS[case]
+    weights = save_small(tmp_path, **changes)
+    if not found:
+        assert isinstance(load_image_tower(weights), ConchImageTower)
+        return
+    with pytest.raises(ValueError) as caught:
+        load_image_tower(weights)
+    assert f"{weights}: weights of visual.* do not fit: {found}; expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("matrix", [None, torch.ones(4), torch.ones(4, 3)])
+def test_a_projection_that_is_no_square_matrix(tmp_path: Path, matrix: torch.Tensor | None) -> None:
+    weights = save_small(tmp_path, **{"visual.proj_contrast": matrix})
+    with pytest.raises(ValueError, match=r"found of the matrix visual\.proj_contrast") as caught:
+        read_projection(weights)
+    assert str(weights) in str(caught.value)
+    assert ("none found" if matrix is None else str(tuple(matrix.shape))) in str(caught.value)
+
+
+def test_sizes_come_from_the_file_beside_the_weights(tmp_path: Path) -> None:
+    weights = save_small(tmp_path)
+    config = weights.with_name("open_clip_config.json")
+    change_json(config, lambda said: {"model_cfg": {**said["model_cfg"], "vision_cfg": {**SMALL, "layers": 3}}})
+    with pytest.raises(ValueError, match="12 are missing"):
+        load_image_tower(weights)
+    change_json(config, lambda said: {"model_cfg": {"embed_dim": SMALL_WIDTH}})  # as for a text tower alone
+    with pytest.raises(ValueError, match="have another shape"):
+        load_image_tower(weights)
+    config.unlink()
+    with pytest.raises(ValueError, match="have another shape"):
+        load_image_tower(weights)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", json.dumps({"model_cfg": {"embed_dim": 8, "vision_cfg": {**SMALL, "heads": 5}}})]
+)
+def test_sizes_that_are_none(tmp_path: Path, text: str) -> None:
+    weights = save_small(tmp_path)
+    weights.with_name("open_clip_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"open_clip_config\.json: not the sizes of a CONCH .* expected model_cfg"):
+        load_image_tower(weights)
