@@ -87,7 +87,7 @@ def arrange_descriptions(
 
 def _command(source: str, class_names: Sequence[str] | None) -> str:
     classes = " ".join(class_names or ["CLASS_A", "CLASS_B"])
-    return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes}"
+    return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
 
 
 def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:

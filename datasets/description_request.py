@@ -1,0 +1,200 @@
+"""What a language model is asked for a task's descriptions, and whether its answer is as asked for.
+
+The answer is nested, class -> low features -> their high sub-features, so that which belongs to which is explicit; it
+is laid out as datasets/descriptions.py reads it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets.descriptions import TEXT_FORMATS
+from utils.errors import UserError
+
+# the paper's prompt; its numbers and magnifications are options here
+TEMPLATE = (
+    "The task is to summarize the morphological features of the {dataset_name} dataset for the classes {class_names} "
+    "classes. For each class, list {num_low} representative morphological features observed at {low_mag}x "
+    "magnification, followed by {num_subtexts} finer sub-features observed at {high_mag}x magnification for each. Each "
+    "description should include the morphological term along with an explanation of its defining visual features."
+)
+FORM = """
+Answer with one JSON object and nothing else, of this form:
+
+{{
+  {first_class}: [
+    {{"term": "...", "explanation": "...", "sub_features": [{{"term": "...", "explanation": "..."}}, ...]}},
+    ...
+  ],
+  ...
+}}
+
+Its keys are the classes, written exactly so: {classes}. Each class has a list of {num_low} features ({low_mag}x), \
+each feature a list of {num_subtexts} sub-features ({high_mag}x) that are seen within it. A term has two to four \
+words; a term and its explanation together have at most {most_words} words. No term stands twice in a class, no \
+explanation twice anywhere."""
+FOLLOW_UP = """Your answer has these faults:
+
+{faults}
+
+Answer again, with the whole corrected JSON object and nothing else."""
+NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+TOKENS_PER_WORD = 2  # of medical English in CLIP's vocabulary, generously
+
+Entries = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """count: the tokens that a description takes. most: how many fit the text tower behind the context tokens."""
+
+    count: Callable[[str], int]
+    most: int
+
+
+@dataclass(frozen=True)
+class DescriptionRequest:
+    """Which descriptions are wanted.
+
+    classes: {class: its full name, or the class again}. num_low: O low descriptions a class. num_subtexts: S high
+    ones a low one. low_mag, high_mag: magnifications.
+    """
+
+    dataset_name: str
+    classes: Mapping[str, str]
+    num_low: int
+    num_subtexts: int
+    low_mag: int
+    high_mag: int
+    limit: TokenLimit
+
+    def prompt(self) -> str:
+        """The published prompt, and the form of the answer."""
+        names = [name if full == name else f"{full} ({name})" for name, full in self.classes.items()]
+        numbers = {"low_mag": self.low_mag, "high_mag": self.high_mag}
+        task = TEMPLATE.format(
+            dataset_name=self.dataset_name, class_names=", ".join(names), num_low=in_words(self.num_low),
+            num_subtexts=in_words(self.num_subtexts), **numbers,
+        )  # fmt: skip
+        keys = [json.dumps(name, ensure_ascii=False) for name in self.classes]
+        form = FORM.format(
+            first_class=keys[0], classes=", ".join(keys), num_low=self.num_low, num_subtexts=self.num_subtexts,
+            most_words=max(self.limit.most // TOKENS_PER_WORD, 1), **numbers,
+        )  # fmt: skip
+        return f"{task}\n{form}"
+
+    def read_answer(self, text: str) -> dict[str, dict[str, str]]:
+        """{class: {term: explanation}} in the order of the request: O low ones, then S high ones for each.
+
+        Raises UserError with every fault of the answer, in words that the model understands.
+        """
+        answer = find_object(text, list(self.classes))
+        unknown = [name for name in answer if name not in self.classes]
+        faults = [f"unknown class {name!r}, expected {list(self.classes)}" for name in unknown]
+        entries = {}
+        for name in self.classes:
+            if name in answer:
+                entries[name] = self._flatten(f"class {name!r}", answer[name], faults)
+            else:
+                faults.append(f"class {name!r} is missing")
+        faults += description_faults(entries, self.limit)
+        if faults:
+            raise UserError(faults)
+        return {name: dict(pairs) for name, pairs in entries.items()}
+
+    def _flatten(self, where: str, features: Any, faults: list[str]) -> Entries:
+        low: Entries = []
+        high: Entries = []
+        for place, feature in numbered(features, self.num_low, f"{where}: ", "features", faults):
+            here = f"{where}, feature {place}"
+            low += entry(here, feature, faults)
+            children = feature.get("sub_features") if isinstance(feature, dict) else None
+            for number, child in numbered(children, self.num_subtexts, f"{here}: ", "sub_features", faults):
+                high += entry(f"{here}, sub-feature {number}", child, faults)
+        return low + high
+
+
+def numbered(items: Any, expected: int, where: str, kind: str, faults: list[str]) -> list[tuple[int, Any]]:
+    """A list's items with their places from 1; a fault where it is no list, or one of another length."""
+    if not isinstance(items, list):
+        faults.append(f"{where}expected a list of {expected} {kind}")
+        return []
+    if len(items) != expected:
+        faults.append(f"{where}found {len(items)} {kind}, expected {expected}")
+    return list(enumerate(items, start=1))
+
+
+def entry(where: str, item: Any, faults: list[str]) -> Entries:
+    """An item's term and explanation, white space made plain; nothing and a fault where one of them is no text."""
+    values = [item.get("term"), item.get("explanation")] if isinstance(item, dict) else []
+    texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
+    if len(texts) < 2:
+        faults.append(f"{where}: expected an object with a term and an explanation, neither of them empty")
+        return []
+    return [(texts[0], texts[1])]
+
+
+def find_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The JSON object with at least one of the keys, within whatever else the text says (Markdown, a preamble).
+
+    Raises UserError where there is none, or more than one.
+    """
+    decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
+    found: list[dict[str, Any]] = []
+    problem = "it is empty" if not text.strip() else "it holds none"
+    start = text.find("{")
+    while start >= 0:
+        end = start + 1
+        try:
+            value, end = decoder.raw_decode(text, start)
+            if not value.keys().isdisjoint(keys):
+                found.append(value)
+        except ValueError as error:
+            if problem == "it holds none":
+                problem = str(error)
+        except RecursionError:
+            raise UserError("the answer is nested too deeply") from None
+        start = text.find("{", end)
+    if len(found) == 1:
+        return found[0]
+    wanted = f"expected one JSON object with the keys {list(keys)}"
+    raise UserError(f"{wanted}, found {len(found)}" if found else f"{wanted}, found none: {problem}")
+
+
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands {count} times in one object")
+    return dict(pairs)
+
+
+def description_faults(entries: Mapping[str, Sequence[tuple[str, str]]], limit: TokenLimit) -> list[str]:
+    """What is wrong with the texts of {class: [(term, explanation)]}: characters that are not printable, a term twice
+    in a class, an explanation twice anywhere (both whatever their case), a description that the text tower cuts."""
+    faults = []
+    first: dict[str, str] = {}  # explanation -> where it stood first
+    for name, pairs in entries.items():
+        terms = Counter(term.casefold() for term, _ in pairs)
+        faults += [f"class {name!r}: the term {term!r} stands {n} times" for term, n in terms.items() if n > 1]
+        for term, explanation in pairs:
+            where = f"class {name!r}, {term!r}"
+            if not (term + explanation).isprintable():
+                faults.append(f"{where}: found characters that are not printable")
+            earlier = first.setdefault(explanation.casefold(), where)
+            if earlier != where:
+                faults.append(f"{where}: the same explanation as {earlier}")
+            tokens = limit.count(TEXT_FORMATS["both"].format(term=term, explanation=explanation))
+            if tokens > limit.most:
+                faults.append(f"{where}: {tokens} tokens long, expected at most {limit.most}; shorten the explanation")
+    return faults
+
+
+def follow_up(faults: Sequence[str]) -> str:
+    """What a model is told of its faulty answer."""
+    return FOLLOW_UP.format(faults="\n".join(f"- {fault}" for fault in faults))
+
+
+def in_words(number: int) -> str:
+    return NUMBER_WORDS[number] if number < len(NUMBER_WORDS) else str(number)

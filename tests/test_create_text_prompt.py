@@ -1,0 +1,402 @@
+"""create_text_prompt.py against a server on this machine, which answers well, badly or not at all."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import create_text_prompt
+from datasets.descriptions import read_descriptions
+from models.tiny_clip import save_tiny_clip
+from tests.chat_server import ChatServer, Reply, chat_server
+from tests.conftest import PROJECT, SimulatedTask
+
+RunMain = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def text(name: str) -> dict[str, Any]:
+    return {"term": f"Term {name}", "explanation": f"what {name} looks like"}
+
+
+def answer(num_low: int = 4, num_subtexts: int = 3, classes: str = "AB") -> dict[str, Any]:
+    return {
+        name: [
+            {**text(f"{name}{low}"), "sub_features": [text(f"{name}{low}.{high}") for high in range(num_subtexts)]}
+            for low in range(num_low)
+        ]
+        for name in classes
+    }
+
+
+GOOD = json.dumps(answer())
+ORDER = [f"{low}" for low in range(4)] + [f"{low}.{high}" for low in range(4) for high in range(3)]
+FLAT = {name: {f"Term {name}{place}": f"what {name}{place} looks like" for place in ORDER} for name in "AB"}
+
+
+def options(server: ChatServer, output: Path, *more: str) -> list[str]:
+    return [
+        *("--task", "made", "--classes", "A", "B", "--LLM", "m", "--base-url", server.url),
+        *("--output", str(output), *more),
+    ]
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.with_suffix(".answers.jsonl").read_text().splitlines()]
+
+
+# ---- the straight way ------------------------------------------------------------------------------------------------
+
+
+def test_a_good_answer_is_written_and_kept(run_main: RunMain, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "made.json"
+    settings = ("--model", "org/m-1", "--temperature", "0.2", "--seed", "7")
+    more = (*settings, "--class-names", "B=Bee = cell", "--dataset-name", "D")
+    before = datetime.now(UTC).replace(microsecond=0)
+    with chat_server(f"Here:\n```json\n{GOOD}\n```") as server:
+        code, said, errors = run_main(options(server, output, *more), "create_text_prompt")
+    assert (code, errors) == (0, "")
+    assert output.read_text() == json.dumps(FLAT, indent=2) + "\n"
+    assert sorted(file.name for file in output.parent.iterdir()) == ["made.answers.jsonl", "made.json"]
+    (request,) = server.requests
+    assert {name: request[name] for name in ("model", "temperature", "seed")} == {
+        "model": "org/m-1", "temperature": 0.2, "seed": 7,
+    }  # fmt: skip
+    assert "features of the D dataset for the classes A, Bee = cell (B) classes" in request["messages"][0]["content"]
+    assert "at most 29 words" in request["messages"][0]["content"]
+    (record,) = records(output)
+    assert record["model"] == "org/m-1"
+    assert record["base_url"] == f"{server.url}/"
+    assert record["parameters"] == {"temperature": 0.2, "seed": 7}
+    assert record["messages"] == request["messages"]
+    assert (record["attempt"], record["faults"]) == (1, [])
+    assert json.loads(record["body"])["choices"][0]["message"]["content"] == f"Here:\n```json\n{GOOD}\n```"
+    assert json.loads(record["body"])["model"] == "org/m-1-as-served"
+    assert before <= datetime.fromisoformat(record["time"]) <= datetime.now(UTC)
+    assert f"written: {output}" in said
+    assert "pathologist" in said
+
+
+def test_it_goes_where_main_reads_it(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.config.PROJECT", tmp_path)
+    arguments = ["--task", "made.v1", "--classes", "A", "B", "--LLM", "gpt"]
+    with chat_server(GOOD) as server:
+        assert run_main([*arguments, "--base-url", server.url], "create_text_prompt")[0] == 0
+    folder = tmp_path / "text_prompt" / "HiVE_MIL" / "gpt"
+    assert sorted(file.name for file in folder.iterdir()) == ["made.v1.answers.jsonl", "made.v1.json"]
+    assert server.requests[0]["model"] == "gpt"
+    assert set(server.requests[0]) == {"path", "model", "messages"}
+    assert "features of the made.v1 dataset" in server.requests[0]["messages"][0]["content"]
+    texts = read_descriptions(folder / "made.v1.json", ["A", "B"], 4, 3, "term")
+    assert texts.high_texts[(1 * 4 + 2) * 3 : (1 * 4 + 2) * 3 + 3] == ["Term B2.0", "Term B2.1", "Term B2.2"]
+
+
+def test_numbers_and_magnifications(run_main: RunMain, tmp_path: Path) -> None:
+    numbers = ["--num-low-mag-texts", "2", "--num_high_mag_subtexts", "5", "--low-mag", "10x", "--high_mag", "40"]
+    with chat_server(json.dumps(answer(2, 5))) as server:
+        zeros = ("--temperature", "0", "--seed", "0")
+        code, *_ = run_main(options(server, tmp_path / "made.json", *numbers, *zeros), "create_text_prompt")
+    assert code == 0
+    assert (server.requests[0]["temperature"], server.requests[0]["seed"]) == (0, 0)
+    prompt = server.requests[0]["messages"][0]["content"]
+    assert "two representative morphological features observed at 10x magnification, followed by five finer" in prompt
+    assert "(40x)" in prompt
+    assert len(read_descriptions(tmp_path / "made.json", None, 2, 5).high_texts) == 20
+
+
+def test_main_trains_with_it(run_main: RunMain, simulated: SimulatedTask, tmp_path: Path) -> None:
+    names = ["SIMULATED_A", "SIMULATED_B"]
+    reply = json.dumps(dict(zip(names, answer().values(), strict=True)))
+    file = tmp_path / "made.json"
+    with chat_server(reply) as server:
+        arguments = ["--task", "simulated", "--classes", *names, "--LLM", "m", "--base-url", server.url]
+        assert run_main([*arguments, "--output", str(file)], "create_text_prompt")[0] == 0
+    code, output, errors = run_main(simulated.options(tmp_path / "r", "--text_prompt", str(file), "--dry_run"))
+    assert (code, errors) == (0, "")
+    assert "all checks passed" in output
+
+
+# ---- faults, and asking again ----------------------------------------------------------------------------------------
+
+
+def spoilt(spoil: Callable[[dict[str, Any]], object]) -> str:
+    value = answer()
+    spoil(value)
+    return json.dumps(value)
+
+
+FAULTY = {
+    "missing class": (spoilt(lambda value: value.pop("B")), "class 'B' is missing"),
+    "full name": (GOOD.replace('"B"', '"Bee"'), "unknown class 'Bee'"),
+    "too few": (spoilt(lambda value: value["A"].pop()), "class 'A': found 3 features, expected 4"),
+    "pairing": (
+        spoilt(lambda value: value["A"][1]["sub_features"].append(value["A"][0]["sub_features"].pop())),
+        "class 'A', feature 2: found 4 sub_features, expected 3",
+    ),
+    "flat": (json.dumps(FLAT), "class 'A': expected a list of 4 features"),
+    "doubled": (GOOD.replace("Term A1.0", "Term A0.0"), "class 'A': the term 'term a0.0' stands 2 times"),
+    "too long": (
+        GOOD.replace("what B3.2 looks like", "cell " * 58),
+        "class 'B', 'Term B3.2': 64 tokens long, expected at most 59; shorten the explanation",
+    ),
+    "empty text": (GOOD.replace("Term B1.2", " "), "class 'B', feature 2, sub-feature 3: expected an object"),
+    "no JSON": ("I would rather not.", "found none: it holds none"),
+    "malformed": (GOOD[:-5], "found none: Expecting"),
+    "twice": (GOOD * 2, "expected one JSON object with the keys ['A', 'B'], found 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("faulty", "fault"), FAULTY.values(), ids=FAULTY)
+def test_the_model_is_told_its_faults_and_mends_them(
+    run_main: RunMain, tmp_path: Path, faulty: str, fault: str
+) -> None:
+    output = tmp_path / "made.json"
+    with chat_server(faulty, GOOD) as server:
+        code, said, errors = run_main(options(server, output), "create_text_prompt")
+    assert (code, errors) == (0, "")
+    assert json.loads(output.read_text()) == FLAT
+    first, second = (request["messages"] for request in server.requests)
+    assert [message["role"] for message in second] == ["user", "assistant", "user"]
+    assert second[:2] == [*first, {"role": "assistant", "content": faulty}]
+    assert fault in second[2]["content"]
+    kept = records(output)
+    assert [len(record["messages"]) for record in kept] == [1, 3]
+    assert fault in " ".join(kept[0]["faults"])
+    assert json.loads(kept[0]["body"])["choices"][0]["message"]["content"] == faulty
+    assert "answer 1 of 3 at most: " in said
+    assert kept[0]["faults"][0] in said
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(Reply(body=body) for body in (b'{"id": ', b"<html>busy</html>", b"", b"[]", b'{"choices": []}')),
+        Reply(""), Reply(None),
+    ],
+)  # fmt: skip
+def test_where_nothing_was_said_the_prompt_is_sent_again(run_main: RunMain, tmp_path: Path, reply: Reply) -> None:
+    output = tmp_path / "made.json"
+    with chat_server(reply, GOOD) as server:
+        code, *_ = run_main(options(server, output), "create_text_prompt")
+    assert code == 0
+    assert server.requests[0] == server.requests[1]
+    kept = records(output)
+    assert kept[0]["body"] == reply.content("m").decode()
+    assert len(kept[0]["faults"]) == 1
+    assert [record["attempt"] for record in kept] == [1, 2]
+    if reply.body is not None:
+        assert f"no chat completion, but {reply.body.decode()!r}" in kept[0]["faults"][0]
+
+
+def test_an_answer_cut_off_and_a_refusal_are_told(run_main: RunMain, tmp_path: Path) -> None:
+    output = tmp_path / "made.json"
+    refusal = Reply(None, refusal="I must not.")
+    with chat_server(Reply(GOOD[:200], finish_reason="length"), refusal, GOOD) as server:
+        assert run_main(options(server, output), "create_text_prompt")[0] == 0
+    assert "- the answer was cut off at a length limit\n- expected one" in server.requests[1]["messages"][2]["content"]
+    assert server.requests[2]["messages"][1]["content"] == "I must not."
+    with chat_server(Reply(GOOD, finish_reason="length")) as server:
+        assert run_main(options(server, tmp_path / "whole.json"), "create_text_prompt")[0] == 0, "whole all the same"
+
+
+def test_a_lone_surrogate_goes_back_as_a_question_mark(run_main: RunMain, tmp_path: Path) -> None:
+    with chat_server("No \ud800", GOOD) as server:
+        assert run_main(options(server, tmp_path / "made.json"), "create_text_prompt")[0] == 0
+    assert server.requests[1]["messages"][1]["content"] == "No ?"
+    assert "\\ud800" in records(tmp_path / "made.json")[0]["body"]
+
+
+def test_failures_of_the_connection_and_of_the_answer_one_after_another(run_main: RunMain, tmp_path: Path) -> None:
+    output = tmp_path / "made.json"
+    bad = [Reply(status=500), Reply(status=429), Reply(body=b"{"), Reply(GOOD, cut=True), Reply(status=503)]
+    with chat_server(*bad, FAULTY["flat"][0], Reply(status=500), GOOD) as server:
+        code, *_ = run_main(options(server, output), "create_text_prompt")
+    assert code == 0
+    assert json.loads(output.read_text()) == FLAT
+    assert len(server.requests) == 8
+    assert [bool(record["faults"]) for record in records(output)] == [True, True, False]
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_model_that_never_gets_it_right(run_main: RunMain, tmp_path: Path, attempts: int) -> None:
+    output = tmp_path / "made.json"
+    last = GOOD.replace("Term A1.0", "Term A0.0").replace('"B"', '"Bee"')
+    replies = [*["no"] * (attempts - 1), last, GOOD]
+    with chat_server(*replies) as server:
+        code, _, errors = run_main(options(server, output, "--attempts", str(attempts)), "create_text_prompt")
+    assert code == 2
+    assert len(server.requests) == attempts
+    kept = output.with_suffix(".answers.jsonl")
+    assert list(tmp_path.iterdir()) == [kept], "nothing but the raw answers"
+    assert len(records(output)) == attempts
+    assert errors.splitlines() == [
+        f"error: {kept}: {attempts} answers of m, each with faults; nothing else was written. Those of the last (3):",
+        "  - unknown class 'Bee', expected ['A', 'B']",
+        "  - class 'B' is missing",
+        "  - class 'A': the term 'term a0.0' stands 2 times",
+    ]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_an_endpoint_that_fails_for_good(run_main: RunMain, tmp_path: Path, before: int) -> None:
+    output = tmp_path / "made.json"
+    with chat_server(*["no"] * before, Reply(status=401)) as server:
+        code, _, errors = run_main(options(server, output), "create_text_prompt")
+    assert code == 2
+    assert errors.startswith(f"error: {server.url}/: no answer from model 'm': Error code: 401 - planned failure 401;")
+    assert not output.exists()
+    kept = records(output)
+    assert len(kept) == before + 1
+    assert "planned failure 401" in kept[-1]["failure"]
+    assert "body" not in kept[-1]
+
+
+def test_answers_of_earlier_runs_stay(run_main: RunMain, tmp_path: Path) -> None:
+    output = tmp_path / "made.json"
+    with chat_server("no", GOOD) as server:
+        assert run_main(options(server, output, "--attempts", "1"), "create_text_prompt")[0] == 2
+        first = output.with_suffix(".answers.jsonl").read_text()
+        assert run_main(options(server, output, "--attempts", "1"), "create_text_prompt")[0] == 0
+    assert output.with_suffix(".answers.jsonl").read_text().startswith(first)
+    assert [record["attempt"] for record in records(output)] == [1, 1]
+
+
+# ---- nothing is overwritten, nothing paid for in vain ----------------------------------------------------------------
+
+
+def test_an_existing_file_is_kept_and_nobody_asked(run_main: RunMain, tmp_path: Path) -> None:
+    output = tmp_path / "made.json"
+    output.write_text("mine")
+    with chat_server(GOOD) as server:
+        code, _, errors = run_main(options(server, output), "create_text_prompt")
+    assert code == 2
+    assert f"{output}: is there already" in errors
+    assert server.requests == []
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_file_that_came_meanwhile_is_kept_too(
+    run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "made.json"
+    read = create_text_prompt.read
+
+    def read_and_write(*arguments: Any) -> Any:
+        output.write_text("mine")
+        return read(*arguments)
+
+    monkeypatch.setattr(create_text_prompt, "read", read_and_write)
+    with chat_server(GOOD) as server:
+        assert run_main(options(server, output), "create_text_prompt")[0] == 2
+    assert output.read_text() == "mine"
+    assert len(records(output)) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_asking(run_main: RunMain, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with chat_server(GOOD) as server:
+        code, _, errors = run_main(options(server, tmp_path / "file" / "made.json"), "create_text_prompt")
+    assert (code, server.requests) == (2, [])
+    assert errors.startswith("error: ")
+
+
+def test_openai_without_a_key_is_refused(run_main: RunMain, tmp_path: Path) -> None:
+    arguments = ["--task", "t", "--classes", "A", "B", "--LLM", "m", "--output", str(tmp_path / "made.json")]
+    code, _, errors = run_main(arguments, "create_text_prompt")
+    assert code == 2
+    assert "OPENAI_API_KEY: not set, but https://api.openai.com/v1/ needs a key" in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_is_written_nowhere(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with chat_server("no", GOOD) as server:
+        code, said, _ = run_main(options(server, tmp_path / "made.json"), "create_text_prompt")
+    assert code == 0
+    assert server.headers[0]["authorization"] == "Bearer sk-secret"
+    assert "secret" not in said + "".join(file.read_text() for file in tmp_path.iterdir())
+
+
+# ---- dry run, towers, options ----------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_prints_what_would_be_sent(run_main: RunMain, tmp_path: Path) -> None:
+    with chat_server(GOOD) as server:
+        arguments = options(server, tmp_path / "made.json", "--class-names", "A=Aye")
+        code, said, _ = run_main([*arguments, "--dry-run"], "create_text_prompt")
+        assert (code, server.requests, list(tmp_path.iterdir())) == (0, [], [])
+        run_main(arguments, "create_text_prompt")
+    assert said == server.requests[0]["messages"][0]["content"] + "\n"
+
+
+def test_the_chosen_tower_sets_the_limit(run_main: RunMain, tmp_path: Path, golden: Path) -> None:
+    for file in (golden / "visible_conch").glob("*onfig.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for file in [golden / "visible_conch" / "pytorch_model.bin", *(golden / "conch_tokenizer").glob("*.json")]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save_tiny_clip(tmp_path / "clip", width=16)
+    long_for_clip = FAULTY["too long"][0]
+    for extractor, vlm, expected in (("conch", tmp_path / "pytorch_model.bin", 0), ("tiny", tmp_path / "clip", 2)):
+        towers = ("--feature_extractor", extractor, "--vlm-path", str(vlm), "--attempts", "1")
+        with chat_server(long_for_clip) as server:
+            code, _, errors = run_main(options(server, tmp_path / f"{extractor}.json", *towers), "create_text_prompt")
+        assert code == expected, errors
+    with chat_server(long_for_clip) as server:
+        fewer = ("--num-context-tokens", "8", "--attempts", "1")
+        assert run_main(options(server, tmp_path / "fewer.json", *fewer), "create_text_prompt")[0] == 0
+
+
+def test_a_missing_tower_is_found_before_asking(run_main: RunMain, tmp_path: Path) -> None:
+    with chat_server(GOOD) as server:
+        arguments = options(server, tmp_path / "made.json", "--feature_extractor", "unknown")
+        code, _, errors = run_main(arguments, "create_text_prompt")
+    assert (code, server.requests) == (2, [])
+    assert "--feature_extractor unknown" in errors
+
+
+NEEDED = "--task t --classes A B --LLM m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "required: --task, --classes, --LLM"),
+        ("--task t --classes A --LLM m", "--classes A: expected two or more"),
+        ("--task t --classes A B A --LLM m", "--classes A B A: expected two or more, each once"),
+        (f"{NEEDED} --class-names C=x A=y D=z", "--class-names C, D: not in --classes"),
+        (f"{NEEDED} --class-names A", "'A': expected CLASS=full name"),
+        (f"{NEEDED} --class-names A=", "'A=': expected CLASS=full name"),
+        (f"{NEEDED} --base-url localhost:8000/v1", "expected http://... or https://..."),
+        (f"{NEEDED} --vlm_path x", "--vlm_path: expected together with --feature_extractor"),
+        (f"{NEEDED} --low-mag 20", "--low-mag 20 --high-mag 20: expected the first to be lower"),
+        (f"{NEEDED} --attempts 0", "0 is less than 1"),
+        (f"{NEEDED} --temperature -1", "less than 0"),
+        ("--task t --classes A B --LLM org/m", "expected a name without slashes"),
+        ("--task ../t --classes A B --LLM m", "expected a name without slashes"),
+        ("--task t --classes A B --LLM ..", "expected a name without slashes"),
+    ],
+)
+def test_wrong_options_are_refused(run_main: RunMain, arguments: str, said: str) -> None:
+    code, _, errors = run_main(arguments.split(), "create_text_prompt")
+    assert code == 2
+    assert said in errors
+
+
+@pytest.mark.parametrize("script", ["create_text_prompt.py", "report_class_separation.py"])
+def test_help_comes_without_loading_pytorch(script: str) -> None:
+    command = [sys.executable, "-X", "importtime", script, "--help"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "--num_low_mag_texts" in done.stdout
+    heavy = re.compile(r"\| +(torch|transformers|open_clip|pandas|numpy|openai)(\.|$)", re.MULTILINE)
+    assert heavy.findall(done.stderr) == []

@@ -1,0 +1,145 @@
+"""Asking an endpoint that answers well, badly or not at all."""
+
+import json
+import time
+
+import pytest
+
+from tests.chat_server import Reply, chat_server
+from utils.chat import KEY_VARIABLE, MOST_RETRIES, ChatModel, read_completion
+from utils.errors import UserError
+
+QUESTION = [{"role": "user", "content": "How é?"}]
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def test_the_question_is_sent_and_the_answer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, " sk-1\n")
+    with chat_server("So é.") as server:
+        answer = ChatModel("m", server.url, {"temperature": 0.5, "seed": 3}).ask(QUESTION)
+    assert server.requests == [
+        {"path": "/v1/chat/completions", "model": "m", "messages": QUESTION, "temperature": 0.5, "seed": 3}
+    ]
+    assert server.headers[0]["authorization"] == "Bearer sk-1"
+    assert (answer.text, answer.cut_off) == ("So é.", False)
+    assert json.loads(answer.body)["model"] == "m-as-served"
+
+
+def test_a_local_endpoint_needs_no_key() -> None:
+    with chat_server("yes") as server:
+        assert ChatModel("m", server.url).ask(QUESTION).text == "yes"
+    assert set(server.requests[0]) == {"path", "model", "messages"}, "nothing is sent that was not asked for"
+
+
+@pytest.mark.parametrize("base_url", [None, "https://api.openai.com/v1", "https://eu.api.openai.com/v1"])
+@pytest.mark.parametrize("key", [None, " "])
+def test_openai_needs_a_key(monkeypatch: pytest.MonkeyPatch, base_url: str | None, key: str | None) -> None:
+    if key:
+        monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(UserError, match=rf"{KEY_VARIABLE}: not set, but https://.*--base-url"):
+        ChatModel("m", base_url)
+
+
+@pytest.mark.parametrize("base_url", ["http://notopenai.com/v1", "http://localhost:1/openai.com"])
+def test_other_hosts_do_not(base_url: str) -> None:
+    assert ChatModel("m", base_url).base_url == f"{base_url}/"
+
+
+def test_the_endpoint_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server("yes") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        assert ChatModel("m").ask(QUESTION).text == "yes"
+
+
+@pytest.mark.parametrize("key", ["sk-secret\nmore", "sk-secreté"])
+def test_a_damaged_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with pytest.raises(UserError) as caught:
+        ChatModel("m", "http://localhost:1/v1")
+    assert KEY_VARIABLE in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        [Reply(status=500), Reply(status=503), Reply(status=502), Reply(status=500)],
+        [Reply(status=429), Reply(status=408)],
+        [Reply("x" * 5000, cut=True)],
+    ],
+    ids=["5xx", "429", "cut"],
+)
+def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
+    with chat_server(*failures, "at last") as server:
+        assert ChatModel("m", server.url).ask(QUESTION).text == "at last"
+    assert len(server.requests) == len(failures) + 1
+    assert all(request["messages"] == QUESTION for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("reply", "requests", "said"),
+    [
+        (Reply(status=500), MOST_RETRIES + 1, "Error code: 500 - planned failure 500"),
+        (Reply(status=429), MOST_RETRIES + 1, "Error code: 429 - planned failure 429"),
+        (Reply(status=401), 1, "Error code: 401 - planned failure 401"),
+        (Reply(status=404, body=b"<html>"), 1, "Error code: 404"),
+    ],
+)
+def test_a_lasting_failure_is_reported(reply: Reply, requests: int, said: str) -> None:
+    with chat_server(reply) as server, pytest.raises(UserError) as caught:
+        ChatModel("m", server.url).ask(QUESTION)
+    assert len(server.requests) == requests
+    assert f"{server.url}/: no answer from model 'm': {said}" in str(caught.value)
+    assert "--base-url" in str(caught.value)
+
+
+def test_no_endpoint_at_all_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with chat_server("gone") as server:
+        pass
+    with pytest.raises(UserError, match=r"Connection error .*refused"):
+        ChatModel("m", server.url).ask(QUESTION)
+
+
+def completion(message: object, **more: object) -> str:
+    return json.dumps({"choices": [{"message": message, **more}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (completion({"content": "a"}), "a"),
+        (completion({"content": None, "refusal": "no"}), "no"),
+        (completion({"content": "a", "refusal": "no"}), "a"),
+        (completion({"content": None}), ""),
+        (completion({"content": ""}), ""),
+        (completion({"content": "a\ud800b"}), "a?b"),
+        (completion({"content": [{"type": "text"}]}), None),
+        (completion({}), None),
+        (completion(None), None),
+        *((body, None) for body in ("", "<html>", "[1]", "3", "null", '{"choices": []}', '{"choices": [3]}')),
+        *((body, None) for body in ('{"choices": null}', '{"error": "x"}', '{"choices": ', "[" * 100_000)),
+    ],
+)
+def test_what_a_body_says(body: str, text: str | None) -> None:
+    answer = read_completion(body)
+    assert (answer.body, answer.text, answer.cut_off) == (body, text, False)
+
+
+@pytest.mark.parametrize(("reason", "cut_off"), [("length", True), ("stop", False), (None, False)])
+def test_an_answer_that_was_cut_off(reason: str | None, cut_off: bool) -> None:
+    assert read_completion(completion({"content": "a"}, finish_reason=reason)).cut_off is cut_off
+
+
+@pytest.mark.parametrize("body", [b'{"id": ', b"", b"\xff\xfe\x00", b'{"choices": [3]}'])
+def test_a_body_that_is_no_completion_is_kept(body: bytes) -> None:
+    with chat_server(Reply(body=body)) as server:
+        answer = ChatModel("m", server.url).ask(QUESTION)
+    assert answer.text is None
+    assert len(server.requests) == 1
+    assert body.decode("ascii", "ignore") in answer.body
