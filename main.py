@@ -12,6 +12,7 @@ from utils.errors import Faults, UserError, run_script
 if TYPE_CHECKING:
     import torch
 
+    from datasets.bag_cache import BagCache
     from datasets.splits import Split
     from datasets.task import Task
     from models.text_towers import TextTower
@@ -39,15 +40,17 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     return config, set(given)
 
 
-def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", dict[str, str]]:
-    """Read and check everything a run needs: the task, its folds, the text tower and the digests of the features by
-    slide. Raises UserError with all faults at once."""
+def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", "BagCache", dict[str, str]]:
+    """Read and check everything a run needs: the task, its folds, the text tower, the features, as far as memory holds
+    them, and their digests by slide. Raises UserError with all faults at once."""
+    from datasets.bag_cache import BagCache
     from datasets.checks import check_features, check_root
     from datasets.descriptions import read_descriptions
     from datasets.layout import FeatureFolders
     from datasets.splits import build_split, read_split_ids
     from datasets.task import Task, read_slides
     from models.text_towers import load_text_tower
+    from utils.memory import cache_bytes
 
     faults = Faults()
     folders = FeatureFolders(
@@ -76,11 +79,12 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", dic
     wanted = {slide_id for members in ids.values() if members for part in members.values() for slide_id in part}
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     checked = [slides[slide_id] for slide_id in slides if slide_id in wanted]
-    digests = faults.attempt(check_features, folders, checked, width, memory)
+    cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half)
+    digests = faults.attempt(check_features, cache, checked, memory)
     faults.raise_any()
     assert tower and descriptions and digests
     task = Task(config.task, class_names, slides, descriptions, folders)
-    return task, [split for split in splits if split], tower, digests
+    return task, [split for split in splits if split], tower, cache, digests
 
 
 def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
@@ -115,14 +119,18 @@ def record_of(
 
 
 def run_fold(
-    config: Config, task: "Task", split: "Split", tower: "TextTower", run: "RunFolder", device: "torch.device"
+    config: Config,
+    task: "Task",
+    split: "Split",
+    tower: "TextTower",
+    cache: "BagCache",
+    run: "RunFolder",
+    device: "torch.device",
 ) -> "FoldResult":
     """Train one fold, test its best epoch, and write what both gave."""
     import pandas as pd
-    import torch
-    from torch.utils.data import DataLoader
 
-    from datasets.bags import BagDataset
+    from datasets.bag_cache import BagLoader
     from models.build import build_model
     from utils.evaluation import evaluate
     from utils.files import write_text
@@ -136,16 +144,11 @@ def run_fold(
     seed_everything(config.seed)
     texts = task.descriptions.low_texts, task.descriptions.high_texts
     model = build_model(config, tower, *texts, len(task.class_names)).to(device)
-    bags = {name: BagDataset(task.folders, slides, tower.output_dim) for name, slides in split.parts()}
     sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
-    loading: dict[str, Any] = {
-        "batch_size": None,
-        "generator": torch.Generator(),  # leaves the global one, which dropout draws from, alone
-        "num_workers": config.num_workers,
-        "persistent_workers": config.num_workers > 0,
-    }
+    cache.prefer([*split.train, *split.val])
+    ahead = {"threads": config.num_workers, "pin": device.type == "cuda"}
     loaders = {
-        name: DataLoader(part, sampler=sampler if name == "train" else None, **loading) for name, part in bags.items()
+        name: BagLoader(cache, slides, sampler if name == "train" else None, **ahead) for name, slides in split.parts()
     }
     progress = fit(
         model, loaders["train"], loaders["val"], sampler, config, run.training(split.fold), f"fold {split.fold}"
@@ -176,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(config.device)
     for name in sorted(given & options_without_effect(config)):
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
-    task, splits, tower, digests = load_inputs(config)
+    task, splits, tower, cache, digests = load_inputs(config)
     tower.to(device)
     if len(shots := {count for split in splits for count in split.shots()} - {config.few_shot_num}):
         print(
@@ -210,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if result is None:
             try:
                 with run.lock(f"fold_{split.fold}"):
-                    result = run_fold(config, task, split, tower, run, device)
+                    result = run_fold(config, task, split, tower, cache, run, device)
             except KeyboardInterrupt:
                 print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
                 raise

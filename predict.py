@@ -87,7 +87,7 @@ def read_classes(config: Config, record: Mapping[str, Any] | None, given: Mappin
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
-    from datasets.bags import BagDataset
+    from datasets.bag_cache import BagCache, BagLoader
     from datasets.checks import check_features
     from datasets.layout import FeatureFolders
     from datasets.task import NO_LABEL, read_slides
@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from models.text_towers import load_text_tower
     from utils.evaluation import evaluate
     from utils.files import read_tensors, tensors_sha256, write_text
+    from utils.memory import cache_bytes
     from utils.reproducibility import choose_device
 
     faults = Faults()
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
     slides = list(table[1].values()) if table else []
-    faults.attempt(check_features, folders, slides, tower.output_dim if tower else None)
+    cache = BagCache(folders, tower.output_dim if tower else None, cache_bytes(config.cache_gb), config.cache_half)
+    faults.attempt(check_features, cache, slides)
     faults.raise_any()
     assert tower and descriptions and class_names
 
@@ -135,7 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.dry_run:
         print("dry run: all checks passed")
         return
-    predictions = evaluate(model.to(device), BagDataset(folders, slides, tower.output_dim), device, config.precision)
+    bags = BagLoader(cache, slides, threads=config.num_workers, pin=device.type == "cuda")
+    predictions = evaluate(model.to(device), bags, device, config.precision)
     write_text(options.output, predictions.table(class_names).to_csv(index=False))
     labelled = predictions.labels != NO_LABEL
     if labelled.any():

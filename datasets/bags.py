@@ -1,11 +1,9 @@
 """One slide's features: read, checked, and handed over as a Bag."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
@@ -40,10 +38,11 @@ def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = No
             f"{high_file}: mask is {mask.dtype} {mask.shape}, expected bool {high_features.shape[:2]}. "
             f"Make it with: {link}"
         )
+    high_features[~mask] = 0
     return Bag(
         slide_id=slide.slide_id,
         low_features=torch.from_numpy(low_features),
-        high_features=torch.from_numpy(high_features * mask[..., None]),
+        high_features=torch.from_numpy(high_features),
         child_mask=torch.from_numpy(mask),
         label=slide.label,
         low_coords=torch.from_numpy(low["coords"].astype(np.int64)),
@@ -82,21 +81,3 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
     if fault:
         raise UserError(f"{file}: {fault}. Make it with: {command}")
     return arrays
-
-
-class BagDataset(Dataset[Bag]):
-    """The bags of some slides, read when asked for."""
-
-    def __init__(self, folders: FeatureFolders, slides: Sequence[Slide], feature_dim: int | None = None):
-        self.folders = folders
-        self.slides = list(slides)
-        self.feature_dim = feature_dim
-
-    def __len__(self) -> int:
-        return len(self.slides)
-
-    def __iter__(self) -> Iterator[Bag]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> Bag:
-        return read_bag(self.folders, self.slides[index], self.feature_dim)

@@ -8,6 +8,7 @@ from typing import Any
 from torch.linalg import vector_norm
 from tqdm import tqdm
 
+from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
@@ -26,15 +27,14 @@ def check_root(folders: FeatureFolders) -> None:
         )
 
 
-def check_features(
-    folders: FeatureFolders, slides: Iterable[Slide], feature_dim: int | None, memory: Path | None = None
-) -> dict[str, str]:
-    """Check the features of some slides; those unchanged since an earlier check are not read again.
+def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None = None) -> dict[str, str]:
+    """Check the features of some slides; those unchanged since an earlier check are not read again, others are kept in
+    the cache.
 
-    feature_dim: the width that the text tower wants. memory: a JSON file that keeps what was found good, and by which
-    size, time and width it is known again. Returns a digest of the contents by slide_id. Warns where CONCH's features
-    are from before the projection. Raises UserError with the faults of all slides.
+    memory: a JSON file that keeps what was found good, and by which size, time and width it is known again. Returns a
+    digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all slides.
     """
+    folders, feature_dim = cache.folders, cache.feature_dim
     known = _read_memory(memory) if memory else {}
     check_root(folders)
     faults = Faults()
@@ -53,6 +53,7 @@ def check_features(
             contents = {"low": bag.low_features, "high": bag.high_features, "mask": bag.child_mask}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag)}
             good[slide.slide_id] = known[_name(folders, slide)] = entry
+            cache.put(bag)
     if memory and unread:
         write_json(memory, known)
     longer = sum(not entry["unit_rows"] for entry in good.values())

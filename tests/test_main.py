@@ -21,7 +21,6 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import main
-from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import PROJECT, SimulatedTask
 from utils.config import Config
@@ -207,15 +206,15 @@ def test_every_fold_starts_from_the_same_seed(simulated: SimulatedTask, tmp_path
 def test_training_slides_come_in_another_order_every_epoch(
     simulated: SimulatedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import datasets.bags
+    from datasets.bag_cache import BagCache
 
-    read_bag, order = datasets.bags.read_bag, []
+    get, order = BagCache.get, []
 
-    def note_and_read(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
+    def note_and_get(cache: BagCache, slide: Slide) -> Bag:
         order.append(slide.slide_id)
-        return read_bag(folders, slide, feature_dim)
+        return get(cache, slide)
 
-    monkeypatch.setattr(datasets.bags, "read_bag", note_and_read)
+    monkeypatch.setattr(BagCache, "get", note_and_get)
     main.main(simulated.options(tmp_path, "--max_epochs", "2", "--k_end", "1"))
     split = pd.read_csv(simulated.split_dir / "splits_0.csv")
     train, val = split["train"].dropna().tolist(), split["val"].dropna().tolist()
@@ -277,14 +276,16 @@ def test_two_processes_do_not_train_the_same_fold(simulated: SimulatedTask, tmp_
 
 
 @pytest.mark.parametrize("more", [(), ("--drop_out",)], ids=["plain", "drop_out"])
-def test_reading_ahead_changes_nothing(simulated: SimulatedTask, tmp_path: Path, more: tuple[str, ...]) -> None:
-    """With dropout the training draws random numbers, which the data loader must leave alone."""
+def test_reading_ahead_and_keeping_in_memory_change_nothing(
+    simulated: SimulatedTask, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """With dropout the training draws random numbers, which reading must leave alone."""
     options = ["--max_epochs", "2", "--k_end", "1", *more]
-    main.main(simulated.options(tmp_path / "none", *options))
-    main.main(simulated.options(tmp_path / "one", *options, "--num_workers", "1"))
-    without, ahead = (numbers(simulated.run_folder(tmp_path / name)) for name in ("none", "one"))
+    main.main(simulated.options(tmp_path / "none", *options, "--num_workers", "0", "--cache_gb", "0"))
+    main.main(simulated.options(tmp_path / "both", *options, "--num_workers", "2", "--cache_gb", "1"))
+    without, both = (numbers(simulated.run_folder(tmp_path / name)) for name in ("none", "both"))
     assert len(without) == 4
-    assert ahead == without
+    assert both == without
 
 
 def test_folds_one_by_one_give_the_results_of_the_whole(
@@ -417,7 +418,7 @@ def test_resume_after_the_last_epoch_only_tests(
 def test_resume_draws_the_same_dropout(
     simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a worker that reads ahead, too: it is started in an epoch that is not the first."""
+    """With a thread that reads ahead, too: it is started in an epoch that is not the first."""
     import utils.training
 
     options = ["--drop_out", "--num_workers", "1", "--k_end", "1"]

@@ -12,7 +12,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # options that say where a run happens and which part of it, not what it computes
 CIRCUMSTANCES = {
     "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
-    "feature_dim", "device", "num_workers", "log_data", "resume", "dry_run",
+    "feature_dim", "device", "num_workers", "cache_gb", "log_data", "resume", "dry_run",
 }  # fmt: skip
 
 # options that matter in training alone
@@ -123,7 +123,11 @@ class Config:
 
     device: str | None = option(None, "cpu, cuda or cuda:<n> (default: cuda where there is one)")
     precision: str = option("fp32", "bf16 runs the model under autocast", str, ["fp32", "bf16"])
-    num_workers: int = option(0, "processes that read slides ahead", at_least(0))
+    num_workers: int = option(1, "threads that read slides ahead", at_least(0))
+    cache_gb: float | None = option(
+        None, "memory for features that were read, in GB (default: half of what is free)", at_least(0, float)
+    )
+    cache_half: bool = switch("keep features in memory as float16: half the size, values rounded")
     log_data: bool = switch("write TensorBoard logs")
     resume: bool = switch("go on with an interrupted run at its last finished epoch")
     dry_run: bool = switch("check everything and stop before training")

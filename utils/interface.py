@@ -36,6 +36,15 @@ class Bag:
             child_mask=self.child_mask.to(device, non_blocking=True),
         )
 
+    def pinned(self) -> "Bag":
+        """The same bag with its features and mask in page-locked memory, from where a GPU copies them by itself."""
+        return replace(
+            self,
+            low_features=self.low_features.pin_memory(),
+            high_features=self.high_features.pin_memory(),
+            child_mask=self.child_mask.pin_memory(),
+        )
+
 
 class Embeddings(NamedTuple):
     """Node embeddings after the graph, of unit length.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.bags import BagDataset, read_bag
+from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
@@ -129,16 +129,3 @@ def test_the_width_is_checked_against_the_other_file_where_none_is_asked_for(fol
     message = f"{folders.hierarchical_file('s0')}: features are 6 wide, expected 8"
     with pytest.raises(UserError, match=re.escape(message)):
         read_bag(folders, SLIDE, None)
-
-
-def test_a_dataset_gives_its_slides_in_order(folders: FeatureFolders) -> None:
-    slides = [Slide(f"s{number}", "p", number % 2) for number in range(3)]
-    for number, slide in enumerate(slides):
-        arrays = slide_arrays()
-        arrays["low"]["features"] += number
-        write(folders, arrays, slide)
-    bags = BagDataset(folders, slides[::-1], WIDTH)
-    assert len(bags) == 3
-    assert [(bag.slide_id, bag.label) for bag in bags] == [("s2", 0), ("s1", 1), ("s0", 0)]
-    assert torch.equal(bags[0].low_features, read_bag(folders, slides[2]).low_features)
-    assert not torch.equal(bags[0].low_features, bags[1].low_features)

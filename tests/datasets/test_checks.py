@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from datasets import checks
+from datasets.bag_cache import BagCache
 from datasets.checks import check_features
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
@@ -54,27 +55,27 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_slides_found_good_are_not_read_again(folders: FeatureFolders, memory: Path, reads: list[str]) -> None:
-    check_features(folders, SLIDES[:3], WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:3], memory)
     assert reads == ["s0", "s1", "s2"]
     written = memory.read_bytes()
-    check_features(folders, SLIDES[:3], WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:3], memory)
     assert reads == ["s0", "s1", "s2"]
     assert memory.read_bytes() == written
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s0", "s1", "s2", "s3"]
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s0", "s1", "s2", "s3"]
 
 
 def test_without_memory_all_are_read_every_time(folders: FeatureFolders, reads: list[str]) -> None:
     for _ in range(2):
-        check_features(folders, SLIDES[:2], WIDTH)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES[:2])
     assert reads == ["s0", "s1", "s0", "s1"]
 
 
 @pytest.mark.parametrize("which", ["low_file", "hierarchical_file"])
 def test_a_changed_file_is_read_again(folders: FeatureFolders, memory: Path, reads: list[str], which: str) -> None:
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     file = getattr(folders, which)("s2")
     size, time = file.stat().st_size, file.stat().st_mtime_ns
     with h5py.File(file, "r+") as opened:
@@ -83,25 +84,25 @@ def test_a_changed_file_is_read_again(folders: FeatureFolders, memory: Path, rea
     os.utime(file, ns=(time + 1, time + 1))
     reads.clear()
     with pytest.raises(UserError, match=r"s2\.h5: .* NaN"):
-        check_features(folders, SLIDES, WIDTH, memory)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s2"]
 
 
 def test_a_file_of_another_size_is_read_again(folders: FeatureFolders, memory: Path, reads: list[str]) -> None:
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     file = folders.low_file("s1")
     time = file.stat().st_mtime_ns
     file.write_bytes(file.read_bytes() + bytes(1))
     os.utime(file, ns=(time, time))
     reads.clear()
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s1"]
 
 
 def test_another_width_is_checked_again(folders: FeatureFolders, memory: Path) -> None:
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     with pytest.raises(UserError, match="4 wide, expected 5") as caught:
-        check_features(folders, SLIDES, WIDTH + 1, memory)
+        check_features(BagCache(folders, WIDTH + 1, 0), SLIDES, memory)
     assert len(caught.value.faults) == 2 * len(SLIDES)
 
 
@@ -112,17 +113,17 @@ def test_a_faulty_slide_is_not_remembered_and_the_good_ones_are(
     for expected in (["s0", "s1", "s2", "s3"], ["s1"], ["s1"]):
         reads.clear()
         with pytest.raises(UserError, match=r"s1\.h5: .* infinite"):
-            check_features(folders, SLIDES, WIDTH, memory)
+            check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
         assert reads == expected
     write_slide(folders, SLIDES[1])
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
 
 
 def test_a_file_that_went_away_is_missed(folders: FeatureFolders, memory: Path) -> None:
-    check_features(folders, SLIDES, WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     folders.hierarchical_file("s3").unlink()
     with pytest.raises(UserError, match=r"s3\.h5: file not found"):
-        check_features(folders, SLIDES, WIDTH, memory)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
 
 
 def test_the_faults_of_all_slides_are_told_at_once(folders: FeatureFolders) -> None:
@@ -130,7 +131,7 @@ def test_the_faults_of_all_slides_are_told_at_once(folders: FeatureFolders) -> N
     folders.low_file("s1").unlink()
     write_slide(folders, SLIDES[3], width=3)
     with pytest.raises(UserError) as caught:
-        check_features(folders, SLIDES, WIDTH)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES)
     both = [(folders.low_file(slide_id), folders.hierarchical_file(slide_id)) for slide_id in ("s0", "s1", "s3")]
     faulty = [*both[0], both[1][0], *both[2]]
     assert [fault.split(": ")[0] for fault in caught.value.faults] == [str(file) for file in faulty]
@@ -141,7 +142,7 @@ def test_a_useless_memory_is_replaced(folders: FeatureFolders, memory: Path, rea
     memory.parent.mkdir()
     memory.write_text(text)
     for _ in range(2):
-        check_features(folders, SLIDES, WIDTH, memory)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s0", "s1", "s2", "s3"]
     assert str(folders.low_file("s0")) in json.loads(memory.read_text())
 
@@ -149,7 +150,7 @@ def test_a_useless_memory_is_replaced(folders: FeatureFolders, memory: Path, rea
 def test_no_features_at_all(tmp_path: Path, memory: Path) -> None:
     folders = FeatureFolders(tmp_path / "elsewhere", "task", "encoder", 5, 20)
     with pytest.raises(UserError, match="no such folder") as caught:
-        check_features(folders, SLIDES, WIDTH, memory)
+        check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert len(caught.value.faults) == 1
     assert str(caught.value).count(f"--dataset-root-path {tmp_path / 'elsewhere'} --dataset-name task") == 2
     assert not memory.exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from datasets import checks
+from datasets.bag_cache import BagCache
 from datasets.checks import check_features
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
@@ -54,7 +55,7 @@ def test_every_run_is_warned_once(
         write_bag(folders, slide, low, high)
     memory = tmp_path / "memory.json"
     for _ in range(2):
-        digests = check_features(folders, SLIDES, WIDTH, memory)
+        digests = check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
         out = capsys.readouterr().out
         if number:
             assert out.startswith(f"warning: {number} of 3 slides have rows that are not of length 1. CONCH features")
@@ -62,28 +63,28 @@ def test_every_run_is_warned_once(
         assert out.count("\n") == bool(number)
         assert sorted(digests) == ["s0", "s1", "s2"]
         monkeypatch.setattr(checks, "read_bag", None)  # the second time, no file is read
-    check_features(folders, SLIDES[1:2], WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[1:2], memory)
     assert ("1 of 1 slides" in capsys.readouterr().out) is (number > 0 and lengths[1] != (1, 1))
 
 
 def test_mended_files_are_not_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders, memory = conch_folders(tmp_path), tmp_path / "memory.json"
     write_bag(folders, SLIDES[0], 22, 22)
-    check_features(folders, SLIDES[:1], WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
     write_bag(folders, SLIDES[0], 1, 1)
     capsys.readouterr()
-    check_features(folders, SLIDES[:1], WIDTH, memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
     assert capsys.readouterr().out == ""
 
 
 def test_a_memory_that_does_not_tell_lengths_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders, memory = conch_folders(tmp_path), tmp_path / "memory.json"
     write_bag(folders, SLIDES[0], 22, 22)
-    digests = check_features(folders, SLIDES[:1], WIDTH, memory)
+    digests = check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
     known = json.loads(memory.read_text())
     for entry in known.values():
         del entry["unit_rows"]
     memory.write_text(json.dumps(known))
     capsys.readouterr()
-    assert check_features(folders, SLIDES[:1], WIDTH, memory) == digests
+    assert check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory) == digests
     assert "1 of 1 slides" in capsys.readouterr().out

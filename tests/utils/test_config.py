@@ -52,7 +52,9 @@ PUBLISHED_DEFAULTS: dict[str, Any] = {
     "dataset_csv": None,
     "split_dir": None,
     "resume": False,
-    "num_workers": 0,
+    "num_workers": 1,
+    "cache_gb": None,
+    "cache_half": False,
     "dry_run": False,
     "precision": "fp32",
     "tgdf": "full",
@@ -96,7 +98,7 @@ def example(name: str) -> tuple[str, Any]:
         return "true", True
     if isinstance(default, int) or name == "feature_dim":
         return "7", 7
-    if isinstance(default, float):
+    if isinstance(default, float) or name == "cache_gb":
         return "0.25", 0.25
     return ("HiVE_MIL", "HiVE_MIL") if name == "model_type" else ("something", "something")
 
