@@ -1,0 +1,136 @@
+"""The authors' released files: tables, splits and descriptions by checksum; feature archives and CONCH's weights by id.
+
+released_assets.json holds the path and sha256 of each small file at a commit, and the Google Drive ids. No checksum of
+the archives or the weights is published.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from datasets.layout import FeatureFolders
+from utils.archives import unpack
+from utils.download import download, download_from_drive
+from utils.errors import UserError
+from utils.files import file_sha256, read_tensors
+
+RELEASED = json.loads(Path(__file__).with_name("released_assets.json").read_text(encoding="utf-8"))
+GIGABYTE = 10**9
+SMALLEST_ARCHIVE = 20 * GIGABYTE  # the authors say 20 to 25
+# GitHub's form that takes an abbreviated commit, and leads on to the raw file
+BASE_URL = f"{RELEASED['repository']}/raw/{RELEASED['commit']}"
+TASKS = tuple(RELEASED["feature_archives"])
+EXTRACTORS = tuple(RELEASED["feature_archives"][TASKS[0]])
+
+
+def fetch_files(output_dir: Path, base_url: str = BASE_URL, overwrite: bool = False) -> tuple[int, int]:
+    """Fetch the tables, splits and descriptions into ``output_dir``; how many were fetched, and how many were there.
+
+    Raises UserError, before anything is fetched, where other files are there and ``overwrite`` is not set; and where a
+    file cannot be had: those before it stay, each whole.
+    """
+    files: dict[str, str] = RELEASED["files"]
+    missing = {}
+    faults = []
+    for name, sha256 in files.items():
+        path = output_dir / name
+        if not path.exists() or (overwrite and file_sha256(path) != sha256):
+            missing[name] = sha256
+        elif file_sha256(path) != sha256:
+            faults.append(f"{path}: is not the authors' file; --overwrite replaces it, --output-dir is another place")
+    if faults:
+        raise UserError(faults)
+    mend = "with internet access run the command again; --base-url names another branch, commit or mirror"
+    for name, sha256 in missing.items():
+        download(f"{base_url.rstrip('/')}/{name}", output_dir / name, sha256, mend)
+    return len(missing), len(files) - len(missing)
+
+
+def archive_path(folders: FeatureFolders) -> Path:
+    """Where the archive of some features lies until it is unpacked, beside their folder."""
+    return folders.root.with_name(f"{folders.root.name}.archive")
+
+
+def has_features(folder: Path, folders: FeatureFolders) -> bool:
+    """Whether a folder holds the two folders of features that an archive has."""
+    return all((folder / name).is_dir() for name in _feature_names(folders))
+
+
+def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
+    """Download what is missing of the archive of a task's features, and unpack it; ``keep`` keeps the archive.
+
+    Returns the folder of features, which appears whole or not at all. Raises UserError where the archive cannot be had,
+    needs more than the disk has, or does not hold what is expected; what was downloaded stays for the next call.
+    """
+    root, archive = folders.root, archive_path(folders)
+    if root.exists():
+        raise UserError(f"{root}: is there without all of the released features; move it, or name another data root")
+    mend = (
+        "run the command again, it goes on where this one stopped; or download the file in a browser, put it at "
+        f"{archive}, and run the command again"
+    )
+
+    def check_space(so_far: int, total: int | None) -> None:
+        if total:
+            require_space(folders.data_root, 2 * total - so_far, f"{archive.name} and what is in it")
+
+    if not archive.exists():
+        file_id = RELEASED["feature_archives"][folders.task][folders.feature_extractor]
+        download_from_drive(file_id, archive, mend, check_space)
+    unpacking = root.with_name(f".{root.name}.unpacking")
+    shutil.rmtree(unpacking, ignore_errors=True)  # of a killed run
+    try:
+        unpack(archive, unpacking)
+        inside = [unpacking, *sorted(entry for entry in unpacking.rglob("*") if entry.is_dir())]
+        found = [folder for folder in inside if has_features(folder, folders)]
+        if len(found) != 1:
+            names = ", ".join(str(folder.relative_to(unpacking)) for folder in inside[1:6])
+            raise UserError(
+                f"{archive}: holds the folders {names or 'none'}; expected one that holds "
+                f"{' and '.join(_feature_names(folders))}"
+            )
+        found[0].replace(root)
+    finally:
+        shutil.rmtree(unpacking, ignore_errors=True)
+    if not keep:
+        archive.unlink()
+    return root
+
+
+def fetch_conch_weights(path: Path) -> Path:
+    """Download CONCH's weights. Raises UserError as ``fetch_features``, and where the file does not hold tensors."""
+    mend = "run the command again; or take pytorch_model.bin from the hub repository MahmoodLab/CONCH"
+    temporary = path.with_name(f"{path.name}.download")
+    download_from_drive(RELEASED["conch_weights"], temporary, mend, lambda so_far, total: None)
+    try:
+        read_tensors(temporary)
+        return temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_space_for(wanted: list[FeatureFolders], keep: bool) -> None:
+    """Raises UserError where the disk is too small even if each archive is as small as the authors say; their sizes are
+    known when their downloads start."""
+    if not wanted:
+        return
+    data_root = wanted[0].data_root
+    there = sum(file.stat().st_size for folders in wanted for file in data_root.glob(f"{archive_path(folders).name}*"))
+    number = 2 * len(wanted) if keep else len(wanted) + 1  # archives are unpacked one after the other
+    what = f"{len(wanted)} archives of {SMALLEST_ARCHIVE / GIGABYTE:g} GB and more, and what is in them,"
+    require_space(data_root, number * SMALLEST_ARCHIVE - there, what)
+
+
+def _feature_names(folders: FeatureFolders) -> list[str]:
+    return [file.parent.name for file in (folders.low_file(""), folders.hierarchical_file(""))]
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raises UserError where less is free on the disk of ``folder`` than ``needed`` bytes."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: {what} need {needed / GIGABYTE:.1f} GB more, {free / GIGABYTE:.1f} GB are free; make room, or "
+            "name a folder on a larger disk"
+        )

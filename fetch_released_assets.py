@@ -1,0 +1,89 @@
+"""Fetch what the authors of HiVE-MIL released: tables, splits and descriptions, and on request features and weights.
+
+Tables, splits and descriptions (0.7 MB) come from github.com/bryanwong17/HiVE-MIL at commit 31c8f6c, each checked by
+its sha256. The commit is known by its abbreviation only, so GitHub is asked for <repository>/raw/31c8f6c/<file>; should
+it not take that, --base-url names another revision: https://raw.githubusercontent.com/bryanwong17/HiVE-MIL/main, say.
+Features (nine archives of 20 to 25 GB) and CONCH's weights come from Google Drive; no checksum of them is published.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from utils.config import PROJECT, add_option
+from utils.errors import Faults, run_script
+
+ALL = "all"
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = partial(add_option, parser)
+    add("output-dir", type=Path, default=PROJECT, metavar="DIR", help="gets dataset_csv/, splits/, ... (the project)")
+    add("base-url", metavar="URL", help="folder of the tables, splits and descriptions (default: on GitHub)")
+    add("overwrite", action="store_true", help="replace other tables, splits and descriptions of the same names")
+    add(
+        "features", nargs=2, action="append", default=[], metavar=("TASK", "EXTRACTOR"), help="also features: "
+        "tcga_brca, tcga_nsclc, tcga_rcc or all; plip, quiltnet, conch or all; may be given more than once"
+    )  # fmt: skip
+    add("data-root-dir", type=Path, metavar="DIR", help="where features are unpacked, as main.py reads them")
+    add("keep-archive", action="store_true", help="keep the archives once they are unpacked")
+    add("conch-weights", action="store_true", help="also conch/pytorch_model.bin (CC-BY-NC-ND 4.0, by MahmoodLab)")
+    options = parser.parse_args(argv)
+    if options.features and not options.data_root_dir:
+        parser.error("--features needs --data-root-dir")
+    if not options.features and (options.data_root_dir or options.keep_archive):
+        parser.error("--data-root-dir and --keep-archive are for --features")
+    return options
+
+
+def pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """The tasks and extractors meant, each pair once. Raises UserError for unknown ones."""
+    from datasets.released import EXTRACTORS, TASKS
+
+    found: list[tuple[str, str]] = []
+    faults = Faults()
+    for task, extractor in asked:
+        for name, known in ((task, TASKS), (extractor, EXTRACTORS)):
+            if name not in (*known, ALL):
+                faults.add(f"--features {task} {extractor}: unknown {name!r}, expected {', '.join(known)} or all")
+        found += [(t, e) for t in TASKS if task in (t, ALL) for e in EXTRACTORS if extractor in (e, ALL)]
+    faults.raise_any()
+    return list(dict.fromkeys(found))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    from datasets import released
+    from datasets.layout import FeatureFolders
+
+    archives = [FeatureFolders(options.data_root_dir, *pair) for pair in pairs(options.features)]
+    wanted = [folders for folders in archives if not released.has_features(folders.root, folders)]
+    released.require_space_for(wanted, options.keep_archive)
+    faults = Faults()
+    base_url = options.base_url or released.BASE_URL
+    numbers = faults.attempt(released.fetch_files, options.output_dir, base_url, options.overwrite)
+    if numbers:
+        print("tables, splits and descriptions: {} fetched, {} there already".format(*numbers))
+    for folders in archives:
+        if folders not in wanted:
+            print(f"there already: {folders.root}")
+            continue
+        print(f"fetching {folders.root}", flush=True)
+        if faults.attempt(released.fetch_features, folders, options.keep_archive):
+            print(f"unpacked: {folders.root}")
+    if options.conch_weights:
+        path = options.output_dir / "conch" / "pytorch_model.bin"
+        if path.exists():
+            print(f"there already: {path}")
+        elif faults.attempt(released.fetch_conch_weights, path):
+            print(f"fetched: {path}")
+    faults.raise_any()
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

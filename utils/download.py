@@ -1,0 +1,127 @@
+"""Requests and downloads that are tried again after a passing fault; a downloaded file is whole or not there at all."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError, SSLError
+from urllib3.exceptions import InvalidHeader, ProtocolError
+from urllib3.util import Retry
+
+from utils.errors import UserError
+from utils.files import file_sha256, whole_file
+
+WAITS = (1, 2, 4, 8, 16)  # seconds between the attempts
+LONGEST_WAIT = 300  # seconds, whatever a server asks for
+TIMEOUT = 60  # seconds without a byte
+CHUNK = 2**16  # bytes; what a cut connection loses
+PASSING = {408, 429, 500, 502, 503, 504}
+
+Result = TypeVar("Result")
+
+
+class BadAnswer(requests.RequestException):
+    """What a server answered is not what was asked for; the next answer may be."""
+
+
+def retried(url: str, step: Callable[[], Result], mend: str, waits: Sequence[float] = WAITS) -> Result:
+    """The result of ``step``, which asks ``url``; tried again after each wait, or after the longer one that the server
+    asks for, where the fault may pass: no connection, a cut one, no answer, HTTP 408, 429 or 5xx, a BadAnswer.
+
+    mend: what the user can do; the last words of the message. Raises UserError where the last attempt fails, or at once
+    where the fault stays.
+    """
+    left = list(waits)
+    while True:
+        try:
+            return step()
+        except requests.RequestException as error:
+            fault = f"{url}: {_reason(error)}"
+            if not _may_pass(error):
+                raise UserError(f"{fault}; {mend}") from error
+            if not left:
+                raise UserError(f"{fault}, {len(waits) + 1} attempts; {mend}") from error
+            wait = max(left.pop(0), _retry_after(error))
+            print(f"{fault}; the next attempt in {wait:g} s", file=sys.stderr)
+            time.sleep(wait)
+
+
+def download(url: str, path: Path, sha256: str, mend: str, waits: Sequence[float] = WAITS) -> None:
+    """Write what ``url`` holds to ``path``. A cut connection goes on where it stopped; a wrong checksum is fetched
+    anew, once. Raises UserError as ``retried``, and for a wrong checksum; ``path`` stays as it was then."""
+    with whole_file(path) as temporary:
+        for _ in range(2):
+            temporary.write_bytes(b"")
+            retried(url, lambda: _fetch_rest(url, temporary), mend, waits)
+            found = file_sha256(temporary)
+            if found == sha256:
+                return
+        raise UserError(f"{url}: twice a file of sha256 {found}, expected {sha256}; {mend}")
+
+
+def download_from_drive(
+    file_id: str, path: Path, mend: str, progress: Callable[[int, int | None], None], waits: Sequence[float] = WAITS
+) -> None:
+    """Write a public file of Google Drive to ``path``. What a failed or killed call leaves of it (``<name>*.part`` in
+    the same folder) is gone on with. Its checksum is unknown; its length is checked against what the server announces.
+
+    progress: called with the bytes so far and in all (None: unknown); what it raises ends the download. Raises
+    UserError as ``retried``.
+    """
+    import gdown
+
+    def fetch() -> None:
+        try:
+            gdown.download(
+                id=file_id, output=str(path), resume=True, use_cookies=False, timeout=TIMEOUT, progress=progress
+            )
+        except gdown.DownloadError as error:
+            raise BadAnswer(" ".join(str(error).split())) from error
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    retried(f"https://drive.google.com/uc?id={file_id}", fetch, mend, waits)
+
+
+def _fetch_rest(url: str, file: Path) -> None:
+    """Append what is still missing, or start anew where the server does not serve parts."""
+    start = file.stat().st_size
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            file.write_bytes(b"")
+            raise BadAnswer(f"HTTP 416, nothing behind byte {start}")
+        response.raise_for_status()
+        with file.open("ab" if response.status_code == requests.codes.partial_content else "wb") as output:
+            for chunk in response.iter_content(CHUNK):
+                output.write(chunk)
+
+
+def _may_pass(error: requests.RequestException) -> bool:
+    if error.response is not None:
+        return error.response.status_code in PASSING
+    passing = requests.ConnectionError, requests.Timeout, ChunkedEncodingError, ContentDecodingError, BadAnswer
+    return isinstance(error, passing) and not isinstance(error, SSLError)
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {TIMEOUT} s"
+    if isinstance(error, ChunkedEncodingError | requests.ConnectionError):
+        cause = error.args[0] if error.args else error
+        cause = getattr(cause, "reason", cause)
+        return f"the connection failed ({cause.args[0] if isinstance(cause, ProtocolError) else cause})"
+    return str(error)
+
+
+def _retry_after(error: requests.RequestException) -> float:
+    """Seconds that the server asks to wait, 0 where it does not."""
+    asked = error.response.headers.get("Retry-After") if error.response is not None else None
+    try:
+        return min(Retry().parse_retry_after(asked), LONGEST_WAIT) if asked else 0
+    except InvalidHeader:
+        return 0
