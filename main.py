@@ -146,9 +146,11 @@ def run_fold(
     model = build_model(config, tower, *texts, len(task.class_names)).to(device)
     sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
     cache.prefer([*split.train, *split.val])
-    ahead = {"threads": config.num_workers, "pin": device.type == "cuda"}
     loaders = {
-        name: BagLoader(cache, slides, sampler if name == "train" else None, **ahead) for name, slides in split.parts()
+        name: BagLoader(
+            cache, slides, sampler if name == "train" else None, config.num_workers, pin=device.type == "cuda"
+        )
+        for name, slides in split.parts()
     }
     progress = fit(
         model, loaders["train"], loaders["val"], sampler, config, run.training(split.fold), f"fold {split.fold}"
