@@ -32,7 +32,8 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
     the cache.
 
     memory: a JSON file that keeps what was found good, and by which size, time and width it is known again. Returns a
-    digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all slides.
+    digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError
+    with the faults of all slides.
     """
     folders, feature_dim = cache.folders, cache.feature_dim
     known = _read_memory(memory) if memory else {}
