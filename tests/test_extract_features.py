@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,9 +156,9 @@ def test_finished_slides_are_skipped_and_lost_ones_made(
     folders.hierarchical_file("slide_1").unlink()
     code, said, _ = run_main(command, SCRIPT)
     assert code == 0 and "1 slides to extract, 2 are there already" in said
-    for file, (time, content) in before.items():
+    for file, (written, content) in before.items():
         assert file.read_bytes() == content
-        assert (file.stat().st_mtime_ns == time) == (file.stem != "slide_1")
+        assert (file.stat().st_mtime_ns == written) == (file.stem != "slide_1")
     code, _, said = run_main([*command, "--min-tissue", "0.5"], SCRIPT)
     assert code == 2 and said.count("made otherwise (min_tissue 0.1, now 0.5); --overwrite replaces it") == 3
     code, said, _ = run_main([*command, "--min-tissue", "0.5", "--overwrite"], SCRIPT)
@@ -170,7 +171,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, slides: Path, folders: FeatureFol
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
     while process.poll() is None and not folders.hierarchical_file("slide_0").exists():
-        pass
+        time.sleep(0.01)
     process.kill()
     process.wait()
     finished = folders.hierarchical_file("slide_0").read_bytes()
@@ -239,7 +240,7 @@ def test_the_table_names_slides_and_their_magnification(
     ("more", "message"),
     [
         (("--wsi-dir", "absent"), "absent: no such folder"),
-        (("--vlm-path", "absent/model"), "absent/model"),
+        (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
         (("--low-mag", "6"), "whole multiple"),
         (("--dataset-csv", "absent.csv"), "absent.csv"),
