@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import Config, add_option
+from utils.config import Config, add_option, folder_name
 from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = partial(add_option, parser)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("task", required=True, help="name of the task")
+    add("task", required=True, type=folder_name, help="name of the task")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gdc", action="store_true", help="list the slides of TCGA and other projects at the GDC")
     source.add_argument(
@@ -158,7 +158,10 @@ def summary_text(rows: Sequence["Row"], left_out: Counter[str]) -> str:
     lines = [counts.join(levels).to_string()]
     lines += [f"left out: {number} slides of {reason}" for reason, number in left_out.most_common()]
     if unknown := int((table["level0_mag"] == "unknown").sum()):
-        lines.append(f"level0_mag: unknown for {unknown} slides, left empty; --wsi-dir reads it from the slides")
+        lines.append(
+            f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "
+            "(write it into the table, and give that to extract_features.py with --dataset-csv)"
+        )
     if normal := sum(is_normal(Slide(row.slide_id, row.case_id)) for row in rows):
         lines.append(
             f"note: {normal} slides are normal tissue, which has the class of the patient's tumour here; "

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import Config, add_option, at_least, magnification
+from utils.config import Config, add_option, at_least, folder_name, magnification
 from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ def class_name(text: str) -> tuple[str, str]:
     if not (label and equals and name.strip()):
         raise argparse.ArgumentTypeError(f"{text!r}: expected CLASS=full name")
     return label, name.strip()
-
-
-def folder_name(text: str) -> str:
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (--model may have them)")
-    return text
 
 
 def address(text: str) -> str:

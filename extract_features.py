@@ -5,10 +5,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.config import add_folder_options, add_option, at_least
 from utils.errors import UserError, run_script
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     import torch
 
     from datasets.layout import FeatureFolders
-    from datasets.slide_plan import Settings, SlideJob, SlidePlan
+    from datasets.slide_plan import SlideJob, SlidePlan
+    from datasets.slides import Magnification
     from models.image_encoders import ImageEncoder
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+HIGHEST_MAGNIFICATION = 160
+
+Result = TypeVar("Result")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -30,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_folder_options(parser)
     add("vlm-path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id")
     add("dataset-csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells")
-    add("level0-mag", type=at_least(1, float), help="magnification of level 0 of slides that no tag or table tells")
+    add("level0-mag", type=nominal, help="magnification of level 0 of slides that no tag or table tells")
     add("min-tissue", type=share, default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
@@ -40,7 +44,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
     add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
     add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
-    add("overwrite", action="store_true", help="make files anew that are there already")
+    add("overwrite", action="store_true", help="replace files that are damaged or were made with other settings")
     return parser.parse_args(argv)
 
 
@@ -51,43 +55,29 @@ def share(text: str) -> float:
     return value
 
 
+def nominal(text: str) -> float:
+    value = at_least(1, float)(text)
+    if value > HIGHEST_MAGNIFICATION:
+        raise argparse.ArgumentTypeError(f"{text} is no magnification of a slide; expected 20 or 40, say")
+    return value
+
+
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def list_jobs(options: argparse.Namespace, folders: "FeatureFolders", settings: "Settings") -> list["SlideJob"]:
-    """A job a slide: all in the folder, or those that the table names. Raises UserError where one is missing."""
+def list_slides(options: argparse.Namespace) -> dict[str, tuple[Path, "Magnification | None"]]:
+    """{slide_id: (file, magnification as the user says)}: all in the folder, or those that the table names. Raises
+    UserError where one is missing."""
     from datasets.feature_layouts import read_level0_magnifications
-    from datasets.slide_plan import SlideJob
     from datasets.slides import Magnification, find_slides
     from datasets.task import read_table
 
-    slides = find_slides(options.wsi_dir)
-    level0: dict[str, float] = {}
-    if options.dataset_csv:
-        named = list(read_table(options.dataset_csv)["slide_id"])
-        missing = [slide_id for slide_id in named if slide_id not in slides]
-        if missing:
-            raise UserError(
-                f"{options.wsi_dir}: {len(missing)} of {len(named)} slides of {options.dataset_csv} are not there "
-                f"({', '.join(missing[:3])})"
-            )
-        slides = {slide_id: slides[slide_id] for slide_id in named}
-        level0 = read_level0_magnifications(options.dataset_csv)
+    table = options.dataset_csv
+    level0 = read_level0_magnifications(table) if table else {}
+    files = find_slides(options.wsi_dir, list(read_table(table)["slide_id"]) if table else None)
     given = {slide_id: Magnification(value, "column level0_mag") for slide_id, value in level0.items()}
     default = Magnification(options.level0_mag, "--level0-mag") if options.level0_mag else None
-    drawn = None if options.no_thumbnails else folders.root / "thumbnails"
-    return [
-        SlideJob(
-            slide_id,
-            file,
-            given.get(slide_id, default),
-            settings,
-            folders,
-            drawn and drawn / f"{slide_id}.jpg",
-            options.overwrite,
-        )
-        for slide_id, file in slides.items()
-    ]
+    return {slide_id: (file, given.get(slide_id, default)) for slide_id, file in files.items()}
 
 
 def look(job: "SlideJob") -> "SlidePlan | list[str] | None":
@@ -123,6 +113,19 @@ def batch_encoder(encoder: "ImageEncoder", device: "torch.device", precision: st
     return encode
 
 
+def unless_ended(results: Iterator[Result]) -> Iterator[Result]:
+    """The same results; a reading process that was ended from outside is a UserError."""
+    try:
+        yield from results
+    except RuntimeError as error:  # PyTorch has no exception of its own for it
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that reads slides was ended from outside, for want of memory perhaps (or of room in /dev/shm); "
+            "run again with fewer --workers: what is finished is not repeated"
+        ) from error
+
+
 def encode_slides(
     plans: Sequence["SlidePlan"], folders: "FeatureFolders", encoder: "ImageEncoder", options: argparse.Namespace
 ) -> dict[str, str]:
@@ -142,9 +145,9 @@ def encode_slides(
         results = extract_features(
             plans, encode, encoder.output_dim, options.batch_size, options.workers, device.type == "cuda", bar.update
         )
-        for number, result in enumerate(results, 1):
+        for number, result in enumerate(unless_ended(results), 1):
             if isinstance(result, SlideFeatures):
-                write_slide(folders, result)
+                write_slide(folders, result, precision)
             else:
                 plan, fault = result
                 failed[plan.slide_id] = fault
@@ -179,18 +182,20 @@ def show_failures(failed: dict[str, str], total: int) -> None:
     width = max(map(len, failed), default=0)
     for slide_id, fault in failed.items():
         print(f"  {slide_id:<{width}}  {fault}")
+    print("main.py refuses slides without features: take their rows out of the table, and make the splits anew")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.layout import FeatureFolders
-    from datasets.slide_plan import Settings, SlidePlan
+    from datasets.slide_plan import Settings, SlideJob, SlidePlan
     from models.image_encoders import load_image_encoder
     from utils.files import tensors_sha256
     from utils.workers import over_slides
 
     root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
+    slides = list_slides(options)
     encoder = load_image_encoder(extractor, options.vlm_path)
     made = {
         "encoder": extractor,
@@ -199,7 +204,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         "normalised": encoder.normalised,
     }
     settings = Settings(options.low_mag, options.high_mag, options.min_tissue, options.stain_normalisation, made)
-    jobs = list_jobs(options, folders, settings)
+    drawn = None if options.no_thumbnails else folders.root / "thumbnails"
+    jobs = [
+        SlideJob(slide_id, file, given, settings, folders, drawn and drawn / f"{slide_id}.jpg", options.overwrite)
+        for slide_id, (file, given) in slides.items()
+    ]
     looked = over_slides(look, jobs, options.workers, "finding tissue")
     failed = {
         job.slide_id: "; ".join(found) for job, found in zip(jobs, looked, strict=True) if isinstance(found, list)

@@ -47,15 +47,18 @@ class BagCache:
 
     def put(self, bag: Bag) -> Bag:
         """Keep a bag if there is room; returns it as it is kept."""
-        bag = _as(torch.float16, bag) if self.half else bag
+        bag = _halved(bag) if self.half else bag
         with self._lock:
+            if bag.slide_id in self._bags:
+                return bag
             is_preferred, wanted = bag.slide_id in self._preferred, num_bytes(bag)
             others = [name for name in self._bags if name not in self._preferred] if is_preferred else []
-            while self.size + wanted > self.capacity and others:
+            if self.size - sum(num_bytes(self._bags[name]) for name in others) + wanted > self.capacity:
+                return bag
+            while self.size + wanted > self.capacity:
                 self.size -= num_bytes(self._bags.pop(others.pop(0)))
-            if bag.slide_id not in self._bags and self.size + wanted <= self.capacity:
-                self._bags[bag.slide_id] = bag
-                self.size += wanted
+            self._bags[bag.slide_id] = bag
+            self.size += wanted
         return bag
 
 
@@ -63,6 +66,13 @@ def num_bytes(bag: Bag) -> int:
     """What a bag takes in memory."""
     tensors = bag.low_features, bag.high_features, bag.child_mask, bag.low_coords, bag.high_coords
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _halved(bag: Bag) -> Bag:
+    """The bag in float16, or as it is where a value is too large for that."""
+    half = _as(torch.float16, bag)
+    is_finite = half.low_features.isfinite().all() and half.high_features.isfinite().all()
+    return half if is_finite else bag
 
 
 def _as(kind: torch.dtype, bag: Bag) -> Bag:

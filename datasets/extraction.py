@@ -59,18 +59,22 @@ class RegionReader(Dataset[Any]):
         self.plans = plans
         self.items = [(index, parent) for index, plan in enumerate(plans) for parent in range(len(plan.grid.parents))]
         self._opened: tuple[int, openslide.OpenSlide] | None = None
+        self._faults: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, item: int) -> tuple[int, int, np.ndarray | str]:
         index, parent = self.items[item]
+        if index in self._faults:
+            return index, parent, self._faults[index]
         try:
             return index, parent, self._read(index, parent)
         except (openslide.OpenSlideError, UserError, OSError) as error:
             self._opened = None
             x, y = self.plans[index].grid.parents[parent]
-            return index, parent, f"{self.plans[index].file}: cannot be read at ({x}, {y}) ({error})"
+            self._faults[index] = f"{self.plans[index].file}: cannot be read at ({x}, {y}) ({error})"
+            return index, parent, self._faults[index]
 
     def _read(self, index: int, parent: int) -> np.ndarray:
         plan = self.plans[index]
@@ -153,8 +157,8 @@ def extract_features(
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_slide(folders: FeatureFolders, slide: SlideFeatures) -> None:
-    """Write a slide's low, high and hierarchical file, the last of which says that it is finished."""
+def write_slide(folders: FeatureFolders, slide: SlideFeatures, precision: str = "fp32") -> None:
+    """Write a slide's low, high and hierarchical file. precision: the encoder's, for the record."""
     plan, grid = slide.plan, slide.plan.grid
     mask = grid.is_child.reshape(len(grid.parents), -1)
     coords = grid.child_coords().reshape(*mask.shape, 2)
@@ -162,6 +166,7 @@ def write_slide(folders: FeatureFolders, slide: SlideFeatures) -> None:
         **plan.made,
         "magnification_from": plan.magnification.origin,
         "slide_file": plan.file.name,
+        "precision": precision,
         "version": __version__,
     }
     for file, features, corners, magnification, size in (

@@ -71,7 +71,7 @@ def plan_slide(job: SlideJob) -> SlidePlan | None:
     """
     settings = job.settings
     with reading(job.file) as slide:
-        magnification = tagged_magnification(slide) or job.given
+        magnification = _choose(tagged_magnification(slide), job.given)
         if magnification is None:
             raise UserError(
                 "no tag tells its magnification (objective power, microns per pixel); give that of its level 0 with "
@@ -79,7 +79,7 @@ def plan_slide(job: SlideJob) -> SlidePlan | None:
             )
         slide_is = {"level0_magnification": magnification.value, "slide_bytes": job.file.stat().st_size}
         made = {**settings.attributes(), **slide_is}
-        if not job.overwrite and is_made(job.folders, job.slide_id, made):
+        if is_made(job.folders, job.slide_id, made, job.overwrite):
             return None
         scales = settings.low_magnification, settings.high_magnification
         grid, overview = lay_grid(slide, magnification.value, scales, settings.min_tissue)
@@ -89,10 +89,18 @@ def plan_slide(job: SlideJob) -> SlidePlan | None:
         if not grid.is_child.any():
             raise UserError(
                 f"{overview.tissue.mean():.1%} of it is tissue, not enough for a patch of --min-tissue "
-                f"{settings.min_tissue:g}; expected a stained section, see its thumbnail"
+                f"{settings.min_tissue:g}; expected a stained section, see its thumbnail (level 0 has "
+                f"{magnification.value:g}x by {magnification.origin})"
             )
         stain = _fit_stains(slide, grid) if settings.stain_normalisation == "macenko" else None
     return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+
+
+def _choose(tagged: Magnification | None, given: Magnification | None) -> Magnification | None:
+    """The slide's own tag, else what the user says; a tag says where the user says otherwise."""
+    if tagged and given and tagged.value != given.value:
+        return Magnification(tagged.value, f"{tagged.origin}, although {given.origin} says {given.value:g}x")
+    return tagged or given
 
 
 def _fit_stains(slide: openslide.OpenSlide, grid: PatchGrid) -> Macenko:
@@ -103,14 +111,25 @@ def _fit_stains(slide: openslide.OpenSlide, grid: PatchGrid) -> Macenko:
     return Macenko.fit(np.concatenate([np.asarray(image).reshape(-1, 3) for image in images]))
 
 
-def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any]) -> bool:
-    """Whether a slide's three files are there. Raises UserError where one was made otherwise."""
+def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], overwrite: bool = False) -> bool:
+    """Whether a slide's three files are there. Raises UserError, or with ``overwrite`` says no, where one is damaged or
+    was made otherwise."""
     files = folders.low_file(slide_id), folders.high_file(slide_id), folders.hierarchical_file(slide_id)
     there = [file for file in files if file.exists()]
     for file in there:
-        found = read_attributes(file)
+        try:
+            found = read_attributes(file)
+        except UserError as error:
+            if overwrite:
+                return False
+            raise UserError(f"{error.faults[0]}; delete it, or replace it with --overwrite") from error
         other = [name for name, value in made.items() if name not in found or found[name] != value]
+        if other and overwrite:
+            return False
         if other:
-            text = ", ".join(f"{name} {found.get(name, 'not said')}, now {made[name]}" for name in other[:3])
-            raise UserError(f"{file} is there, made otherwise ({text}); --overwrite replaces it")
+            kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
+            raise UserError(
+                f"{file} is there, made otherwise ({', '.join(kinds)}); --overwrite replaces it, another "
+                "--dataset-root-path keeps it"
+            )
     return len(there) == len(files)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datasets.slides import SUFFIXES, find_slides, level0_magnification
 from utils.errors import Faults, UserError
+from utils.files import files_below
 
 TCGA_PATIENT = re.compile(r"TCGA-\w{2}-\w{4}")
 FEATURES = ".h5"
@@ -49,7 +50,14 @@ def find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
 
 
 def _files_of(folder: Path) -> dict[str, Path]:
-    features = sorted(folder.rglob(f"*{FEATURES}"))
+    files = files_below(folder)
+    features = [file for file in files if file.suffix.lower() == FEATURES]
+    slides = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if features and slides:
+        raise UserError(
+            f"{folder}: found {len(features)} feature files ({features[0].name}) and {len(slides)} slides, expected "
+            "one kind; move the other away"
+        )
     if not features:
         return find_slides(folder)
     found: dict[str, Path] = {}

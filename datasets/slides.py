@@ -1,6 +1,6 @@
 """Whole-slide images through OpenSlide: found in folders, their magnification told, areas of them read."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -10,6 +10,7 @@ import openslide
 from PIL import Image
 
 from utils.errors import UserError
+from utils.files import files_below
 
 SUFFIXES = (
     ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
@@ -29,16 +30,22 @@ class Magnification:
     origin: str
 
 
-def find_slides(folder: Path) -> dict[str, Path]:
-    """{slide_id: file} of all slides in or below a folder, sorted; the id is the name without its extension.
+def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
+    """{slide_id: file} of all slides in or below a folder, or of those ``wanted``, sorted; the id is the file's name
+    without its extension.
 
-    Raises UserError where the folder is missing, has no slide, or two slides of one name.
+    Raises UserError where the folder is missing, has no slide, lacks a wanted one, or has two of one name.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with slides ({', '.join(SUFFIXES)})")
-    files = sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+        problem = "is a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {problem}; expected a folder with slides ({', '.join(SUFFIXES)})")
+    files = [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
+    if wanted is not None:
+        files = [file for file in files if file.stem in wanted]
+        missing = [slide_id for slide_id in wanted if slide_id not in {file.stem for file in files}]
+        if missing:
+            listed = ", ".join(missing[:3])
+            raise UserError(f"{folder}: {len(missing)} of {len(wanted)} slides of the table are not there ({listed})")
     if not files:
         raise UserError(f"{folder}: no slides in it or below it; expected files such as {', '.join(SUFFIXES)}")
     found: dict[str, Path] = {}

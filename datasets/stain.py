@@ -15,6 +15,7 @@ TRANSPARENT = 0.15  # optical density below which a pixel says nothing about sta
 PERCENTILE = 1.0
 STRENGTH_PERCENTILE = 99.0
 FEWEST_PIXELS = 100
+MOST_ALIKE = 15.0  # condition number of the stains: the reference has 5, a slide of one stain 30
 # of the published reference slide: rows haematoxylin, eosin; columns red, green, blue
 REFERENCE_STAINS = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 REFERENCE_STRENGTH = np.array([1.9705, 1.0308])
@@ -39,9 +40,12 @@ class Macenko:
         angles = np.percentile(np.arctan2(along, across), [PERCENTILE, 100 - PERCENTILE])
         stains = np.stack([np.cos(angles), np.sin(angles)], -1) @ plane.T
         stains = stains[np.argsort(-stains[:, 0])]  # haematoxylin takes more of the red
-        if np.linalg.cond(stains) > 1e3:
-            raise UserError("its tissue has a single colour; expected two stains")
+        if np.linalg.cond(stains) > MOST_ALIKE:
+            angle = np.degrees(np.arccos(min(stains[0] @ stains[1], 1.0)))
+            raise UserError(f"its two stains are {angle:.1f} degrees apart, as of a single stain; expected two")
         strength = np.percentile(_concentrations(density, stains), STRENGTH_PERCENTILE, axis=0)
+        if not (strength > 0).all():
+            raise UserError("one of its stains takes part in no pixel; expected two")
         return cls(stains, strength)
 
     def apply(self, image: np.ndarray) -> np.ndarray:

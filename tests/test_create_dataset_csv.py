@@ -76,7 +76,7 @@ def test_a_preset_makes_the_table(run_main: RunMain, server: Server, tmp_path: P
     both = "Infiltrating duct carcinoma, NOS + Lobular carcinoma, NOS"
     assert f"left out: 1 slides of TCGA-BRCA, diagnosis: {both}\n" in output
     assert "left out: 1 slides of TCGA-BRCA, diagnosis: none given\n" in output
-    assert "level0_mag: unknown for 4 slides" in output
+    assert "level0_mag: 4 slides without it" in output
     assert "normal tissue" not in output
     assert f"written: {file}" in output
 
@@ -122,7 +122,7 @@ def test_magnifications_come_from_downloaded_slides(run_main: RunMain, server: S
         IDS[0]: "40", IDS[1]: "20", IDS[2]: "", IDS[3]: "20",
     }  # fmt: skip
     assert "slides: 3 of the slides" in output
-    assert "unknown for 1 slides" in output
+    assert "level0_mag: 1 slides without it" in output
 
 
 def test_a_preset_needs_its_task(run_main: RunMain, server: Server, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_folder_for_each_class(run_main: RunMain, tmp_path: Path) -> None:
     assert read_slides(tmp_path / "mine.csv")[0] == ["NORMAL", "TUMOR"]
     assert "5 slides, 0 feature files" in output
     assert re.search(r"left out: 1 slides of .*/slides, not in the folder of a class", output)
-    assert "unknown for 1 slides" in output
+    assert "level0_mag: 1 slides without it" in output
     lines = [line.split() for line in output.splitlines()]
     assert ["NORMAL", "3", "3", "2", "0", "1"] in lines
     assert ["TUMOR", "2", "2", "0", "2", "0"] in lines
@@ -257,7 +257,7 @@ def test_all_faults_of_a_folder_are_named(run_main: RunMain, tmp_path: Path) -> 
     assert f"{slides}/A/deep/x.tif" in errors
     assert f"{slides}/C/y.tif: a slide of this name is in another class too: {slides}/B/y.svs" in errors
     assert f"{slides}/E: no slides in it" in errors
-    assert f"{slides}/F/w.h5: a feature file of this name is there already: {slides}/F/deep/w.h5" in errors
+    assert "F/w.h5" in errors and "F/deep/w.h5" in errors and "a feature file of this name is there already" in errors
 
 
 def test_damaged_slides_are_all_named(run_main: RunMain, tmp_path: Path) -> None:
@@ -362,3 +362,10 @@ def test_the_query_can_be_read_by_the_gdc(run_main: RunMain, server: Server, tmp
         "data_format": ["SVS"],
         "experimental_strategy": ["Diagnostic Slide"],
     }
+
+
+def test_a_class_folder_of_slides_and_features_is_refused(run_main: RunMain, tmp_path: Path) -> None:
+    add_slides(tmp_path, "A/x.svs", "B/y.svs")
+    (tmp_path / "slides" / "A" / "z.h5").touch()
+    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
+    assert code == 2 and "A: found 1 feature files (z.h5) and 1 slides, expected one kind" in errors

@@ -161,8 +161,11 @@ def test_finished_slides_are_skipped_and_lost_ones_made(
         assert (file.stat().st_mtime_ns == written) == (file.stem != "slide_1")
     code, _, said = run_main([*command, "--min-tissue", "0.5"], SCRIPT)
     assert code == 2 and said.count("made otherwise (min_tissue 0.1, now 0.5); --overwrite replaces it") == 3
-    code, said, _ = run_main([*command, "--min-tissue", "0.5", "--overwrite"], SCRIPT)
+    other = [*command, "--min-tissue", "0.5", "--overwrite"]
+    code, said, _ = run_main(other, SCRIPT)
     assert code == 0 and "3 slides to extract" in said
+    code, said, _ = run_main(other, SCRIPT)
+    assert code == 0 and "0 slides to extract, 3 are there already" in said
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, slides: Path, folders: FeatureFolders, clip: Path) -> None:
@@ -222,6 +225,16 @@ def test_a_slide_that_breaks_while_it_is_read(
     assert names(folders.hierarchical_file("").parent) == made
 
 
+def test_a_reader_that_is_ended_from_outside_is_told_of(
+    slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets.extraction import RegionReader
+
+    monkeypatch.setattr(RegionReader, "_read", lambda *_: os._exit(3))
+    code, _, said = run_main([*options(folders, slides / "told", clip), "--workers", "1"], SCRIPT)
+    assert code == 2 and "run again with fewer --workers" in said and "Traceback" not in said
+
+
 def test_the_table_names_slides_and_their_magnification(
     tmp_path: Path, slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain
 ) -> None:
@@ -233,7 +246,7 @@ def test_the_table_names_slides_and_their_magnification(
     assert names(folders.hierarchical_file("").parent) == ["slide_1.h5", "untold.h5"]
     table.write_text("slide_id\nslide_1\nabsent\n")
     code, _, said = run_main(command, SCRIPT)
-    assert code == 2 and "1 of 2 slides of" in said and "(absent)" in said
+    assert code == 2 and "1 of 2 slides of the table are not there (absent)" in said
 
 
 @pytest.mark.parametrize(
@@ -242,6 +255,8 @@ def test_the_table_names_slides_and_their_magnification(
         (("--wsi-dir", "absent"), "absent: no such folder"),
         (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
+        (("--level0-mag", "400"), "400 is no magnification"),
+        (("--feature-extractor-name", "vinid/plip"), "expected a name without slashes"),
         (("--low-mag", "6"), "whole multiple"),
         (("--dataset-csv", "absent.csv"), "absent.csv"),
         (("--skip-errors", "--high-mag", "40"), "none of 3 slides could be extracted"),
@@ -257,7 +272,8 @@ def test_wrong_options(
 def test_workers_make_the_same_files(slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain) -> None:
     assert run_main(options(folders, slides / "told", clip, "--no-thumbnails"), SCRIPT)[0] == 0
     alone = {file: file.read_bytes() for file in folders.root.rglob("*.h5")}
-    command = options(folders, slides / "told", clip, "--overwrite", "--no-thumbnails")
+    shutil.rmtree(folders.root)
+    command = options(folders, slides / "told", clip, "--no-thumbnails")
     assert run_main([*command, "--workers", "2"], SCRIPT)[0] == 0
     assert {file: file.read_bytes() for file in folders.root.rglob("*.h5")} == alone
     assert not (folders.root / "thumbnails").exists()

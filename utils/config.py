@@ -186,11 +186,18 @@ def add_option(parser: argparse.ArgumentParser, name: str, **settings: Any) -> N
     parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), **settings)
 
 
+def folder_name(text: str) -> str:
+    """An argparse type: a name that folders carry."""
+    if text in ("", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (hub ids are for --vlm-path)")
+    return text
+
+
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """The options by which the preprocessing scripts name a task's feature folders."""
     add = partial(add_option, parser)
     add("dataset-root-path", type=Path, required=True, help="folder that holds <dataset>_<feature extractor>/")
-    add("dataset-name", required=True, help="name of the task")
-    add("feature-extractor-name", required=True, help="plip, quiltnet, conch, or the name of another")
+    add("dataset-name", type=folder_name, required=True, help="name of the task")
+    add("feature-extractor-name", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
     add("low-mag", type=magnification, default=5, help="magnification of the parents (default: 5)")
     add("high-mag", type=magnification, default=20, help="magnification of the children (default: 20)")

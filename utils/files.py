@@ -29,6 +29,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files in and below a folder, sorted; links to folders are followed, hidden files and folders passed over."""
+    found, seen = [], set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(top)
+        folders[:] = [] if here in seen else [name for name in folders if not name.startswith(".")]
+        found += [Path(top, name) for name in names if here not in seen and not name.startswith(".")]
+        seen.add(here)
+    return sorted(found)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

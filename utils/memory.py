@@ -23,21 +23,27 @@ def free_memory() -> int:
 
 
 def _left_to_cgroups() -> list[int]:
-    """What the control group and those above it have left (version 2: the line ``0::/path``)."""
+    """What the process's control groups and those above them have left: version 2 (the line ``0::/path``), and the
+    memory controller of version 1 (``4:memory:/path``)."""
     try:
         lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
         return []
     left = []
-    for path in (line.removeprefix("0::/") for line in lines if line.startswith("0::/")):
-        folder = CGROUPS / path
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        names = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
+        root = CGROUPS / "memory" if controllers else CGROUPS
+        folder = root / path.removeprefix("/")
         for group in (folder, *folder.parents):
-            if not group.is_relative_to(CGROUPS):
+            if not group.is_relative_to(root):
                 break
             try:
-                limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+                limit, used = (int((group / f"memory.{name}").read_text()) for name in names)
                 stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):  # no such file in the root group; "max" where there is no limit
                 continue
-            left.append(limit - used + int(stat.get("inactive_file", 0)))  # files read earlier can be let go
+            inactive = stat.get("total_inactive_file", stat.get("inactive_file", 0))
+            left.append(limit - used + int(inactive))  # files read earlier can be let go
     return left

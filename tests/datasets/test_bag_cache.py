@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,28 @@ def test_preferred_slides_displace_others_and_stay(folders: FeatureFolders, read
             cache.get(slide)
     assert reads == {"s0": 1, "s1": 1, "s2": 1, "s3": 1, "s4": 1, "s5": 3}
     assert cache.size == 3 * one
+
+
+def test_nothing_is_displaced_in_vain(folders: FeatureFolders) -> None:
+    """By a slide that fits in no case, or that is there already."""
+    bags = [read_bag(folders, slide, WIDTH) for slide in SLIDES]
+    cache = BagCache(folders, WIDTH, 3 * num_bytes(bags[0]))
+    for bag in bags[:3]:
+        cache.put(bag)
+    cache.prefer([SLIDES[0], SLIDES[5]])
+    cache.put(bags[0])
+    large = replace(bags[5], high_features=bags[5].high_features.repeat(8, 1, 1))
+    cache.put(large)
+    assert cache.size == 3 * num_bytes(bags[0])
+    assert cache.get(SLIDES[1]).high_features is bags[1].high_features
+
+
+def test_values_too_large_for_half_precision_stay(folders: FeatureFolders) -> None:
+    bag = read_bag(folders, SLIDES[0], WIDTH)
+    bag.low_features[0, 0] = 70_000
+    cache = BagCache(folders, WIDTH, PLENTY, half=True)
+    cache.put(bag)
+    assert_same(cache.get(SLIDES[0]), bag)
 
 
 def test_half_precision_takes_half_and_all_readers_get_the_same(folders: FeatureFolders, reads: Counter[str]) -> None:

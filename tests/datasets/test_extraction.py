@@ -218,7 +218,9 @@ def test_a_slide_without_magnification_is_refused(tmp_path: Path, slides: list[P
 
 def test_a_tag_goes_before_what_the_user_says(tmp_path: Path) -> None:
     file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]), mpp=0.5)
-    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, "0.5 microns per pixel")
+    said = "0.5 microns per pixel, although --level0-mag says 40x"
+    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, said)
+    assert plan(tmp_path, file, level0=20).magnification == Magnification(20, "0.5 microns per pixel")
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -259,8 +261,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
     planned = again()
     assert planned is not None
     write_slide(folders, extract([planned])[0])
-    assert again() is None
-    assert again(overwrite=True) is not None
+    assert again() is None and again(overwrite=True) is None
     for other, level0 in [
         (Settings(5, 20, 0.2, "none", ENCODER), 20),
         (Settings(5, 20, 0.1, "macenko", ENCODER), 20),
@@ -269,10 +270,15 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
     ]:
         with pytest.raises(UserError, match=r"is there, made otherwise.*--overwrite"):
             again(other, level0)
+        assert again(other, level0, overwrite=True) is not None
     for file in files:
         kept = file.read_bytes()
         file.unlink()
         assert again() is not None
+        file.write_bytes(kept[:100])
+        with pytest.raises(UserError, match=r"may be cut off.*delete it, or replace it with --overwrite"):
+            again()
+        assert again(overwrite=True) is not None
         file.write_bytes(kept)
     with h5py.File(files[0], "r+") as opened:
         opened.attrs.clear()

@@ -38,9 +38,31 @@ def test_slides_are_found_in_subfolders_and_named_without_extension(tmp_path: Pa
     assert list(found) == ["TCGA-AA-0001.0F3C", "three", "two"]
 
 
+def test_links_are_followed_and_hidden_folders_passed_over(tmp_path: Path) -> None:
+    for name in ("elsewhere/deep/one.svs", "slides/.snapshot/one.svs", "slides/.two.svs"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "slides" / "folder.tif").mkdir()
+    (tmp_path / "slides" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "slides")
+    assert find_slides(tmp_path / "slides") == {"one": tmp_path / "slides" / "link" / "deep" / "one.svs"}
+
+
+def test_wanted_slides_alone_are_looked_for(tmp_path: Path) -> None:
+    for name in ("a/one.svs", "b/one.svs", "a/two.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(find_slides(tmp_path, ["two"])) == ["two"]
+    with pytest.raises(UserError, match=r"2 of 3 slides of the table are not there \(three, four\)"):
+        find_slides(tmp_path, ["two", "three", "four"])
+
+
 def test_faults_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         find_slides(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        find_slides(tmp_path / "file")
     with pytest.raises(UserError, match=r"no slides in it.*\.svs"):
         find_slides(tmp_path)
     for name in ("a/one.svs", "b/one.tif", "c/one.svs"):

@@ -53,6 +53,15 @@ def test_one_estimate_serves_all_patches() -> None:
     np.testing.assert_array_equal(fitted.apply(image)[100:200, 50:90], fitted.apply(image[100:200, 50:90]))
 
 
+@pytest.mark.parametrize("stain", [*REFERENCE_STAINS, OTHER_STAINS[0]])
+def test_a_slide_of_one_stain_is_refused(stain: np.ndarray) -> None:
+    """Its noise looks like a second one."""
+    generator = np.random.default_rng(0)
+    pixels = 240 * np.exp(-generator.gamma(3, 0.25, (100_000, 1)) * stain) + generator.integers(-2, 3, (100_000, 3))
+    with pytest.raises(UserError, match="degrees apart"):
+        Macenko.fit(pixels.clip(0, 255).astype(np.uint8))
+
+
 @pytest.mark.parametrize(
     "pixels",
     [np.full((500, 3), 240, np.uint8), np.full((500, 3), [150, 60, 160], np.uint8), stained(0).reshape(-1, 3)[:50]],

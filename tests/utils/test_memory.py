@@ -45,6 +45,16 @@ def test_a_jobs_limit_counts(machine: Path) -> None:
     assert free_memory() == 2 * GB
 
 
+def test_a_jobs_limit_under_version_1(machine: Path) -> None:
+    memory.OWN_CGROUP.write_text("5:cpu,cpuacct:/job\n4:memory:/slurm/job\n")
+    group = machine / "memory" / "slurm" / "job"
+    group.mkdir(parents=True)
+    for name, value in (("limit_in_bytes", 8 * GB), ("usage_in_bytes", 3 * GB)):
+        (group / f"memory.{name}").write_text(f"{value}\n")
+    (group / "memory.stat").write_text(f"inactive_file 5\ntotal_inactive_file {GB}\n")
+    assert free_memory() == 6 * GB
+
+
 def test_the_size_of_the_cache(machine: Path) -> None:
     assert cache_bytes(None) == 50 * GB
     assert cache_bytes(0) == 0
