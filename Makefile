@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint
+.PHONY: venv demo test lint bench
 
 venv: $(VENV)/.installed
 
@@ -32,3 +32,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Speed and memory: over an hour on two cores. benchmarks/README.md says what is measured.
+bench: venv
+	for part in model loading extraction hierarchy; do $(BIN)/python -m benchmarks.$$part || exit 1; done

@@ -5,13 +5,18 @@ them (position 127), whose query does not see padding; its output, normalised an
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conch.tokenizer import ConchTokenizer
+from conch.transformer import Block, PrefixTree, last_states
+
+CLASS_TOKEN = -1  # stands for the class embedding among the token ids
 
 PUBLISHED_CONFIG: dict[str, Any] = {
     "embed_dim": 512,
@@ -57,25 +62,44 @@ class ConchTextTower(nn.Module):
         """Token embeddings without positions: (N, L) -> (N, L, W)."""
         return self.transformer.token_embedding(token_ids)
 
-    def encode(self, token_embeddings: Tensor, token_ids: Tensor) -> Tensor:
+    def prefix_tree(self, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
+        """The distinct prefixes of (N, L) ids. Each sequence is its tokens, the first padding token (CONCH's class mask
+        is shifted by one, so it takes part) and the class embedding."""
+        visible = self._num_visible(token_ids)
+        ids = F.pad(token_ids, (0, 1)).scatter(1, visible.unsqueeze(1), CLASS_TOKEN)
+        return PrefixTree(ids[:, : int(visible.max()) + 1], visible + 1, groups)
+
+    def encode(self, token_embeddings: Tensor, token_ids: Tensor, tree: PrefixTree | None = None) -> Tensor:
         """Text features, projected and not normalised: (N, L, W) embeddings of (N, L) ids -> (N, D).
 
-        The first padding token takes part (CONCH's class mask is shifted by one), those behind it cannot matter:
-        they are cut off, the class embedding keeps its position.
+        tree: what ``prefix_tree`` gives, where it is at hand.
         """
         tower = self.transformer
-        is_token = token_ids != tower.pad_id
-        length = min(int(is_token.sum(1).max()) + 1, token_ids.shape[1])
-        visible_to_class = torch.ones(len(token_ids), length + 1, dtype=torch.bool, device=token_ids.device)
-        visible_to_class[:, 1:] = is_token[:, :length]
-        class_embedding = tower.cls_emb.expand(len(token_ids), 1, -1)
-        positions = torch.cat([tower.positional_embedding[:length], tower.positional_embedding[-1:]])
-        x = torch.cat([token_embeddings[:, :length], class_embedding], dim=1) + positions
-        mask = torch.ones(length + 1, length + 1, dtype=torch.bool, device=x.device).tril().repeat(len(x), 1, 1)
-        mask[:, -1] = visible_to_class
-        additive = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
-        x = tower.transformer(x, attn_mask=additive.repeat_interleave(tower.heads, 0))
-        return tower.ln_final(x[:, -1]) @ tower.text_projection
+        tree = tree or self.prefix_tree(token_ids)
+        length = tree.nodes.shape[1] - 1
+        x = F.pad(token_embeddings[:, :length] + tower.positional_embedding[:length], (0, 0, 0, 1))
+        is_class = torch.arange(length + 1, device=x.device) == tree.last.unsqueeze(1)
+        x = torch.where(is_class.unsqueeze(-1), tower.cls_emb + tower.positional_embedding[-1], x)
+        # the class embedding sees itself only where no padding token stands before it
+        has_padding = (token_ids == tower.pad_id).any(1)
+        blind = torch.diag_embed(is_class & has_padding.unsqueeze(1))
+        mask = torch.ones(length + 1, length + 1, dtype=torch.bool, device=x.device).tril() & ~blind
+        x = last_states(
+            [_block(block) for block in tower.transformer.resblocks], x, tree, tower.heads, mask.unsqueeze(1)
+        )
+        return tower.ln_final(x) @ tower.text_projection
+
+    def _num_visible(self, token_ids: Tensor) -> Tensor:
+        """How many tokens the class embedding sees: (N, L) -> (N,)."""
+        num_tokens = (token_ids != self.transformer.pad_id).sum(1)
+        return (num_tokens + 1).clamp(max=token_ids.shape[1])
+
+
+def _block(block: Any) -> Block:
+    def attend(x: Tensor) -> Sequence[Tensor]:
+        return F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
+
+    return Block(block.ln_1, attend, block.attn.out_proj, block.ln_2, block.mlp)
 
 
 def _read_config(weights: Path) -> dict[str, Any]:

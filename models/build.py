@@ -5,12 +5,13 @@ from models.hive_mil import HiveMIL
 from models.htcl import HTCL
 from models.htcl import released as released_htcl
 from models.logits import TopKLogits
-from models.message_passing import DROPOUT, GraphNetwork, HierarchicalLayer
-from models.prompts import PromptLearner, published_encoding
+from models.message_passing import HierarchicalLayer
+from models.network import DROPOUT, GraphNetwork
+from models.prompts import PromptLearner, PublishedEncoding
 from models.released.checkpoint import released_names
 from models.released.filtering import ReleasedFiltering
-from models.released.message_passing import ReleasedLayer
-from models.released.text_encoding import released_encoding
+from models.released.message_passing import ReleasedLayer, ReleasedNetwork
+from models.released.text_encoding import ReleasedEncoding
 from models.text_towers import ClipTextTower, TextTower
 from utils.config import Config
 from utils.losses import build_bag_loss
@@ -55,7 +56,7 @@ def build_model(
         config.num_context_tokens,
         config.class_specific_token,
         config.class_token_position,
-        encode=released_encoding if is_released else published_encoding,
+        encoding=ReleasedEncoding if is_released else PublishedEncoding,
     )
     head = TopKLogits(num_classes, config.top_k_low, config.top_k_high, config.scales)
     dim = tower.output_dim
@@ -64,7 +65,7 @@ def build_model(
         return HiveMIL(
             prompts,
             ReleasedFiltering(config.filter_alpha, tower.logit_scale),
-            GraphNetwork([ReleasedLayer(dim, xavier) for _ in range(NUM_LAYERS)]),
+            ReleasedNetwork([ReleasedLayer(dim, xavier) for _ in range(NUM_LAYERS)]),
             head,
             build_bag_loss("ce", num_classes),
             released_htcl,

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.graph import HierarchicalGraph
 from utils.interface import Bag
 
+EPS = 1e-12  # the least length that is divided by
 TIE = 1e-6  # cosines closer than this are one value
 
 
@@ -29,8 +30,9 @@ TGDF_MODES = {
 
 
 def cosine_similarity(images: Tensor, texts: Tensor) -> Tensor:
-    """(..., D) and (T, D) -> (..., T)."""
-    return F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).t()
+    """(..., D) and (T, D) -> (..., T). The images are divided by their length last, where they are T wide."""
+    length = torch.linalg.vector_norm(images, dim=-1, keepdim=True).clamp(min=EPS)
+    return (images @ F.normalize(texts, dim=-1).t()) / length
 
 
 def above_threshold(similarity: Tensor, alpha: float) -> Tensor:
@@ -69,7 +71,7 @@ class TextGuidedFiltering:
         with torch.no_grad():
             keep_low = self._filter_low(bag.low_features, low_text)
             retained = keep_low.any(1).nonzero().squeeze(1)
-            high_image, child_mask = bag.high_features[retained], bag.child_mask[retained]
+            high_image, child_mask = bag.high_features.index_select(0, retained), bag.child_mask[retained]
             keep_high = self._filter_high(high_image, child_mask, keep_low[retained], high_text)
         return HierarchicalGraph(
             bag.low_features, high_image, low_text, high_text, retained, child_mask, keep_low, keep_high
@@ -88,7 +90,7 @@ class TextGuidedFiltering:
         keep_high = torch.zeros(*child_mask.shape, len(high_text), dtype=torch.bool, device=high_image.device)
         if not self.stages.high_filter:
             return keep_high | child_mask.unsqueeze(-1)
-        similarity = cosine_similarity(high_image[child_mask], high_text)
+        similarity = cosine_similarity(high_image, high_text)[child_mask]
         allowed = torch.ones_like(similarity, dtype=torch.bool)
         if self.stages.mask_propagation:
             parent_keeps = keep_low.repeat_interleave(len(high_text) // keep_low.shape[1], dim=1)

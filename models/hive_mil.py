@@ -11,9 +11,9 @@ from torch import Tensor
 from models.graph import NODE_TYPES, HierarchicalGraph
 from models.htcl import TextLoss
 from models.logits import TopKLogits
-from models.message_passing import GraphNetwork
+from models.network import Chosen, Network
 from models.prompts import PromptLearner
-from utils.interface import Bag, ModelOutput, SlideModel
+from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
 from utils.losses import BagLoss
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
@@ -27,16 +27,17 @@ def _full_precision(bag: Bag) -> torch.autocast:
 class HiveMIL(SlideModel):
     """Sizes: P parents, C children each, K classes, O low texts a class, S high texts a low text, D features.
 
-    prompts: -> low texts (K*O, D), high texts (K*O*S, D). filtering: (bag, texts) -> graph. network: graph ->
-    embeddings. head: (embeddings, logit scale) -> logits (K,). contrastive: the text loss, or None. layout: names a
-    checkpoint's tensors otherwise than SlideModel does.
+    prompts: -> low texts (K*O, D), high texts (K*O*S, D). filtering: (bag, texts) -> graph. network: (graph, choice of
+    images) -> embeddings of all nodes, and those that carry gradients (models/network.py). head: (embeddings, logit
+    scale) -> logits (K,). contrastive: the text loss, or None. layout: names a checkpoint's tensors otherwise than
+    SlideModel does.
     """
 
     def __init__(
         self,
         prompts: PromptLearner,
         filtering: Filtering,
-        network: GraphNetwork,
+        network: Network,
         head: TopKLogits,
         bag_loss: BagLoss,
         contrastive: TextLoss | None,
@@ -62,20 +63,26 @@ class HiveMIL(SlideModel):
             return self.filtering(bag, low_text, high_text)
 
     def forward(self, bag: Bag) -> ModelOutput:
-        """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL."""
-        embeddings = self.network(self.graph(bag))
+        """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL. The embeddings are those
+        of all nodes, without gradients."""
+
+        def choose(embeddings: Embeddings) -> Chosen:
+            with _full_precision(bag):
+                return self.head.choose(embeddings)
+
+        embeddings, trained = self.network(self.graph(bag), choose)
         with _full_precision(bag):
-            embeddings = embeddings._replace(
-                **{name: getattr(embeddings, name).to(bag.low_features.dtype) for name in NODE_TYPES}
+            trained = trained._replace(
+                **{name: getattr(trained, name).to(bag.low_features.dtype) for name in NODE_TYPES}
             )
-            logits = self.head(embeddings, self.prompts.tower.logit_scale)
+            logits = self.head(trained, self.prompts.tower.logit_scale)
             if bag.label < 0:
                 return ModelOutput(logits, embeddings=embeddings)
             label = torch.tensor([bag.label], device=logits.device)
             losses = {"bag": self.bag_loss(logits.unsqueeze(0), label)}
             loss = losses["bag"]
             if self.contrastive is not None:
-                losses["htcl"] = self.contrastive(embeddings.low_text, embeddings.high_text, len(logits))
+                losses["htcl"] = self.contrastive(trained.low_text, trained.high_text, len(logits))
                 loss = loss + self.contrastive_weight * losses["htcl"]
         return ModelOutput(logits, loss, losses, embeddings)
 

@@ -3,19 +3,24 @@
 import torch
 from torch import Tensor
 
+from models.network import Chosen
 from utils.interface import Embeddings
 
 
-def scale_logits(images: Tensor, texts: Tensor, num_classes: int, top_k: int, logit_scale: Tensor) -> Tensor:
+def best(similarity: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """Of each text the ``top_k`` most similar images, or all when fewer: (T, N) -> values and columns, (T, k)."""
+    return similarity.topk(min(top_k, similarity.shape[1]), dim=1)
+
+
+def scale_logits(similarity: Tensor, num_classes: int, top_k: int, logit_scale: Tensor) -> Tensor:
     """One scale: per text the mean of its top-k images, times ``logit_scale``, mean over a class's texts.
 
-    images (N, D) and texts (K*O, D) of unit length -> (K,); zeros where there is no image.
+    similarity of texts and images (K*O, N) -> (K,); zeros where there is no image.
     """
-    if len(images) == 0:
-        return texts.new_zeros(num_classes)
-    similarity = texts @ images.t()
-    best = similarity.topk(min(top_k, len(images)), dim=1).values.mean(1)
-    return (best * logit_scale).view(num_classes, -1).mean(1)
+    if similarity.shape[1] == 0:
+        return similarity.new_zeros(num_classes)
+    values, _ = best(similarity, top_k)
+    return (values.mean(1) * logit_scale).view(num_classes, -1).mean(1)
 
 
 class TopKLogits:
@@ -26,19 +31,29 @@ class TopKLogits:
 
     def __init__(self, num_classes: int, top_k_low: int = 2, top_k_high: int = 100, scales: str = "both"):
         self.num_classes = num_classes
-        self.top_k_low = top_k_low
-        self.top_k_high = top_k_high
-        self.scales = scales
+        self.top_k = {"low": top_k_low, "high": top_k_high}
+        self.scales = ("low", "high") if scales == "both" else (scales,)
 
     def __call__(self, embeddings: Embeddings, logit_scale: Tensor) -> Tensor:
         logits = torch.zeros(self.num_classes, device=embeddings.low_text.device)
-        if self.scales in ("both", "low"):
-            logits = logits + scale_logits(
-                embeddings.low_image, embeddings.low_text, self.num_classes, self.top_k_low, logit_scale
-            )
-        if self.scales in ("both", "high"):
-            children = embeddings.high_image[embeddings.child_mask]
-            logits = logits + scale_logits(
-                children, embeddings.high_text, self.num_classes, self.top_k_high, logit_scale
-            )
+        for scale in self.scales:
+            similarity = _similarity(embeddings, scale)
+            logits = logits + scale_logits(similarity, self.num_classes, self.top_k[scale], logit_scale)
         return logits
+
+    def choose(self, embeddings: Embeddings) -> Chosen:
+        """The images that the logits depend on."""
+        chosen = {"low": embeddings.retained[:0], "high": embeddings.retained[:0]}
+        for scale in self.scales:
+            _, columns = best(_similarity(embeddings, scale), self.top_k[scale])
+            chosen[scale] = columns.unique()
+        chosen["high"] = embeddings.child_mask.flatten().nonzero().squeeze(1)[chosen["high"]]
+        return Chosen(**chosen)
+
+
+def _similarity(embeddings: Embeddings, scale: str) -> Tensor:
+    """Of a scale's texts and images: (T, P), or (T*S, number of real children)."""
+    if scale == "low":
+        return embeddings.low_text @ embeddings.low_image.t()
+    similarity = embeddings.high_text @ embeddings.high_image.flatten(0, 1).t()
+    return similarity[:, embeddings.child_mask.flatten()]

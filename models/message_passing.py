@@ -1,27 +1,24 @@
-"""Message passing over the hierarchical heterogeneous graph: two layers of
-``h_v <- SAGE(v) + (h_v + MSA(v))``, ReLU after the first, unit length after the second."""
+"""One layer of message passing over the hierarchical heterogeneous graph: ``h_v <- SAGE(v) + (h_v + MSA(v))``.
 
-from collections.abc import Sequence
+It is written for each kind of node by itself, so that the children, sixteen times as many as all else, are worked on
+in blocks and where they are needed (models/network.py). Sums over the few texts and over parents are formed on these
+and broadcast; one product of the children's size is left.
+"""
+
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graph import NODE_TYPES, HierarchicalGraph
+from models.graph import NODE_TYPES
 from models.hierarchical_attention import ParentChildAttention, ParentChildSage
-from utils.interface import Embeddings
-
-DROPOUT = 0.25
 
 
-class Nodes(NamedTuple):
-    """low_image (P, D), high_image (R, C, D), low_text (T, D), high_text (T*S, D)."""
-
-    low_image: Tensor
-    high_image: Tensor
-    low_text: Tensor
-    high_text: Tensor
+def shares(adjacency: Tensor, dtype: torch.dtype) -> Tensor:
+    """Edges as weights of a mean over neighbours: (..., N, M) bool -> rows of sum 1, or 0 without neighbours."""
+    edges = adjacency.to(dtype)
+    return edges / edges.sum(-1, keepdim=True).clamp(min=1)
 
 
 class Sage(nn.Module):
@@ -37,13 +34,14 @@ class Sage(nn.Module):
 
         The smaller side is projected: the neighbours before averaging, or their means after it.
         """
-        edges = adjacency.to(nodes.dtype)
-        mean = edges / edges.sum(1, keepdim=True).clamp(min=1)
+        mean = shares(adjacency, nodes.dtype)
         if len(neighbours) < len(nodes):
-            received = mean @ F.linear(neighbours, self.neighbour.weight) + self.neighbour.bias
-        else:
-            received = self.neighbour(mean @ neighbours)
-        return received + self.root(nodes)
+            return mean @ F.linear(neighbours, self.neighbour.weight) + self.neighbour.bias + self.root(nodes)
+        return self.update(nodes, mean @ neighbours)
+
+    def update(self, nodes: Tensor, means: Tensor) -> Tensor:
+        """nodes and the means of their neighbours, (N, D) -> (N, D)."""
+        return self.neighbour(means) + self.root(nodes)
 
 
 class IntraScaleSage(nn.Module):
@@ -53,15 +51,8 @@ class IntraScaleSage(nn.Module):
         super().__init__()
         self.relations = nn.ModuleDict({node_type: Sage(dim) for node_type in NODE_TYPES})
 
-    def forward(self, nodes: Nodes, graph: HierarchicalGraph) -> Nodes:
-        high_image = nodes.high_image.flatten(0, 1)
-        keep_high = graph.keep_high.flatten(0, 1)
-        return Nodes(
-            self.relations["low_image"](nodes.low_image, nodes.low_text, graph.keep_low),
-            self.relations["high_image"](high_image, nodes.high_text, keep_high).view_as(nodes.high_image),
-            self.relations["low_text"](nodes.low_text, nodes.low_image, graph.keep_low.t()),
-            self.relations["high_text"](nodes.high_text, high_image, keep_high.t()),
-        )
+    def __getitem__(self, node_type: str) -> Sage:
+        return cast(Sage, self.relations[node_type])
 
 
 class HierarchicalMessages(nn.Module):
@@ -90,57 +81,97 @@ class HierarchicalMessages(nn.Module):
         else:
             self.register_buffer("scales", torch.zeros(2, dim), persistent=False)
 
-    def forward(self, nodes: Nodes, graph: HierarchicalGraph) -> Nodes:
-        text_children = nodes.high_text.view(len(nodes.low_text), -1, nodes.high_text.shape[-1])
-        text_mask = torch.ones(text_children.shape[:2], dtype=torch.bool, device=text_children.device)
-        all_texts = torch.arange(len(nodes.low_text), device=text_children.device)
-        low_image, high_image = self._along(
-            "image", nodes.low_image, nodes.high_image, graph.child_mask, graph.retained
+    def __getitem__(self, relation: str) -> ParentChildAttention | ParentChildSage | None:
+        """The aggregator of "image_up", "image_down", "text_up" or "text_down"; None where no messages go that way."""
+        return (
+            cast(ParentChildAttention | ParentChildSage, self.relations[relation])
+            if relation in self.relations
+            else None
         )
-        low_text, high_text = self._along("text", nodes.low_text, text_children, text_mask, all_texts)
-        return Nodes(low_image, high_image, low_text, high_text.reshape(-1, high_text.shape[-1]))
 
-    def _along(
-        self, modality: str, parents: Tensor, children: Tensor, mask: Tensor, with_children: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        up, down = torch.zeros_like(parents), torch.zeros_like(children)
-        if f"{modality}_up" in self.relations:
-            up = self._aggregator(f"{modality}_up").up(parents, children, mask, with_children, self.scales)
-        if f"{modality}_down" in self.relations:
-            sent = self._aggregator(f"{modality}_down").down(parents[with_children], children, self.scales)
-            down = sent.expand_as(children)
-        return up, down
+    def ask(self, modality: str, parents: Tensor) -> Tensor:
+        """parents (R, D) -> (R, heads, D), the first step upwards (models/hierarchical_attention.py)."""
+        up = self[f"{modality}_up"]
+        return parents.new_zeros(len(parents), 0, 0) if up is None else up.ask(parents, self.scales)
 
-    def _aggregator(self, relation: str) -> ParentChildAttention | ParentChildSage:
-        return cast(ParentChildAttention | ParentChildSage, self.relations[relation])
+    def collect(self, modality: str, asked: Tensor, children: Tensor, mask: Tensor) -> Tensor:
+        """children (R, C, D), mask (R, C) bool -> (R, heads, D)."""
+        up = self[f"{modality}_up"]
+        return asked if up is None else up.collect(asked, children, mask)
+
+    def answer(self, modality: str, parents: Tensor, collected: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+        """Messages to parents (P, D), of which ``rows`` (R,) have collected, each from its mask (R, C) of children."""
+        up = self[f"{modality}_up"]
+        return torch.zeros_like(parents) if up is None else up.answer(parents, collected, rows, mask, self.scales)
+
+    def down(self, modality: str, parents: Tensor) -> Tensor:
+        """parents (R, D) -> messages to their children (R, D), without ``own_weight``."""
+        down = self[f"{modality}_down"]
+        return torch.zeros_like(parents) if down is None else down.down(parents, self.scales)
+
+    def own_weight(self, modality: str) -> Tensor | None:
+        """(D, D): what a child's own features add to its message from above, or None."""
+        down = self[f"{modality}_down"]
+        return down.root.weight if isinstance(down, ParentChildSage) else None
+
+
+class ChildUpdate(NamedTuple):
+    """A layer's update of the children, ``weight h + mean(texts) + parent``: what all blocks of children share.
+
+    weight (D, D); texts (T*S, D), the high texts' messages; parents (R, D), a message to each parent's children.
+    """
+
+    weight: Tensor
+    texts: Tensor
+    parents: Tensor
+
+    def __call__(self, children: Tensor, text_shares: Tensor, rows: slice | Tensor) -> Tensor:
+        """children (B, C, D), text_shares (B, C, T*S), of the parents ``rows`` -> (B, C, D)."""
+        received = F.linear(children, self.weight).flatten(0, 1)
+        received.addmm_(text_shares.flatten(0, 1).to(received.dtype), self.texts.to(received.dtype))
+        updated = received.view(children.shape)
+        updated += self.parents[rows].unsqueeze(1)
+        return updated
 
 
 class HierarchicalLayer(nn.Module):
-    """One layer: ``h_v <- SAGE(v) + (h_v + MSA(v))`` for every node."""
+    """One layer: ``h_v <- SAGE(v) + (h_v + MSA(v))``, for texts, parents and children apart."""
 
     def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
         super().__init__()
         self.intra = IntraScaleSage(dim)
         self.hierarchy = HierarchicalMessages(dim, aggregator, direction)
 
-    def forward(self, nodes: Nodes, graph: HierarchicalGraph) -> Nodes:
-        terms = zip(self.intra(nodes, graph), nodes, self.hierarchy(nodes, graph), strict=True)
-        return Nodes(*(sage + (node + attention) for sage, node, attention in terms))
+    def texts(self, low: Tensor, high: Tensor, low_means: Tensor, high_means: Tensor) -> tuple[Tensor, Tensor]:
+        """Texts low (T, D) and high (T*S, D) with the means of their patches -> the same, updated."""
+        tree = high.view(len(low), -1, high.shape[-1])
+        every = torch.ones(tree.shape[:2], dtype=torch.bool, device=high.device)
+        collected = self.hierarchy.collect("text", self.hierarchy.ask("text", low), tree, every)
+        up = self.hierarchy.answer("text", low, collected, torch.arange(len(low), device=low.device), every)
+        down = self.hierarchy.down("text", low).repeat_interleave(tree.shape[1], dim=0)
+        own = self.hierarchy.own_weight("text")
+        if own is not None:
+            down = down + F.linear(high, own)
+        return (
+            self.intra["low_text"].update(low, low_means) + (low + up),
+            self.intra["high_text"].update(high, high_means) + (high + down),
+        )
 
+    def parents(
+        self, parents: Tensor, low_text: Tensor, keep: Tensor, collected: Tensor, rows: Tensor, mask: Tensor
+    ) -> Tensor:
+        """low_image nodes (P, D), of which ``rows`` (R,) have ``collected`` (R, heads, D) from the children of mask
+        (R, C) -> the same, updated. keep: (P, T) bool, edges to the texts low_text (T, D)."""
+        up = self.hierarchy.answer("image", parents, collected, rows, mask)
+        return self.intra["low_image"](parents, low_text, keep) + (parents + up)
 
-class GraphNetwork(nn.Module):
-    """The layers, with ReLU and optional dropout between them, and unit vectors at the end."""
-
-    def __init__(self, layers: Sequence[nn.Module], dropout: float = 0.0):
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, graph: HierarchicalGraph) -> Embeddings:
-        nodes = Nodes(graph.low_image, graph.high_image, graph.low_text, graph.high_text)
-        for index, layer in enumerate(self.layers):
-            if index > 0:
-                nodes = Nodes(*(self.dropout(F.relu(node)) for node in nodes))
-            nodes = layer(nodes, graph)
-        unit = Nodes(*(F.normalize(node, dim=-1) for node in nodes))
-        return Embeddings(*unit, graph.retained, graph.child_mask)
+    def child_update(self, parents: Tensor, high_text: Tensor) -> ChildUpdate:
+        """The update of the children of parents (R, D), whose texts are high_text (T*S, D)."""
+        sage = self.intra["high_image"]
+        weight = sage.root.weight + torch.eye(parents.shape[1], dtype=parents.dtype, device=parents.device)
+        own = self.hierarchy.own_weight("image")
+        return ChildUpdate(
+            weight if own is None else weight + own,
+            F.linear(high_text, sage.neighbour.weight),
+            self.hierarchy.down("image", parents) + sage.neighbour.bias,
+        )

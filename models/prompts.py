@@ -9,12 +9,6 @@ from models.text_towers import TextTower
 from utils.errors import UserError
 
 PLACEHOLDER = "X"
-Encoding = Callable[[TextTower, Tensor, Tensor, int], Tensor]
-
-
-def published_encoding(tower: TextTower, embeddings: Tensor, token_ids: Tensor, num_classes: int) -> Tensor:
-    """Each prompt by itself, as the vision-language model encodes texts: (N, L, W) -> (N, D)."""
-    return tower.encode(embeddings, token_ids)
 
 
 class PromptTokens:
@@ -51,11 +45,27 @@ class PromptTokens:
             self.context_positions[row] = torch.tensor([*range(1, 1 + before), *range(end - after, end)])
 
 
+class PublishedEncoding(nn.Module):
+    """Each prompt by itself, as the vision-language model encodes texts; what prompts share is computed once."""
+
+    is_constant = False  # whether the features are the same for any context
+
+    def __init__(self, tower: TextTower, tokens: PromptTokens, num_classes: int, class_specific: bool):
+        super().__init__()
+        prompts = torch.arange(len(tokens.token_ids))
+        contexts = prompts // (len(prompts) // num_classes) if class_specific else torch.zeros_like(prompts)
+        self.tree = tower.prefix_tree(tokens.token_ids, contexts)
+
+    def forward(self, tower: TextTower, embeddings: Tensor, token_ids: Tensor) -> Tensor:
+        """(N, L, W) prompt embeddings of (N, L) ids -> (N, D) features."""
+        return tower.encode(embeddings, token_ids, self.tree)
+
+
 class PromptLearner(nn.Module):
     """Encodes a task's descriptions with learnable context; only ``context_tokens`` is trained.
 
     tower: the frozen text tower. low_texts: K*O descriptions, class-major. high_texts: K*O*S, in the order of their
-    low texts. encode: how the tower reads the prompts (``published_encoding``, or one of models/released).
+    low texts. encoding: how the tower reads the prompts, ``PublishedEncoding`` or the one of models/released.
     context_tokens: (num_context_tokens, W), or (K, num_context_tokens, W) when class-specific; N(0, 0.02).
     """
 
@@ -72,11 +82,10 @@ class PromptLearner(nn.Module):
         num_context_tokens: int = 16,
         class_specific: bool = False,
         position: str = "end",
-        encode: Encoding = published_encoding,
+        encoding: Callable[[TextTower, PromptTokens, int, bool], nn.Module] = PublishedEncoding,
     ):
         super().__init__()
         self.tower = tower
-        self.encode = encode
         self.num_classes = num_classes
         num_low, num_high = len(low_texts) // num_classes, len(high_texts) // num_classes
         self.num_low = num_low
@@ -86,6 +95,7 @@ class PromptLearner(nn.Module):
             prompts += low_texts[k * num_low : (k + 1) * num_low] + high_texts[k * num_high : (k + 1) * num_high]
         tokens = PromptTokens(tower, prompts, num_context_tokens, position)
         self.num_cut = tokens.num_cut
+        self.encoding = encoding(tower, tokens, num_classes, class_specific)
         device = tower.logit_scale.device
         self.register_buffer("token_ids", tokens.token_ids.to(device), persistent=False)
         self.register_buffer("context_positions", tokens.context_positions.to(device), persistent=False)
@@ -95,7 +105,7 @@ class PromptLearner(nn.Module):
         self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
         nn.init.normal_(self.context_tokens, std=0.02)
         self._cache: tuple[tuple[int, int, bool], Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda *_: self._forget())
+        self.register_load_state_dict_post_hook(lambda *_: self.forget())
 
     def train(self, mode: bool = True) -> "PromptLearner":
         """The tower stays frozen and in evaluation mode."""
@@ -115,21 +125,32 @@ class PromptLearner(nn.Module):
         return self.token_embeddings.scatter(1, places, context.to(self.token_embeddings.dtype))
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Text features, not normalised: low (K*O, D) and high (K*O*S, D). Without gradients they are computed once
-        for each state of the context."""
-        if torch.is_grad_enabled():
+        """Text features, not normalised: low (K*O, D) and high (K*O*S, D).
+
+        Without gradients they are computed once for each state of the context, and once for all where the encoding
+        does not depend on it; the context then gets a gradient of exactly zero.
+        """
+        needs_gradient = torch.is_grad_enabled()
+        if needs_gradient and not self.encoding.is_constant:
             features = self._encode()
         else:
-            context = self.context_tokens
-            key = (context.data_ptr(), context._version, torch.is_autocast_enabled(context.device.type))
-            if self._cache is None or self._cache[0] != key:
-                self._cache = (key, self._encode())
-            features = self._cache[1]
+            features = self._kept_features()
+            if needs_gradient:
+                features = features + 0.0 * self.context_tokens.sum()
         by_class = features.view(self.num_classes, -1, features.shape[-1])
         return by_class[:, : self.num_low].flatten(0, 1), by_class[:, self.num_low :].flatten(0, 1)
 
-    def _forget(self) -> None:
+    @torch.no_grad()
+    def _kept_features(self) -> Tensor:
+        context = self.context_tokens
+        version = 0 if self.encoding.is_constant else context._version
+        key = (context.data_ptr(), version, torch.is_autocast_enabled(context.device.type))
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, self._encode())
+        return self._cache[1]
+
+    def forget(self) -> None:
         self._cache = None
 
     def _encode(self) -> Tensor:
-        return self.encode(self.tower, self.prompt_embeddings(), self.token_ids, self.num_classes)
+        return self.encoding(self.tower, self.prompt_embeddings(), self.token_ids)

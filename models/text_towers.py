@@ -5,22 +5,27 @@ positions) and ``encode`` (token embeddings -> text features, as the vision-lang
 """
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
 from conch.text_tower import ConchTextTower
 from conch.text_tower import load_text_tower as load_conch_text_tower
 from conch.tokenizer import TOKENIZER_FILE, find_tokenizer_file
+from conch.transformer import Block, PrefixTree, last_states
 from utils.errors import UserError
 
 PUBLISHED_VLMS = {"plip": "vinid/plip", "quiltnet": "wisdomik/QuiltNet-B-32"}
 CONCH_WEIGHTS = Path(__file__).resolve().parent.parent / "conch" / "pytorch_model.bin"
 CLIP_VOCAB_SIZE = 49408
+QUICK_GELU = 1.702  # CLIP's activation: x sigmoid(1.702 x)
 
 
 class ClipTextTower(nn.Module):
@@ -55,17 +60,39 @@ class ClipTextTower(nn.Module):
         """Token embeddings without positions: (N, L) -> (N, L, W)."""
         return self.text_model.embeddings.token_embedding(token_ids)
 
-    def encode(self, token_embeddings: Tensor, token_ids: Tensor) -> Tensor:
+    def prefix_tree(self, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
+        """The distinct prefixes of (N, L) ids, up to each one's first end token."""
+        lengths = first_position(token_ids, self.tokenizer.eos_id) + 1
+        return PrefixTree(token_ids[:, : int(lengths.max())], lengths, groups)
+
+    def encode(self, token_embeddings: Tensor, token_ids: Tensor, tree: PrefixTree | None = None) -> Tensor:
         """Text features, projected and not normalised: (N, L, W) embeddings of (N, L) ids -> (N, D).
 
-        Causal, pooled at the first end token; tokens behind the last end token cannot matter and are cut off.
+        Causal, pooled at the first end token. tree: what ``prefix_tree`` gives, where it is at hand.
         """
-        end = first_position(token_ids, self.tokenizer.eos_id)
-        length = int(end.max()) + 1
+        tree = tree or self.prefix_tree(token_ids)
+        length = tree.nodes.shape[1]
         x = token_embeddings[:, :length] + self.text_model.embeddings.position_embedding.weight[:length]
-        x = self.text_model.encoder(inputs_embeds=x, is_causal=True).last_hidden_state
-        x = self.text_model.final_layer_norm(x)
-        return self.text_projection(x[torch.arange(len(x), device=x.device), end])
+        layers = self.text_model.encoder.layers
+        x = last_states([_block(layer) for layer in layers], x, tree, layers[0].self_attn.num_heads)
+        return self.text_projection(self.text_model.final_layer_norm(x))
+
+
+def _block(layer: Any) -> Block:
+    attention = layer.self_attn
+
+    def attend(x: Tensor) -> Sequence[Tensor]:
+        return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+
+    is_quick = layer.mlp.config.hidden_act == "quick_gelu"
+    mlp = partial(_quick_gelu_mlp, layer.mlp) if is_quick else layer.mlp
+    return Block(layer.layer_norm1, attend, attention.out_proj, layer.layer_norm2, mlp)
+
+
+def _quick_gelu_mlp(mlp: Any, x: Tensor) -> Tensor:
+    """As ``mlp`` itself: x sigmoid(a x) = silu(a x) / a, one pass, with both factors left to the matrix products."""
+    hidden = F.silu(torch.addmm(mlp.fc1.bias, x, mlp.fc1.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU))
+    return torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t(), alpha=1 / QUICK_GELU)
 
 
 TextTower = ClipTextTower | ConchTextTower

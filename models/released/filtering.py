@@ -41,7 +41,7 @@ class ReleasedFiltering:
                 similarity = low_image @ low_text.t()
                 values = (similarity >= similarity.amax(0)).to(values.dtype)
             retained = (values.mean(1) > 0).nonzero().squeeze(1)
-            high_image = bag.high_features[retained]
+            high_image = bag.high_features.index_select(0, retained)
             num_parents, num_slots, _ = high_image.shape
             high_values = _filtered_similarity(high_image.flatten(0, 1), high_text, scale, self.alpha)
             keep_high = (high_values != 0).view(num_parents, num_slots, -1)

@@ -12,7 +12,8 @@ from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL
 from models.htcl import class_wise
 from models.logits import TopKLogits
-from models.message_passing import GraphNetwork, HierarchicalLayer
+from models.message_passing import HierarchicalLayer
+from models.network import GraphNetwork
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
 from tests.models.random_slide import FixedTexts, random_bag, random_texts
@@ -151,6 +152,26 @@ def test_gradients_of_the_whole_model() -> None:
 
     values = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
     assert torch.autograd.gradcheck(run, values)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("options", [{}, {"hier_aggregator": "sage"}, {"hier_direction": "none"}], ids=str)
+def test_bf16_comes_close_to_full_precision(tower: TextTower, variant: str, options: dict[str, str]) -> None:
+    """All images count, since which are the best may turn on the last bit."""
+    model, bag = model_of(tower, variant=variant, top_k_low=9, **options), bag_of()
+    expected = model(bag)
+    expected.loss.backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(bag)
+    output.loss.backward()
+    torch.testing.assert_close(output.loss, expected.loss, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(output.embeddings.low_text, expected.embeddings.low_text, rtol=0, atol=0.1)
+    ours = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    assert set(ours) == set(gradients)
+    ours, gradients = (torch.cat([value.flatten() for value in values.values()]) for values in (ours, gradients))
+    assert torch.cosine_similarity(ours, gradients, dim=0) > 0.8
 
 
 def only_child(bag: Bag) -> Bag:

@@ -7,15 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import htcl
+from models import htcl, network
 from models.filtering import TextGuidedFiltering
-from models.graph import HierarchicalGraph
+from models.graph import NODE_TYPES, HierarchicalGraph
 from models.hierarchical_attention import ParentChildAttention, ParentChildSage
 from models.logits import scale_logits
-from models.message_passing import HierarchicalLayer, HierarchicalMessages, Nodes, Sage
+from models.message_passing import HierarchicalLayer, HierarchicalMessages, Sage
+from models.network import Chosen, GraphNetwork
 from tests import twins
 from tests.models.random_slide import random_bag, random_texts
-from utils.interface import Bag
+from utils.interface import Bag, Embeddings
 
 MODES = ("full", "no_mask_propagation", "high_only", "none")
 
@@ -91,8 +92,21 @@ def graph_of(seed: int, alpha: float = 0.0) -> HierarchicalGraph:
     return TextGuidedFiltering(alpha)(bag, low.requires_grad_(), high.requires_grad_())
 
 
-def nodes_of(graph: HierarchicalGraph) -> Nodes:
-    return Nodes(graph.low_image, graph.high_image, graph.low_text, graph.high_text)
+def messages_of(messages: HierarchicalMessages, graph: HierarchicalGraph) -> dict[str, torch.Tensor]:
+    """What each node receives along the hierarchy, high_image as (R*C, D)."""
+    tree = graph.high_text.view(len(graph.low_text), graph.num_subtexts, -1)
+    families = {
+        "image": (graph.low_image, graph.high_image, graph.child_mask, graph.retained),
+        "text": (graph.low_text, tree, torch.ones(tree.shape[:2], dtype=torch.bool), torch.arange(len(tree))),
+    }
+    received = {}
+    for modality, (parents, children, mask, rows) in families.items():
+        collected = messages.collect(modality, messages.ask(modality, parents[rows]), children, mask)
+        received[f"low_{modality}"] = messages.answer(modality, parents, collected, rows, mask)
+        down = messages.down(modality, parents[rows]).unsqueeze(1).expand_as(children)
+        own = messages.own_weight(modality)
+        received[f"high_{modality}"] = (down if own is None else down + children @ own.t()).flatten(0, 1)
+    return received
 
 
 @pytest.mark.parametrize("num_nodes, num_neighbours", [(9, 3), (3, 9), (5, 5), (4, 1), (1, 4)])
@@ -152,13 +166,13 @@ def test_attention_against_its_twin(aggregator: str, seed: int) -> None:
     torch.manual_seed(seed)
     graph = graph_of(seed)
     messages = HierarchicalMessages(8, aggregator).double()
-    ours = messages(nodes_of(graph), graph)
+    ours = messages_of(messages, graph)
     expected = expected_attention(messages, graph)
     real = graph.child_mask.flatten()
-    torch.testing.assert_close(ours.low_image, expected["image_up"])
-    torch.testing.assert_close(ours.high_image.flatten(0, 1)[real], expected["image_down"][real])
-    torch.testing.assert_close(ours.low_text, expected["text_up"])
-    torch.testing.assert_close(ours.high_text, expected["text_down"])
+    torch.testing.assert_close(ours["low_image"], expected["image_up"])
+    torch.testing.assert_close(ours["high_image"][real], expected["image_down"][real])
+    torch.testing.assert_close(ours["low_text"], expected["text_up"])
+    torch.testing.assert_close(ours["high_text"], expected["text_down"])
     uses_scales = bool(messages.scales.abs().sum() > 0)
     assert uses_scales == (aggregator in ("msa", "saa"))
     is_shared = messages.relations["image_up"] is messages.relations["text_down"]
@@ -169,15 +183,15 @@ def test_graphsage_in_place_of_attention() -> None:
     torch.manual_seed(0)
     graph = graph_of(1)
     messages = HierarchicalMessages(8, "sage").double()
-    ours = messages(nodes_of(graph), graph)
+    ours = messages_of(messages, graph)
     slots = graph.high_image.flatten(0, 1)
     up, down = scattered(graph)
     tree = text_tree(graph)
     cases = {
-        "image_up": (graph.low_image, slots, up, ours.low_image),
-        "image_down": (slots, graph.low_image, down, ours.high_image.flatten(0, 1)),
-        "text_up": (graph.low_text, graph.high_text, tree, ours.low_text),
-        "text_down": (graph.high_text, graph.low_text, tree.t(), ours.high_text),
+        "image_up": (graph.low_image, slots, up, ours["low_image"]),
+        "image_down": (slots, graph.low_image, down, ours["high_image"]),
+        "text_up": (graph.low_text, graph.high_text, tree, ours["low_text"]),
+        "text_down": (graph.high_text, graph.low_text, tree.t(), ours["high_text"]),
     }
     for name, (nodes, neighbours, adjacency, message) in cases.items():
         part = messages.relations[name]
@@ -190,52 +204,77 @@ def test_graphsage_in_place_of_attention() -> None:
 
 @pytest.mark.parametrize(
     "direction, silent",
-    [("up", ("high_image", "high_text")), ("down", ("low_image", "low_text")), ("none", Nodes._fields)],
+    [("up", ("high_image", "high_text")), ("down", ("low_image", "low_text")), ("none", NODE_TYPES)],
 )
 def test_directions(direction: str, silent: tuple[str, ...]) -> None:
     """Messages go one way, both or none, and parameters exist for those only."""
     torch.manual_seed(0)
     graph = graph_of(2)
     messages = HierarchicalMessages(8, "msa", direction).double()
-    received = messages(nodes_of(graph), graph)._asdict()
-    for name, message in received.items():
+    for name, message in messages_of(messages, graph).items():
         assert bool((message == 0).all()) == (name in silent), name
     assert {name.split("_")[1] for name in messages.relations} == ({direction} - {"none"})
     assert (len(list(messages.parameters())) == 0) == (direction == "none")
 
 
-def test_layer_and_graph_update() -> None:
-    """h <- SAGE + (h + MSA); two layers, ReLU after the first, unit vectors after the second."""
-    from models.message_passing import GraphNetwork
+def choose_all(embeddings: Embeddings) -> Chosen:
+    """All images, in their order."""
+    return Chosen(torch.arange(len(embeddings.low_image)), embeddings.child_mask.flatten().nonzero().squeeze(1))
 
+
+@pytest.mark.parametrize("block", [1, 2, 64])
+def test_both_layers_against_their_twins(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """h <- SAGE + (h + MSA); two layers, ReLU after the first, unit vectors after the second."""
+    monkeypatch.setitem(network.BLOCK, "cpu", block)
     torch.manual_seed(0)
     graph = graph_of(3)
-    network = GraphNetwork([HierarchicalLayer(8).double() for _ in range(2)])
-    nodes, current = nodes_of(graph), graph
-    for index, layer in enumerate(network.layers):
+    graph_network = GraphNetwork([HierarchicalLayer(8).double() for _ in range(2)])
+    current = graph
+    for index, layer in enumerate(graph_network.layers):
         assert isinstance(layer, HierarchicalLayer)
         attention = expected_attention(layer.hierarchy, current)
-        slots = nodes.high_image.flatten(0, 1)
+        slots = current.high_image.flatten(0, 1)
         keep_high = graph.keep_high.flatten(0, 1)
         inputs = {
-            "low_image": (nodes.low_image, nodes.low_text, graph.keep_low, "image_up"),
-            "high_image": (slots, nodes.high_text, keep_high, "image_down"),
-            "low_text": (nodes.low_text, nodes.low_image, graph.keep_low.t(), "text_up"),
-            "high_text": (nodes.high_text, slots, keep_high.t(), "text_down"),
+            "low_image": (current.low_image, current.low_text, graph.keep_low, "image_up"),
+            "high_image": (slots, current.high_text, keep_high, "image_down"),
+            "low_text": (current.low_text, current.low_image, graph.keep_low.t(), "text_up"),
+            "high_text": (current.high_text, slots, keep_high.t(), "text_down"),
         }
         updated = {}
         for name, (own, others, adjacency, relation) in inputs.items():
-            part = layer.intra.relations[name]
-            assert isinstance(part, Sage)
+            part = layer.intra[name]
             sage = twins.sage(own, others, adjacency, part.neighbour.weight, part.neighbour.bias, part.root.weight)
             updated[name] = twins.update(own, sage, attention[relation], is_last=index == 1)
-        updated["high_image"] = updated["high_image"].view_as(nodes.high_image)
-        nodes = Nodes(**updated)
-        current = replace(graph, **updated)
-    embeddings = network(graph)
-    for name, expected in nodes._asdict().items():
-        real = graph.child_mask if name == "high_image" else slice(None)
-        torch.testing.assert_close(getattr(embeddings, name)[real], expected[real])
+        updated["high_image"] = updated["high_image"].view_as(graph.high_image)
+        current = replace(current, **updated)
+    with torch.no_grad():
+        without_gradients, same = graph_network(graph, choose_all)
+    assert same is without_gradients
+    everywhere, chosen = graph_network(graph, choose_all)
+    real = graph.child_mask
+    for name in NODE_TYPES:
+        expected = getattr(current, name)
+        places = real if name == "high_image" else slice(None)
+        for embeddings in (without_gradients, everywhere):
+            torch.testing.assert_close(getattr(embeddings, name)[places], expected[places].detach())
+        ours = chosen.high_image.squeeze(1) if name == "high_image" else getattr(chosen, name)
+        torch.testing.assert_close(ours, expected[places])
+    assert not any(getattr(everywhere, name).requires_grad for name in NODE_TYPES)
+
+
+def test_with_dropout_the_chosen_images_are_those_of_the_whole_pass() -> None:
+    """A hidden value dropped in the pass over all children is dropped where it is computed again."""
+    torch.manual_seed(0)
+    graph = graph_of(3)
+    graph_network = GraphNetwork([HierarchicalLayer(8).double() for _ in range(2)], dropout=0.5)
+    embeddings, chosen = graph_network(graph, choose_all)
+    torch.testing.assert_close(chosen.low_image.detach(), embeddings.low_image)
+    torch.testing.assert_close(chosen.high_image.squeeze(1).detach(), embeddings.high_image[graph.child_mask])
+    without, _ = graph_network.eval()(graph, choose_all)
+    assert not torch.allclose(without.high_image, embeddings.high_image)
+    assert not torch.allclose(without.low_image, embeddings.low_image)
+    assert not torch.allclose(without.high_text, embeddings.high_text)
 
 
 @pytest.mark.parametrize("num_images", [0, 1, 3, 40])
@@ -244,7 +283,7 @@ def test_logits(num_images: int, top_k: int) -> None:
     generator = torch.Generator().manual_seed(num_images)
     images = torch.nn.functional.normalize(torch.randn(num_images, 8, generator=generator, dtype=torch.float64), dim=1)
     texts = torch.nn.functional.normalize(torch.randn(12, 8, generator=generator, dtype=torch.float64), dim=1)
-    ours = scale_logits(images, texts, 3, top_k, torch.tensor(4.5871, dtype=torch.float64))
+    ours = scale_logits(texts @ images.t(), 3, top_k, torch.tensor(4.5871, dtype=torch.float64))
     torch.testing.assert_close(ours, twins.top_k_logits(images, texts, 3, top_k, 4.5871))
 
 
@@ -259,20 +298,22 @@ def test_text_loss(variant: str, num_classes: int, num_low: int, num_subtexts: i
     assert torch.autograd.gradcheck(lambda a, b: loss(a, b, num_classes), (low, high))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
 @pytest.mark.parametrize("aggregator", ["msa", "sage"])
-def test_gradients_of_a_layer(aggregator: str) -> None:
-    """gradcheck over the nodes and every parameter."""
+def test_gradients_of_the_network(aggregator: str, dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gradcheck over the texts and every parameter, through all images."""
+    monkeypatch.setitem(network.BLOCK, "cpu", 2)
     torch.manual_seed(0)
     bag, (low, high) = random_bag(4, num_parents=4, num_children=3, dim=4), random_texts(4, num_subtexts=2, dim=4)
     graph = TextGuidedFiltering(0.0)(bag, low, high)
-    layer = HierarchicalLayer(4, aggregator).double()
-    names = [name for name, _ in layer.named_parameters()]
-    values = [parameter.detach().clone().requires_grad_() for parameter in layer.parameters()]
+    graph_network = GraphNetwork([HierarchicalLayer(4, aggregator).double() for _ in range(2)], dropout)
+    names = [name for name, _ in graph_network.named_parameters()]
+    values = [parameter.detach().clone().requires_grad_() for parameter in graph_network.parameters()]
 
-    def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        nodes = Nodes(*inputs[:4])
-        out = torch.func.functional_call(layer, dict(zip(names, inputs[4:], strict=True)), (nodes, graph))
-        return (out.low_image, out.high_image[graph.child_mask], out.low_text, out.high_text)
+    def run(low_text: torch.Tensor, high_text: torch.Tensor, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        torch.manual_seed(1)
+        inputs = replace(graph, low_text=low_text, high_text=high_text), choose_all
+        _, chosen = torch.func.functional_call(graph_network, dict(zip(names, parameters, strict=True)), inputs)
+        return chosen.low_image, chosen.high_image, chosen.low_text, chosen.high_text
 
-    nodes = [node.detach().clone().requires_grad_() for node in nodes_of(graph)]
-    assert torch.autograd.gradcheck(run, (*nodes, *values))
+    assert torch.autograd.gradcheck(run, (low.requires_grad_(), high.requires_grad_(), *values))
