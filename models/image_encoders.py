@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before timm, open_clip and transformers)
 from conch.image_tower import load_image_tower as load_conch_image_tower
+from models.clip_loading import HOW_TO_DOWNLOAD, first_line, loading_clip
 from models.image_preprocessing import Preprocessing, clip_preprocessing, open_clip_preprocessing
-from models.text_towers import CONCH_WEIGHTS, PUBLISHED_VLMS, _check_clip_folder, _first_line
+from models.text_towers import CONCH_WEIGHTS, PUBLISHED_VLMS
 from utils.errors import UserError
 from utils.files import read_json
 
@@ -23,7 +24,6 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = tuple(
     f"open_clip_{name}" for name in ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 )
-HOW_TO_DOWNLOAD = "; with internet access: hf download {} --local-dir FOLDER"
 
 
 class ImageEncoder(nn.Module):
@@ -75,26 +75,13 @@ def load_clip_encoder(name: str, source: str) -> ImageEncoder:
     Raises UserError where the model cannot be had, or where weights of the vision side are missing.
     """
     from transformers import CLIPConfig, CLIPVisionModelWithProjection
-    from transformers.utils import logging
 
-    _check_clip_folder(source)
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is reported below
-    try:
+    with loading_clip(source, "config.json, model.safetensors"):
         config: Any = CLIPConfig.from_pretrained(source)
         config.vision_config.projection_dim = config.projection_dim
         loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
             source, config=config.vision_config, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    except Exception as error:  # each file format has exceptions of its own
-        raise UserError(
-            f"cannot load the vision-language model {source!r}: {_first_line(error)}. Give "
-            "--vlm_path the folder of a Hugging Face CLIP model (config.json, model.safetensors)"
-            + ("" if Path(source).exists() else HOW_TO_DOWNLOAD.format(source))
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
     clip, report = loaded
     _check_fit(source, "CLIP image tower", report["missing_keys"], report["mismatched_keys"])
     preprocessing = clip_preprocessing(source, config.vision_config.image_size)
@@ -149,13 +136,13 @@ def load_open_clip_encoder(name: str, config: Mapping[str, Any], weights: Path, 
     except Exception as error:  # what open_clip and timm make of a wrong description
         raise UserError(
             f"{told_by}: does not describe an image tower that open_clip builds ({type(error).__name__}: "
-            f"{_first_line(error)}); expected the {OPEN_CLIP_CONFIG} of an open_clip model"
+            f"{first_line(error)}); expected the {OPEN_CLIP_CONFIG} of an open_clip model"
         ) from error
     try:
         state = {key: value for key, value in load_state_dict(str(weights)).items() if key.startswith("visual.")}
     except Exception as error:  # each file format has exceptions of its own
         raise UserError(
-            f"{weights}: not readable as the weights of an open_clip model ({_first_line(error)}); is it whole?"
+            f"{weights}: not readable as the weights of an open_clip model ({first_line(error)}); is it whole?"
         ) from error
     wanted = tower.state_dict()
     misshapen = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
@@ -183,7 +170,7 @@ def _open_clip_hub(name: str, hub_id: str) -> ImageEncoder:
         weights = Path(download_pretrained_from_hf(hub_id))
     except Exception as error:  # the hub's client has many
         raise UserError(
-            f"cannot load the open_clip model {hub_id!r} from the hub: {_first_line(error)}. Give --vlm_path a folder "
+            f"cannot load the open_clip model {hub_id!r} from the hub: {first_line(error)}. Give --vlm_path a folder "
             f"with its {OPEN_CLIP_CONFIG} and weights{HOW_TO_DOWNLOAD.format(hub_id)}"
         ) from error
     return load_open_clip_encoder(name, read_json(config_file), weights, f"{OPEN_CLIP_CONFIG} of {hub_id}")

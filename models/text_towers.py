@@ -4,7 +4,6 @@
 positions) and ``encode`` (token embeddings -> text features, as the vision-language model publishes it).
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from conch.text_tower import ConchTextTower
 from conch.text_tower import load_text_tower as load_conch_text_tower
 from conch.tokenizer import TOKENIZER_FILE, find_tokenizer_file
 from conch.transformer import Block, PrefixTree, last_states
+from models.clip_loading import first_line, loading_clip
 from utils.errors import UserError
 
 PUBLISHED_VLMS = {"plip": "vinid/plip", "quiltnet": "wisdomik/QuiltNet-B-32"}
@@ -118,7 +118,7 @@ class ClipTokenizer:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder)
             except Exception as error:  # each file format has exceptions of its own
-                raise UserError(f"{folder}: cannot load its tokenizer files: {_first_line(error)}") from error
+                raise UserError(f"{folder}: cannot load its tokenizer files: {first_line(error)}") from error
             self.bos_id, self.eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
             self._encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         elif vocab_size == CLIP_VOCAB_SIZE:
@@ -138,11 +138,6 @@ class ClipTokenizer:
         return [self._encode(text) for text in texts]
 
 
-def _first_line(error: Exception) -> str:
-    """What an error says, in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-
-
 def has_tokenizer(folder: Path | str) -> bool:
     """Whether a Hugging Face folder has tokenizer files; a hub id always has."""
     path = Path(folder)
@@ -155,24 +150,11 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
     Raises UserError where the model cannot be had, or where weights of the text side are missing.
     """
     from transformers import CLIPModel
-    from transformers.utils import logging
 
-    _check_clip_folder(source)
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing is reported below
-    try:
+    with loading_clip(source, "config.json, model.safetensors, tokenizer files"):
         loaded: Any = CLIPModel.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, attn_implementation="sdpa"
         )
-    except Exception as error:  # each file format has exceptions of its own
-        raise UserError(
-            f"cannot load the vision-language model {source!r}: {_first_line(error)}. Give "
-            "--vlm_path the folder of a Hugging Face CLIP model (config.json, model.safetensors, tokenizer files)"
-            + ("" if Path(source).exists() else f"; with internet access: hf download {source} --local-dir FOLDER")
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
     clip, report = loaded
     missing = sorted(name for name in report["missing_keys"] if not name.startswith(("vision_model", "visual_")))
     mismatched = sorted(str(name) for name in report["mismatched_keys"])
@@ -183,26 +165,6 @@ def load_clip_text_tower(source: str) -> ClipTextTower:
             "transformers CLIPModel"
         )
     return ClipTextTower(clip.float(), ClipTokenizer(source, clip.config.text_config.vocab_size))
-
-
-def _check_clip_folder(source: str) -> None:
-    path = Path(source)
-    if path.is_file():
-        raise UserError(f"{source}: is a file; expected the folder of a Hugging Face CLIP model")
-    if not path.is_dir():
-        if path.is_absolute() or source.startswith(".") or source.count("/") != 1:
-            raise UserError(f"--vlm_path {source}: no such folder, and it is no hub id (owner/name) either")
-        return
-    config_file = path / "config.json"
-    if not config_file.exists():
-        raise UserError(f"{source}: no config.json found; expected the folder of a Hugging Face CLIP model")
-    try:
-        config = json.loads(config_file.read_text())
-    except ValueError as error:
-        raise UserError(f"{config_file}: not valid JSON ({error})") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type != "clip":
-        raise UserError(f"{config_file}: model_type is {model_type!r}, expected 'clip'")
 
 
 def load_conch(weights: Path) -> ConchTextTower:
@@ -227,7 +189,7 @@ def load_conch(weights: Path) -> ConchTextTower:
         ) from error
     except Exception as error:  # each file format has exceptions of its own
         raise UserError(
-            f"{weights} and {tokenizer_file.name}: cannot be loaded as CONCH's text tower ({_first_line(error)}); "
+            f"{weights} and {tokenizer_file.name}: cannot be loaded as CONCH's text tower ({first_line(error)}); "
             "expected text.* and logit_scale of CONCH, sizes in open_clip_config.json where not the published ones"
         ) from error
 
