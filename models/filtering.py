@@ -42,11 +42,11 @@ def above_threshold(similarity: Tensor, alpha: float) -> Tensor:
     """
     if len(similarity) == 0:
         return torch.zeros_like(similarity, dtype=torch.bool)
-    spread = similarity.amax(0) - similarity.amin(0)
+    least, most = similarity.aminmax(dim=0)
     if len(similarity) == 1:
         return torch.ones_like(similarity, dtype=torch.bool)
     threshold = similarity.mean(0) + alpha * similarity.std(0)
-    return torch.where(spread <= TIE, True, similarity >= threshold)
+    return torch.where(most - least <= TIE, True, similarity >= threshold)
 
 
 def best_entries(similarity: Tensor, allowed: Tensor) -> Tensor:

@@ -55,5 +55,5 @@ def _similarity(embeddings: Embeddings, scale: str) -> Tensor:
     """Of a scale's texts and images: (T, P), or (T*S, number of real children)."""
     if scale == "low":
         return embeddings.low_text @ embeddings.low_image.t()
-    similarity = embeddings.high_text @ embeddings.high_image.flatten(0, 1).t()
-    return similarity[:, embeddings.child_mask.flatten()]
+    similarity = embeddings.high_image.flatten(0, 1) @ embeddings.high_text.t()
+    return similarity[embeddings.child_mask.flatten()].t().contiguous()
