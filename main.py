@@ -1,10 +1,11 @@
 """Train a model on every fold of a task, test its best epoch, and write results.csv."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from utils.config import Config, add_options
 from utils.errors import Faults, UserError, run_script
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from datasets.splits import Split
     from datasets.task import Task
     from models.text_towers import TextTower
+    from utils.interface import SlideModel
     from utils.results import FoldResult, RunFolder
 
 SLIDES_OF_A_QUICK_TRY = 2
@@ -40,34 +42,52 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     return config, set(given)
 
 
-def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", "BagCache", dict[str, str]]:
-    """Read and check everything a run needs: the task, its folds, the text tower, the features, as far as memory holds
-    them, and their digests by slide. Raises UserError with all faults at once."""
+class RunInputs(NamedTuple):
+    """What a run needs: the task, its folds, the text tower where the model reads texts, the features, as far as memory
+    holds them, their digests by slide, and their width."""
+
+    task: "Task"
+    splits: list["Split"]
+    tower: "TextTower | None"
+    cache: "BagCache"
+    digests: dict[str, str]
+    feature_dim: int
+
+    def build_model(self, config: Config) -> "SlideModel":
+        """The model, newly initialised from the global generator."""
+        from models.build import build_model
+
+        texts = self.task.descriptions.low_texts, self.task.descriptions.high_texts
+        return build_model(config, self.tower, *texts, len(self.task.class_names), self.feature_dim)
+
+
+def load_inputs(config: Config) -> RunInputs:
+    """Read and check everything a run needs. Raises UserError with all faults at once."""
     from datasets.bag_cache import BagCache
+    from datasets.bags import feature_width
     from datasets.checks import check_features, check_root
-    from datasets.descriptions import read_descriptions
     from datasets.layout import FeatureFolders
+    from datasets.model_texts import read_texts
     from datasets.splits import build_split, read_split_ids
     from datasets.task import Task, read_slides
+    from models.build import KINDS
+    from models.text_length import room_for
     from models.text_towers import load_text_tower
     from utils.memory import cache_bytes
 
     faults = Faults()
+    kind = KINDS[config.model_type]
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
-    tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path)
-    width = tower.output_dim if tower else config.feature_dim
-    if config.feature_dim not in (None, width):
-        faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
+    tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
     split_command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
     ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
     table = faults.attempt(read_slides, config.csv_path())
     class_names, slides = table or (None, {})
     descriptions = faults.attempt(
-        read_descriptions,
-        config.prompt_path(), class_names, config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format,
-    )  # fmt: skip
+        read_texts, config, kind.texts, class_names, room_for(tower, config.num_context_tokens) if tower else None
+    )
     if class_names is None:
         faults.attempt(check_root, folders)
         raise UserError(faults.found)
@@ -79,12 +99,16 @@ def load_inputs(config: Config) -> tuple["Task", list["Split"], "TextTower", "Ba
     wanted = {slide_id for members in ids.values() if members for part in members.values() for slide_id in part}
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     checked = [slides[slide_id] for slide_id in slides if slide_id in wanted]
-    cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half)
+    form = kind.form(config)
+    width = tower.output_dim if tower else config.feature_dim or feature_width(folders, checked, form)
+    if config.feature_dim not in (None, width):
+        faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
+    cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half, form)
     digests = faults.attempt(check_features, cache, checked, memory)
     faults.raise_any()
-    assert tower and descriptions and digests
+    assert width and digests and descriptions
     task = Task(config.task, class_names, slides, descriptions, folders)
-    return task, [split for split in splits if split], tower, cache, digests
+    return RunInputs(task, [split for split in splits if split], tower, cache, digests, width)
 
 
 def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
@@ -96,15 +120,16 @@ def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
     return [take_few(split, SLIDES_OF_A_QUICK_TRY) for split in splits] if config.testing else splits
 
 
-def record_of(
-    config: Config, task: "Task", splits: list["Split"], tower: "TextTower", digests: dict[str, str]
-) -> dict[str, Any]:
+def record_of(config: Config, run_inputs: RunInputs, splits: list["Split"]) -> dict[str, Any]:
     """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
     from utils.files import file_sha256, tensors_sha256, text_sha256
     from utils.reproducibility import versions
 
-    inputs = {"dataset_csv": file_sha256(config.csv_path()), "text_prompt": file_sha256(config.prompt_path())}
-    inputs["text_tower"] = tensors_sha256(tower.state_dict())
+    task, tower, digests = run_inputs.task, run_inputs.tower, run_inputs.digests
+    inputs = {"dataset_csv": file_sha256(config.csv_path())}
+    if tower is not None:
+        inputs["text_prompt"] = text_sha256(json.dumps(task.descriptions.by_class))
+        inputs["text_tower"] = tensors_sha256(tower.state_dict())
     for split in splits:
         inputs[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
         slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
@@ -112,6 +137,7 @@ def record_of(
     return {
         "options": config.to_dict(),
         "class_names": task.class_names,
+        "feature_dim": run_inputs.feature_dim,
         "descriptions": task.descriptions.by_class,
         "inputs": inputs,
         "versions": versions(),
@@ -119,19 +145,12 @@ def record_of(
 
 
 def run_fold(
-    config: Config,
-    task: "Task",
-    split: "Split",
-    tower: "TextTower",
-    cache: "BagCache",
-    run: "RunFolder",
-    device: "torch.device",
+    config: Config, run_inputs: RunInputs, split: "Split", run: "RunFolder", device: "torch.device"
 ) -> "FoldResult":
     """Train one fold, test its best epoch, and write what both gave."""
     import pandas as pd
 
     from datasets.bag_cache import BagLoader
-    from models.build import build_model
     from utils.evaluation import evaluate
     from utils.files import write_text
     from utils.reproducibility import seed_everything
@@ -142,8 +161,8 @@ def run_fold(
         run.clear(split.fold)
     write_text(run.split(split.fold), split.to_csv())
     seed_everything(config.seed)
-    texts = task.descriptions.low_texts, task.descriptions.high_texts
-    model = build_model(config, tower, *texts, len(task.class_names)).to(device)
+    task, cache = run_inputs.task, run_inputs.cache
+    model = run_inputs.build_model(config).to(device)
     sampler = EpochSampler([slide.label for slide in split.train], config.seed, config.weighted_sample)
     cache.prefer([*split.train, *split.val])
     loaders = {
@@ -173,16 +192,19 @@ def run_fold(
 def main(argv: Sequence[str] | None = None) -> None:
     config, given = parse(argv)
 
+    from datasets.model_texts import text_file
     from datasets.splits import patient_audit
-    from models.build import build_model, options_without_effect
+    from models.build import KINDS, options_without_effect
     from utils.reproducibility import choose_device
     from utils.results import RunFolder
 
     device = choose_device(config.device)
     for name in sorted(given & options_without_effect(config)):
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
-    task, splits, tower, cache, digests = load_inputs(config)
-    tower.to(device)
+    run_inputs = load_inputs(config)
+    task, splits = run_inputs.task, run_inputs.splits
+    if run_inputs.tower is not None:
+        run_inputs.tower.to(device)
     if len(shots := {count for split in splits for count in split.shots()} - {config.few_shot_num}):
         print(
             f"warning: --few_shot_num is {config.few_shot_num}, but classes with {', '.join(map(str, sorted(shots)))} "
@@ -191,9 +213,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     splits = choose_slides(config, splits)
     if sentence := patient_audit(splits):
         print(f"warning: {sentence}")
-    model = build_model(config, tower, task.descriptions.low_texts, task.descriptions.high_texts, len(task.class_names))
-    for note in model.notes():
+    for note in run_inputs.build_model(config).notes():
         print(f"warning: {note}")
+    kind = KINDS[config.model_type]
+    if kind.texts and kind.texts != "HiVE_MIL":
+        print(f"texts of {config.model_type}: from {text_file(config, kind.texts)}")
     print(
         f"task {task.name}: classes {', '.join(task.class_names)}; {len(task.slides)} slides; folds "
         f"{', '.join(str(split.fold) for split in splits)}; {config.model_type} ({config.variant}) on {device}"
@@ -203,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     run = RunFolder(config.run_path())
     with run.lock("config", wait=True):
-        run.open(record_of(config, task, splits, tower, digests))
+        run.open(record_of(config, run_inputs, splits))
     finished = {split.fold: result for split in splits if (result := run.finished(split.fold))}
     if finished and not config.resume:
         raise UserError(
@@ -215,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if result is None:
             try:
                 with run.lock(f"fold_{split.fold}"):
-                    result = run_fold(config, task, split, tower, cache, run, device)
+                    result = run_fold(config, run_inputs, split, run, device)
             except KeyboardInterrupt:
                 print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
                 raise

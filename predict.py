@@ -1,150 +1,162 @@
-"""Predict slides with a trained checkpoint: one of main.py, or a bare one (of the released code, say)."""
+"""Predict slides with trained checkpoints of main.py, or with a bare one (of the released code, say)."""
 
 import argparse
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import CIRCUMSTANCES, TRAINING_ONLY, Config, add_options
-from utils.errors import Faults, UserError, run_script
+from utils.config import PROJECT, TRAINING_ONLY, add_option, add_options
+from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
-    from datasets.descriptions import Descriptions
+    import numpy as np
+    import pandas as pd
 
-# what may differ from the run that made the checkpoint
-FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
+    from runs.trained import TrainedRun
+
+OWN = ("checkpoint", "output", "wsi_dir")
+SLIDES_A_CHUNK = 32  # after which finished ones are written down
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """Checkpoint and output, and the options of main.py that were given."""
+    """Checkpoints, output and slides, and the options of main.py that were given."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below.",
+        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below. With "
+        "--resume, slides that an interrupted call had finished are kept.",
         allow_abbrev=False,
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="s_<fold>_checkpoint.pt")
-    parser.add_argument("--output", type=Path, default=Path("predictions.csv"), help="CSV to write")
+    add_option(
+        parser, "checkpoint", type=Path, nargs="+", required=True, metavar="FILE",
+        help="s_<fold>_checkpoint.pt; the probabilities of several folds of a run are averaged",
+    )  # fmt: skip
+    add_option(parser, "output", type=Path, default=Path("predictions.csv"), help="CSV to write")
+    add_option(
+        parser, "wsi-dir", type=Path,
+        help="predict the slides in this folder; extract_features.py makes their features first, in --data_root_dir",
+    )  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    given = {name: value for name, value in vars(namespace).items() if name not in ("checkpoint", "output")}
-    return namespace, given
+    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
 
 
-def read_record(checkpoint: Path, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config.json beside the checkpoint; None beside a bare one. Raises UserError where an option given differs
-    from it and may not."""
-    from utils.files import read_json
+def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]:
+    """Make the features of the slides in a folder that have none yet; returns their ids. Raises UserError where that
+    fails."""
+    from datasets.slides import find_slides
+    from utils.run_record import config_of, read_record
 
-    file = checkpoint.with_name("config.json")
-    if not file.exists():
-        return None
-    record = read_json(file)
-    if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
-        raise UserError(f"{file}: not a config.json of main.py; move it away to use the checkpoint without it")
-    options = record["options"]
-    unknown = sorted(set(options) - {item.name for item in fields(Config)})
-    if unknown:
-        raise UserError(f"{file}: unknown options {', '.join(unknown)}; it was written by another version")
-    faults = [
-        f"--{name} {value}: the checkpoint was trained with {options.get(name)!r} ({file})"
-        for name, value in given.items()
-        if name not in FREE and value != options.get(name)
+    config = config_of(read_record(checkpoint, given), given)
+    slide_ids = list(find_slides(wsi_dir))
+    command = [
+        *(sys.executable, str(PROJECT / "extract_features.py"), "--wsi-dir", str(wsi_dir)),
+        *("--dataset-root-path", config.data_root_dir, "--dataset-name", config.task),
+        *("--feature-extractor-name", config.feature_extractor),
+        *("--low-mag", str(config.low_mag), "--high-mag", str(config.high_mag)),
+        *(["--vlm-path", config.vlm_path] if config.vlm_path else []),
+        *(["--device", config.device] if config.device else []),
     ]
-    if faults:
-        raise UserError(faults)
-    return record
+    if subprocess.run(command).returncode:
+        raise UserError(f"--wsi-dir {wsi_dir}: not all features could be made, see above; finished slides are kept")
+    return slide_ids
 
 
-def config_of(record: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Config:
-    """The run's options with those given in place of its own. The run's table of slides serves its own task only."""
-    options = dict(record["options"]) if record else {}
-    if given.get("task", options.get("task")) != options.get("task"):
-        options["dataset_csv"] = None
-    config = Config(**{**options, **given})
-    absent = [f"--{name}" for name in ("task", "data_root_dir") if not getattr(config, name)]
-    if absent:
-        raise UserError(f"{' and '.join(absent)} missing: needed with a checkpoint that has no config.json beside it")
-    return config
+def fingerprint(run: "TrainedRun") -> str:
+    """Tells whether predictions come from the same models."""
+    from utils.files import tensors_sha256, text_sha256
+
+    weights = [tensors_sha256(model.checkpoint()) for model in run.models.values()]
+    return text_sha256(" ".join([*weights, run.config.precision]))
 
 
-def read_classes(config: Config, record: Mapping[str, Any] | None, given: Mapping[str, Any]) -> "Descriptions":
-    """The classes and their descriptions: the run's own; for a bare checkpoint the labels of the table, or, where it
-    has not got two, all classes of the prompt file."""
-    from datasets.descriptions import arrange_descriptions, read_descriptions
-    from datasets.task import read_labels
+def predict_slides(run: "TrainedRun", kept: Path, resume: bool) -> "np.ndarray":
+    """Probabilities (slides, folds, K), in the order of the run's slides. Finished slides are written to ``kept``,
+    from where ``resume`` takes them. Raises UserError where that file comes from other models."""
+    import numpy as np
 
-    form = config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format
-    if record is None:
-        labels = read_labels(config.csv_path())
-        return read_descriptions(config.prompt_path(), labels if len(labels) > 1 else None, *form)
-    own = arrange_descriptions(record["descriptions"], record["class_names"], *form)
-    if "text_prompt" in given and read_descriptions(config.prompt_path(), record["class_names"], *form) != own:
-        raise UserError(f"--text_prompt {config.text_prompt}: not what the checkpoint was trained with")
-    return own
+    from datasets.bag_cache import BagLoader
+    from utils.evaluation import evaluate
+    from utils.files import read_json, write_json
+
+    made_by, done = fingerprint(run), {}
+    if resume and kept.exists():
+        before = read_json(kept)
+        if not isinstance(before, dict) or before.get("made_by") != made_by:
+            raise UserError(f"{kept}: not of these checkpoints; remove it, or predict without --resume")
+        done = {name: values for name, values in before["slides"].items() if name in run.slides}
+    open_slides = [slide for slide in run.slides.values() if slide.slide_id not in done]
+    for start in range(0, len(open_slides), SLIDES_A_CHUNK):
+        chunk = open_slides[start : start + SLIDES_A_CHUNK]
+        run.cache.prefer(chunk)
+        bags = BagLoader(run.cache, chunk, threads=run.config.num_workers, pin=run.device.type == "cuda")
+        found = [evaluate(model, bags, run.device, run.config.precision) for model in run.models.values()]
+        by_slide = np.stack([fold.probabilities for fold in found], axis=1)
+        done.update(zip((slide.slide_id for slide in chunk), by_slide.tolist(), strict=True))
+        write_json(kept, {"made_by": made_by, "slides": done})
+    return np.array([done[slide_id] for slide_id in run.slides])
+
+
+def spread(table: "pd.DataFrame", by_fold: "np.ndarray", class_names: Sequence[str]) -> "pd.DataFrame":
+    """The table with the standard deviation of each class's probability over the folds, where there are several."""
+    if by_fold.shape[1] == 1:
+        return table
+    deviations = by_fold.std(axis=1)
+    return table.assign(**{f"std_{name}": deviations[:, k] for k, name in enumerate(class_names)})
+
+
+def write_metrics(output: Path, labels: "np.ndarray", probabilities: "np.ndarray", class_names: list[str]) -> None:
+    """Metrics and plots of labelled slides, in files named after the output."""
+    from utils.files import write_json
+    from utils.metrics import classification_metrics
+    from utils.plots import confusion_figure, reliability_figure, roc_figure, save_png
+
+    predicted = probabilities.argmax(1)
+    metrics = classification_metrics(labels, probabilities)
+    print(f"{(predicted == labels).sum()} of {len(labels)} labelled slides are predicted as labelled")
+    print(f"auc {metrics.auc:.4f}  f1 {metrics.f1:.4f}  acc {metrics.acc:.4f}")
+    known = {name: value if value == value else None for name, value in metrics._asdict().items()}
+    write_json(output.with_name(f"{output.stem}_metrics.json"), {"slides": len(labels), **known})
+    figures = {
+        "roc": roc_figure(labels, probabilities, class_names),
+        "confusion": confusion_figure(labels, predicted, class_names),
+        "calibration": reliability_figure(labels, probabilities),
+    }
+    for name, figure in figures.items():
+        save_png(figure, output.with_name(f"{output.stem}_{name}.png"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
-    from datasets.bag_cache import BagCache, BagLoader
-    from datasets.checks import check_features
-    from datasets.layout import FeatureFolders
-    from datasets.task import NO_LABEL, read_slides
-    from models.build import build_model
-    from models.text_towers import load_text_tower
-    from utils.evaluation import evaluate
-    from utils.files import read_tensors, tensors_sha256, write_text
-    from utils.memory import cache_bytes
-    from utils.reproducibility import choose_device
+    import numpy as np
 
-    faults = Faults()
+    from datasets.task import NO_LABEL
+    from runs.trained import load_run
+    from utils.evaluation import Predictions
+    from utils.files import write_text
+
     if options.output.is_dir():
         raise UserError(f"--output {options.output}: is a folder, expected the name of a CSV file")
-    if not options.checkpoint.is_file():
-        raise UserError(f"{options.checkpoint}: no such checkpoint; main.py writes s_<fold>_checkpoint.pt")
-    record = read_record(options.checkpoint, given)
-    config = config_of(record, given)
-    device = choose_device(config.device)
     if useless := sorted(set(given) & TRAINING_ONLY):
         print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
-    tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path)
-    if tower and given.get("feature_dim") not in (None, tower.output_dim):
-        faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")
-    if tower and record and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
-        faults.add(f"--vlm_path {config.vlm_path}: not the vision-language model that the checkpoint was trained with")
-    descriptions = faults.attempt(read_classes, config, record, given)
-    class_names = record["class_names"] if record else list(descriptions.by_class) if descriptions else None
-    table = faults.attempt(read_slides, config.csv_path(), class_names) if class_names else None
-    folders = FeatureFolders(
-        Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
-    )
-    slides = list(table[1].values()) if table else []
-    cache = BagCache(folders, tower.output_dim if tower else None, cache_bytes(config.cache_gb), config.cache_half)
-    faults.attempt(check_features, cache, slides)
-    faults.raise_any()
-    assert tower and descriptions and class_names
-
-    model = build_model(config, tower, descriptions.low_texts, descriptions.high_texts, len(class_names))
-    saved = read_tensors(options.checkpoint)
-    try:
-        model.load_checkpoint(saved)
-    except ValueError as error:
-        raise UserError(
-            f"{options.checkpoint}: does not fit --variant {config.variant} and its options: {error}"
-        ) from error
-    print(f"classes: {', '.join(class_names)}")
-    if config.dry_run:
+    slide_ids = extract(options.checkpoint[0], given, options.wsi_dir) if options.wsi_dir else None
+    run = load_run(options.checkpoint, given, slide_ids)
+    print(f"classes: {', '.join(run.class_names)}")
+    if run.config.dry_run:
         print("dry run: all checks passed")
         return
-    bags = BagLoader(cache, slides, threads=config.num_workers, pin=device.type == "cuda")
-    predictions = evaluate(model.to(device), bags, device, config.precision)
-    write_text(options.output, predictions.table(class_names).to_csv(index=False))
-    labelled = predictions.labels != NO_LABEL
+    kept = options.output.with_name(f".{options.output.name}.partial.json")
+    by_fold = predict_slides(run, kept, bool(given.get("resume")))
+    labels = np.array([slide.label for slide in run.slides.values()], dtype=np.int64)
+    predictions = Predictions(list(run.slides), labels, by_fold.mean(axis=1), float("nan"), float("nan"))
+    table = spread(predictions.table(run.class_names), by_fold, run.class_names)
+    write_text(options.output, table.to_csv(index=False))
+    labelled = labels != NO_LABEL
     if labelled.any():
-        correct = predictions.probabilities.argmax(1)[labelled] == predictions.labels[labelled]
-        print(f"{correct.sum()} of {labelled.sum()} labelled slides are predicted as labelled")
-    print(f"{len(slides)} slides in {options.output}")
+        write_metrics(options.output, labels[labelled], predictions.probabilities[labelled], run.class_names)
+    kept.unlink()
+    print(f"{len(run.slides)} slides in {options.output}")
 
 
 if __name__ == "__main__":

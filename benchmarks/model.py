@@ -187,13 +187,17 @@ def peak_memory(variant: str, task: str, num_parents: int, is_oracle: bool, devi
     """GB above what the model and the slide take, measured in this process."""
     model, bag = build(variant, device), slide(num_parents, device)
     work(model, slide(50, device), task, is_oracle, variant == "released")()  # what is loaded at the first call
-    call = work(model, bag, task, is_oracle, variant == "released")
+    return peak_of(work(model, bag, task, is_oracle, variant == "released"), device)
+
+
+def peak_of(call: Callable[[], Any], device: torch.device) -> float:
+    """GB that a call takes above what is taken before it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         call()
-        return (torch.cuda.max_memory_allocated() - before) / 1e9
+        return (torch.cuda.max_memory_allocated() - allocated) / 1e9
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back, so that all that is used counts
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
     before = _resident("VmRSS")
@@ -207,9 +211,9 @@ def _resident(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
 
 
-def peak_elsewhere(options: argparse.Namespace, *figure: str) -> float:
-    """``peak_memory`` in a fresh process; NaN where it fails there, out of memory say."""
-    command = [sys.executable, "-m", "benchmarks.model", "--device", options.device, "--threads", str(options.threads)]
+def peak_elsewhere(options: argparse.Namespace, *figure: str, module: str = "benchmarks.model") -> float:
+    """The module's ``peak_memory`` in a fresh process; NaN where it fails there, out of memory say."""
+    command = [sys.executable, "-m", module, "--device", options.device, "--threads", str(options.threads)]
     done = subprocess.run([*command, "--figure", *figure], capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else float("nan")
 
@@ -217,6 +221,12 @@ def peak_elsewhere(options: argparse.Namespace, *figure: str) -> float:
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def header(device: torch.device, threads: int) -> str:
+    """Date, machine and versions."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{_processor()}, {threads} threads"
+    return f"{time.strftime('%Y-%m-%d')}, {name}; {', '.join(f'{key} {value}' for key, value in versions().items())}"
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
@@ -329,8 +339,7 @@ def main() -> None:
         variant, task, parents, who = options.figure
         print(peak_memory(variant, task, int(parents), who == "oracle", device))
         return
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{_processor()}, {options.threads} threads"
-    print(f"{time.strftime('%Y-%m-%d')}, {name}; {', '.join(f'{key} {value}' for key, value in versions().items())}")
+    print(header(device, options.threads))
     for chosen in options.tables:
         TABLES[chosen](options, device)
 

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from threading import Lock
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
-from utils.interface import Bag
+from utils.interface import Bag, BagForm
 
 
 class BagCache:
@@ -19,15 +18,23 @@ class BagCache:
 
     A bag is kept while there is room; bags that are preferred displace others, and nothing displaces them. So an epoch
     over more slides than fit finds those that do, instead of always missing what was just thrown out. capacity: bytes.
-    half: keep features in half the memory, as float16; all readers then get the rounded values. Safe to use from
-    several threads.
+    half: keep features in half the memory, as float16; all readers then get the rounded values. form: what is read of
+    a slide. Safe to use from several threads.
     """
 
-    def __init__(self, folders: FeatureFolders, feature_dim: int | None, capacity: int, half: bool = False):
+    def __init__(
+        self,
+        folders: FeatureFolders,
+        feature_dim: int | None,
+        capacity: int,
+        half: bool = False,
+        form: BagForm = "hierarchy",
+    ):
         self.folders = folders
         self.feature_dim = feature_dim
         self.capacity = capacity
         self.half = half
+        self.form = form
         self.size = 0
         self._bags: dict[str, Bag] = {}
         self._preferred: set[str] = set()
@@ -42,7 +49,7 @@ class BagCache:
         """The slide's bag, from memory or read. Raises UserError as ``read_bag``."""
         with self._lock:
             kept = self._bags.get(slide.slide_id)
-        kept = kept or self.put(read_bag(self.folders, slide, self.feature_dim))
+        kept = kept or self.put(read_bag(self.folders, slide, self.feature_dim, self.form))
         return _as(torch.float32, kept) if self.half else kept
 
     def put(self, bag: Bag) -> Bag:
@@ -64,19 +71,18 @@ class BagCache:
 
 def num_bytes(bag: Bag) -> int:
     """What a bag takes in memory."""
-    tensors = bag.low_features, bag.high_features, bag.child_mask, bag.low_coords, bag.high_coords
+    tensors = [*bag.features().values(), bag.low_coords, bag.high_coords]
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _halved(bag: Bag) -> Bag:
     """The bag in float16, or as it is where a value is too large for that."""
     half = _as(torch.float16, bag)
-    is_finite = half.low_features.isfinite().all() and half.high_features.isfinite().all()
-    return half if is_finite else bag
+    return half if all(features.isfinite().all() for features in half.features().values()) else bag
 
 
 def _as(kind: torch.dtype, bag: Bag) -> Bag:
-    return replace(bag, low_features=bag.low_features.to(kind), high_features=bag.high_features.to(kind))
+    return bag.map(lambda features: features.to(kind) if features.is_floating_point() else features)
 
 
 class BagLoader:

@@ -1,53 +1,127 @@
 """One slide's features: read, checked, and handed over as a Bag."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import torch
+from torch import Tensor
 
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from utils.errors import Faults, UserError
 from utils.h5 import read_h5
-from utils.interface import Bag
+from utils.interface import Bag, BagForm
 
 
-def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = None) -> Bag:
+def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = None, form: BagForm = "hierarchy") -> Bag:
     """Read a slide and check it; features become float32.
 
-    feature_dim: the width that the text tower wants. Raises UserError with what is wrong and the command that mends
-    it: a missing, damaged or empty file, shapes that do not fit each other, another width, NaN or infinite features.
+    feature_dim: the width that the model wants. form: what of the slide is read; the flat bag of high patches comes
+    from its own folder or, where the task has none, from the children in the hierarchical file. Raises UserError with
+    what is wrong and the command that mends it: a missing, damaged or empty file, shapes that do not fit each other,
+    another width, NaN or infinite features.
     """
+    read = {"hierarchy": _read_hierarchy, "both": _read_both, "patches": _read_flat}[form]
+    return read(folders, slide, feature_dim)
+
+
+def feature_width(folders: FeatureFolders, slides: Iterable[Slide], form: BagForm) -> int | None:
+    """The width of the features of the first slide whose files can be read."""
+    for slide in slides:
+        try:
+            with h5py.File(folders.files(slide.slide_id, form)[0]) as file:
+                return int(file["features"].shape[-1])
+        except (OSError, KeyError, AttributeError, IndexError):
+            continue
+    return None
+
+
+def _read_hierarchy(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     low_file, high_file = folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)
-    extract, link = folders.extract_command(), folders.hierarchy_command()
     faults = Faults()
-    low = faults.attempt(_read_patches, low_file, "(parents, width)", feature_dim, extract)
+    low = faults.attempt(_read_low, folders, slide, feature_dim)
     width = feature_dim or (low["features"].shape[-1] if low else None)
-    high = faults.attempt(_read_patches, high_file, "(parents, children, width)", width, link)
+    high = faults.attempt(_read_children, folders, slide, width)
     faults.raise_any()
     assert low and high
-    low_features, high_features = low["features"], high["features"]
-    if len(low_features) != len(high_features):
+    if len(low["features"]) != len(high["features"]):
         raise UserError(
-            f"{high_file}: {len(high_features)} parents found, but {low_file} has {len(low_features)}; the rows of "
-            f"both must be the same parents. Make it with: {link}"
+            f"{high_file}: {len(high['features'])} parents found, but {low_file} has {len(low['features'])}; the rows "
+            f"of both must be the same parents. Make it with: {folders.hierarchy_command()}"
         )
-    mask = high["mask"] if "mask" in high else (high_features != 0).any(-1)
-    if mask.shape != high_features.shape[:2] or mask.dtype != bool:
-        raise UserError(
-            f"{high_file}: mask is {mask.dtype} {mask.shape}, expected bool {high_features.shape[:2]}. "
-            f"Make it with: {link}"
-        )
-    high_features[~mask] = 0
     return Bag(
         slide_id=slide.slide_id,
-        low_features=torch.from_numpy(low_features),
-        high_features=torch.from_numpy(high_features),
-        child_mask=torch.from_numpy(mask),
+        low_features=torch.from_numpy(low["features"]),
+        high_features=torch.from_numpy(high["features"]),
+        child_mask=torch.from_numpy(high["mask"]),
         label=slide.label,
-        low_coords=torch.from_numpy(low["coords"].astype(np.int64)),
-        high_coords=torch.from_numpy(high["coords"].astype(np.int64)),
+        low_coords=_coords(low),
+        high_coords=_coords(high),
     )
+
+
+def _read_both(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
+    faults = Faults()
+    low = faults.attempt(_read_low, folders, slide, feature_dim)
+    width = feature_dim or (low["features"].shape[-1] if low else None)
+    flat = faults.attempt(_read_flat, folders, slide, width)
+    faults.raise_any()
+    assert low and flat
+    features = torch.from_numpy(low["features"])
+    return replace(flat, low_features=features, low_coords=_coords(low), **_no_children(features))
+
+
+def _read_flat(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
+    """All real high patches; no parents."""
+    if folders.has_flat_patches():
+        patches = _read_patches(
+            folders.high_file(slide.slide_id), "(patches, width)", feature_dim, folders.extract_command()
+        )
+        features, coords = torch.from_numpy(patches["features"]), _coords(patches)
+    else:
+        children = _read_children(folders, slide, feature_dim)
+        mask = torch.from_numpy(children["mask"])
+        if not mask.any():
+            raise UserError(f"{folders.hierarchical_file(slide.slide_id)}: no parent has a child, expected patches")
+        features, coords = torch.from_numpy(children["features"])[mask], _coords(children)[mask]
+    none = features.new_empty(0, features.shape[1])
+    return Bag(
+        slide.slide_id, none, **_no_children(none), label=slide.label, high_coords=coords, patch_features=features
+    )
+
+
+def _no_children(low_features: Tensor) -> dict[str, Any]:
+    num_parents, width = low_features.shape
+    return {
+        "high_features": low_features.new_empty(num_parents, 0, width),
+        "child_mask": torch.zeros(num_parents, 0, dtype=torch.bool),
+    }
+
+
+def _coords(arrays: dict[str, np.ndarray]) -> Tensor:
+    return torch.from_numpy(arrays["coords"].astype(np.int64))
+
+
+def _read_low(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
+    return _read_patches(folders.low_file(slide.slide_id), "(parents, width)", width, folders.extract_command())
+
+
+def _read_children(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
+    """features, coords and mask; features are 0 where the mask is."""
+    file, command = folders.hierarchical_file(slide.slide_id), folders.hierarchy_command()
+    high = _read_patches(file, "(parents, children, width)", width, command)
+    features = high["features"]
+    mask = high["mask"] if "mask" in high else (features != 0).any(-1)
+    if mask.shape != features.shape[:2] or mask.dtype != bool:
+        raise UserError(
+            f"{file}: mask is {mask.dtype} {mask.shape}, expected bool {features.shape[:2]}. Make it with: {command}"
+        )
+    features[~mask] = 0
+    return {**high, "mask": mask}
 
 
 def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
@@ -69,8 +143,9 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
         )
     elif width is not None and features.shape[-1] != width:
         raise UserError(
-            f"{file}: features are {features.shape[-1]} wide, expected {width}, the width of the text features; were "
-            "they made with another --feature_extractor (or before its projection), or is --vlm_path another model?"
+            f"{file}: features are {features.shape[-1]} wide, expected {width}, the width of the text features or of "
+            "the other slides; were they made with another --feature_extractor (or before its projection), or is "
+            "--vlm_path another model?"
         )
     else:
         with np.errstate(over="ignore"):

@@ -15,7 +15,11 @@ from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Faults, UserError
 from utils.files import tensors_sha256, write_json
-from utils.interface import Bag
+from utils.interface import Bag, BagForm
+
+DIGEST_NAMES = {
+    "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
+}  # fmt: skip
 
 
 def check_root(folders: FeatureFolders) -> None:
@@ -35,25 +39,25 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
     digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError
     with the faults of all slides.
     """
-    folders, feature_dim = cache.folders, cache.feature_dim
+    folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_memory(memory) if memory else {}
     check_root(folders)
     faults = Faults()
     good: dict[str, dict[str, Any]] = {}
     unread = []
     for slide in slides:
-        entry: Any = known.get(_name(folders, slide))
+        entry: Any = known.get(_name(folders, slide, form))
         is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
-        if is_whole and entry["stamp"] == _stamp(folders, slide, feature_dim):
+        if is_whole and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
-        stamp = _stamp(folders, slide, feature_dim)
-        if bag := faults.attempt(read_bag, folders, slide, feature_dim):
-            contents = {"low": bag.low_features, "high": bag.high_features, "mask": bag.child_mask}
+        stamp = _stamp(folders, slide, feature_dim, form)
+        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
+            contents = {DIGEST_NAMES[name]: value for name, value in bag.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag)}
-            good[slide.slide_id] = known[_name(folders, slide)] = entry
+            good[slide.slide_id] = known[_name(folders, slide, form)] = entry
             cache.put(bag)
     if memory and unread:
         write_json(memory, known)
@@ -68,19 +72,19 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
 
 def _is_normalised(bag: Bag) -> bool:
     """Whether the features of all patches are of unit length."""
-    rows = bag.low_features, bag.high_features[bag.child_mask]
+    rows = bag.low_features, bag.patches
     return all(has_unit_rows(vector_norm(features, dim=-1).numpy()) for features in rows)
 
 
-def _name(folders: FeatureFolders, slide: Slide) -> str:
+def _name(folders: FeatureFolders, slide: Slide, form: BagForm) -> str:
     """What the memory knows a slide by."""
-    return str(folders.low_file(slide.slide_id).resolve())
+    return f"{form} {folders.files(slide.slide_id, form)[0].resolve()}"
 
 
-def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> list[int | None]:
-    """What tells whether a slide's two files are the same as before."""
+def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form: BagForm) -> list[int | None]:
+    """What tells whether a slide's files are the same as before."""
     stamp: list[int | None] = [feature_dim]
-    for file in (folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)):
+    for file in folders.files(slide.slide_id, form):
         status = file.stat() if file.is_file() else None
         stamp += [status.st_size, status.st_mtime_ns] if status else [None, None]
     return stamp

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from utils.errors import UserError
+from utils.interface import BagForm
+
 
 @dataclass(frozen=True)
 class FeatureFolders:
@@ -28,6 +31,26 @@ class FeatureFolders:
     def hierarchical_file(self, slide_id: str) -> Path:
         name = f"hierarchical_{self.feature_extractor}_{self.low_magnification}x_{self.high_magnification}x"
         return self.root / name / f"{slide_id}.h5"
+
+    def has_flat_patches(self) -> bool:
+        """Whether there are bags of all high patches; if not, the children in the hierarchical files stand for them."""
+        return self._single(self.high_magnification).is_dir()
+
+    def files(self, slide_id: str, form: BagForm) -> list[Path]:
+        """The files that hold a slide in the given form."""
+        low, linked = self.low_file(slide_id), self.hierarchical_file(slide_id)
+        if form == "hierarchy":
+            return [low, linked]
+        patches = self.high_file(slide_id) if self.has_flat_patches() else linked
+        return [low, patches] if form == "both" else [patches]
+
+    def slide_ids(self, form: BagForm) -> list[str]:
+        """The slides that have features in the given form, sorted. Raises UserError where there is none."""
+        folder = self.files("slide", form)[-1].parent
+        found = sorted(file.stem for file in folder.glob("*.h5"))
+        if not found:
+            raise UserError(f"{folder}: no features (*.h5). Make them with: {self.extract_command()}")
+        return found
 
     def _single(self, magnification: int) -> Path:
         return self.root / f"{self.feature_extractor}_{magnification}x"

@@ -34,3 +34,9 @@ def token_limit(tower: TextTower | None, num_context_tokens: int) -> tuple[Calla
         return len(tokenize([" ".join([PLACEHOLDER] * num_context_tokens + [description])])[0]) - num_context_tokens
 
     return count, room
+
+
+def room_for(tower: TextTower, num_context_tokens: int) -> Callable[[str], bool]:
+    """Whether a description is read to its end behind so many context tokens. Raises UserError as ``token_limit``."""
+    count, room = token_limit(tower, num_context_tokens)
+    return lambda description: count(description) <= room

@@ -18,6 +18,10 @@ import utils.torchvision_compat  # noqa: E402, F401  (before open_clip and trans
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden-baselines", metavar="DIR", help="golden cases of the baselines to check instead")
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The golden cases; the test is skipped where they are absent."""

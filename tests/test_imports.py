@@ -10,7 +10,13 @@ import pytest
 
 from tests.conftest import PROJECT
 
-PACKAGES = {"models": {"utils", "conch"}, "datasets": {"utils"}, "utils": set(), "conch": set()}
+PACKAGES = {
+    "runs": {"models", "datasets", "utils"},
+    "models": {"utils", "conch"},
+    "datasets": {"utils"},
+    "utils": set(),
+    "conch": set(),
+}
 SCRIPTS = {file.stem for file in PROJECT.glob("*.py")}
 
 
@@ -51,7 +57,7 @@ def test_a_module_imports_only_what_it_may(module: Path) -> None:
 def test_all_packages_and_scripts_are_looked_at() -> None:
     assert {"main", "predict", "create_simulated_task"} <= SCRIPTS
     found = [module.parts[0] for module in modules() if len(module.parts) > 1]
-    assert all(found.count(package) >= 3 for package in PACKAGES)
+    assert all(found.count(package) >= 2 for package in PACKAGES)
     names = {
         module: imported(ast.parse((PROJECT / module).read_text(encoding="utf-8")), module.parts[:-1])
         for module in modules()

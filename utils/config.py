@@ -8,6 +8,10 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+MODEL_TYPES = [
+    "HiVE_MIL", "MaxPooling", "MeanPooling", "ABMIL", "DSMIL", "CLAM_SB", "CLAM_MB", "TransMIL", "DTFD_MIL", "WiKG",
+    "ViLa_MIL", "MSCPT", "FOCUS",
+]  # fmt: skip
 PROJECT = Path(__file__).resolve().parent.parent
 # options that say where a run happens and which part of it, not what it computes
 CIRCUMSTANCES = {
@@ -19,7 +23,7 @@ CIRCUMSTANCES = {
 TRAINING_ONLY = {
     "split_dir", "results_dir", "contrastive_lambda", "htcl", "bag_loss", "drop_out", "few_shot_num", "label_frac",
     "weighted_sample", "max_epochs", "early_stopping", "opt", "lr", "reg", "seed", "k", "k_start", "k_end", "testing",
-    "num_workers", "log_data", "resume",
+    "num_workers", "log_data", "k_sample", "bag_weight", "inst_loss", "no_subtyping",
 }  # fmt: skip
 
 
@@ -73,8 +77,10 @@ class Config:
     LLM: str = option("builtin", "which descriptions, a folder of text_prompt/HiVE_MIL")
     results_dir: str = option("./results", "where runs are written")
 
-    model_type: str = option("HiVE_MIL", "the model", choices=["HiVE_MIL"])
-    variant: str = option("paper", "what the paper says or what its released code computes", str, ["paper", "released"])
+    model_type: str = option("HiVE_MIL", "the model", str, MODEL_TYPES)
+    variant: str = option(
+        "paper", "what the model's paper says or what its released code computes", str, ["paper", "released"]
+    )
     feature_dim: int | None = option(None, "width of the features (default: the text tower's, 512)", at_least(1))
     low_mag: int = option(5, "magnification of the parents", magnification)
     high_mag: int = option(20, "magnification of the children", magnification)
@@ -103,9 +109,20 @@ class Config:
     )
     contrastive_lambda: float = option(0.5, "weight of the text contrastive loss", at_least(0, float))
     bag_loss: str = option("ce", "loss on the logits", str, ["ce", "svm", "focal"])
-    drop_out: bool = switch("dropout (0.25) between the graph layers")
-    mode: str = option("transformer", "of ViLa-MIL; no effect on HiVE_MIL")
-    prototype_number: int = option(16, "of ViLa-MIL; no effect on HiVE_MIL", int)
+    drop_out: bool = switch("the model's dropout; of HiVE_MIL 0.25 between the graph layers")
+    mode: str = option("transformer", "no effect; accepted since the released code has it")
+    prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1))
+    k_sample: int = option(8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1))
+    bag_weight: float = option(
+        0.7, "of CLAM: weight of the bag loss, of 1", at_least(0, float)
+    )
+    inst_loss: str = option("svm", "of CLAM: instance loss", str, ["svm", "ce"])
+    no_subtyping: bool = switch("of CLAM: no instance loss for the classes that a slide does not have")
+    two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent")
+    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", at_least(1))
+    num_mean_inference: int = option(1, "of DTFD_MIL: groupings whose predictions are averaged", at_least(1))
+    num_neighbours: int = option(6, "of WiKG: neighbours a patch", at_least(1))
+    readout: str = option("attention", "of WiKG: pooling of the nodes", str, ["attention", "mean"])
 
     few_shot_num: int = option(16, "training slides a class; names the split folder", at_least(1))
     label_frac: float = option(1.0, "share of each class's training slides to use", at_least(0, float))

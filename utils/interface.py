@@ -1,11 +1,14 @@
 """What goes into a model and what comes out of it. The training loop knows no more of a model than this."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+# what a model reads of a slide: parents with their children; the high patches as one flat bag; parents and flat bag
+BagForm = Literal["hierarchy", "patches", "both"]
 
 
 @dataclass(frozen=True)
@@ -15,8 +18,11 @@ class Bag:
     low_features: (P, D) float, the parents' frozen features.
     high_features: (P, C, D) float, the children's; an all-zero row where a slot has no child.
     child_mask: (P, C) bool, True for real children.
+    patch_features: (N, D) float, all high patches as one flat bag, for models without a hierarchy; where it is absent
+    ``patches`` are the real children. A bag of patches alone has no parents: P = 0.
     label: class index, or -1 where the slide has no label.
-    low_coords, high_coords: (P, 2) and (P, C, 2) int64, level-0 pixels (x, y) of the top-left corners.
+    low_coords, high_coords: (P, 2) and (P, C, 2), or (N, 2) of a flat bag, int64, level-0 pixels (x, y) of the
+    top-left corners.
     """
 
     slide_id: str
@@ -26,24 +32,30 @@ class Bag:
     label: int = -1
     low_coords: Tensor | None = None
     high_coords: Tensor | None = None
+    patch_features: Tensor | None = None
+
+    @property
+    def patches(self) -> Tensor:
+        """All real high patches, in the order of the file: (N, D)."""
+        return self.high_features[self.child_mask] if self.patch_features is None else self.patch_features
+
+    def features(self) -> dict[str, Tensor]:
+        """The features there are, and the mask, by field."""
+        names = "low_features", "high_features", "patch_features", "child_mask"
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Bag":
+        """The same bag with its features and mask changed."""
+        changed: dict[str, Any] = {name: change(value) for name, value in self.features().items()}
+        return replace(self, **changed)
 
     def to(self, device: torch.device) -> "Bag":
         """The same bag with its features and mask on ``device``; coordinates stay where they are."""
-        return replace(
-            self,
-            low_features=self.low_features.to(device, non_blocking=True),
-            high_features=self.high_features.to(device, non_blocking=True),
-            child_mask=self.child_mask.to(device, non_blocking=True),
-        )
+        return self.map(lambda features: features.to(device, non_blocking=True))
 
     def pinned(self) -> "Bag":
         """The same bag with its features and mask in page-locked memory, from where a GPU copies them by itself."""
-        return replace(
-            self,
-            low_features=self.low_features.pin_memory(),
-            high_features=self.high_features.pin_memory(),
-            child_mask=self.child_mask.pin_memory(),
-        )
+        return self.map(torch.Tensor.pin_memory)
 
 
 class Embeddings(NamedTuple):
@@ -64,12 +76,14 @@ class Embeddings(NamedTuple):
 @dataclass(frozen=True)
 class ModelOutput:
     """logits: (K,). losses: named scalar terms, unweighted. loss: the scalar to minimise (None without a label).
-    embeddings: the nodes' embeddings, where the model has a graph."""
+    embeddings: the nodes' embeddings, where the model has a graph. details: what else is worth seeing, by name; of a
+    model with attention ``attention`` (B, N), its B branches' weights of the N patches."""
 
     logits: Tensor
     loss: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Embeddings | None = None
+    details: dict[str, Tensor] = field(default_factory=dict)
 
 
 class SlideModel(nn.Module):
@@ -78,6 +92,9 @@ class SlideModel(nn.Module):
     def notes(self) -> list[str]:
         """What the user should be told once about this model and these inputs."""
         return []
+
+    def clip_gradients(self) -> None:
+        """Called between a step's backward pass and the optimiser; by default gradients stay as they are."""
 
     def tensor_names(self) -> dict[str, str]:
         """The tensors of a checkpoint: {our name: name in the file}. By default what is trained; a frozen text tower

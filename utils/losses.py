@@ -63,3 +63,10 @@ def build_bag_loss(name: str, num_classes: int) -> BagLoss:
         return _build_svm(num_classes)
     losses: dict[str, BagLoss] = {"ce": F.cross_entropy, "focal": focal_loss}
     return losses[name]
+
+
+def slide_loss(bag_loss: BagLoss, logits: Tensor, label: int) -> Tensor | None:
+    """The loss of one slide's logits (K,); None where it has no label (-1)."""
+    if label < 0:
+        return None
+    return bag_loss(logits.unsqueeze(0), torch.tensor([label], device=logits.device))

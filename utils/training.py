@@ -107,6 +107,7 @@ def train_epoch(
             )
         optimizer.zero_grad()
         loss.backward()
+        model.clip_gradients()
         optimizer.step()
         values = {"loss": loss, **{f"{name}_loss": value for name, value in output.losses.items()}}
         values["acc"] = (output.logits.argmax() == bag.label).float()

@@ -17,7 +17,7 @@ from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from utils.errors import UserError
 from utils.h5 import write_h5
-from utils.interface import Bag
+from utils.interface import Bag, BagForm
 
 WIDTH = 8
 SLIDES = [Slide(f"s{number}", f"s{number}", number % 2) for number in range(6)]
@@ -44,9 +44,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each slide was read from disk."""
     counted: Counter[str] = Counter()
 
-    def read(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
+    def read(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form: BagForm) -> Bag:
         counted[slide.slide_id] += 1
-        return read_bag(folders, slide, feature_dim)
+        return read_bag(folders, slide, feature_dim, form)
 
     monkeypatch.setattr(bag_cache, "read_bag", read)
     return counted

@@ -144,7 +144,7 @@ def test_a_useless_memory_is_replaced(folders: FeatureFolders, memory: Path, rea
     for _ in range(2):
         check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
     assert reads == ["s0", "s1", "s2", "s3"]
-    assert str(folders.low_file("s0")) in json.loads(memory.read_text())
+    assert any(str(folders.low_file("s0")) in name for name in json.loads(memory.read_text()))
 
 
 def test_no_features_at_all(tmp_path: Path, memory: Path) -> None:

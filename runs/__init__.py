@@ -1,0 +1,1 @@
+"""What scripts share in composing models and data."""

@@ -1,0 +1,169 @@
+"""FOCUS against its official code, against a second implementation in loops, and on bags that need care."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.baselines.focus import FOCUS, distinct, most_relevant, not_redundant
+from tests.models.baselines.golden import bag_of
+from tests.models.baselines.text_case import TextCase
+from utils.losses import build_bag_loss
+
+NAMES = {
+    "feature_encoder.0": "embed.0",
+    "feature_encoder.1": "embed.1",
+    "q_proj": "query",
+    "k_proj": "key",
+    "v_proj": "value",
+    "o_proj": "out",
+    "classifier": "classify",
+}
+
+
+class FixedTexts(nn.Module):
+    """Text features in place of prompts."""
+
+    def __init__(self, features: Tensor):
+        super().__init__()
+        self.features = features
+        self.tower = nn.Identity()
+        self.tower.output_dim = features.shape[1]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.features[:0], self.features
+
+
+def golden_model(case: TextCase) -> FOCUS:
+    settings = case.settings
+    model = FOCUS(
+        FixedTexts(case.outputs["text_features"]), settings["feature_dim"], case.num_classes,
+        build_bag_loss("ce", case.num_classes), num_heads=settings["heads"], window=settings["window_size"],
+        similarity=settings["similarity_threshold"], max_patches=settings["max_tokens"],
+    )  # fmt: skip
+    return case.load(model)
+
+
+def golden_case(folder: Path) -> TextCase:
+    return TextCase(folder / "FOCUS", NAMES, unused=("prompt_learner.ctx",))
+
+
+def test_golden(golden_baselines: Path) -> None:
+    case = golden_case(golden_baselines)
+    model, bags = golden_model(case), case.bags()
+    for i, bag in enumerate(bags):
+        output = model(bag)
+        case.check(f"bag{i}.logits", output.logits)
+        case.check(f"bag{i}.probabilities", output.logits.softmax(0))
+        case.check(f"bag{i}.loss", output.loss)
+        for name in ("embedded", "relevance", "selected", "compressed", "attended", "slide_features"):
+            case.check(f"bag{i}.{name}", output.details[name])
+        case.check(f"bag{i}.not_redundant", output.details["not_redundant"].nonzero().squeeze(1))
+    case.check_gradients(model, model(bags[0]).loss, "fixed_text.")
+    case.check_trace(model, bags, prefix="fixed_text.")
+
+
+def test_golden_stages(golden_baselines: Path) -> None:
+    case = golden_case(golden_baselines)
+    settings, features = case.settings, case.inputs["stage.features"]
+    keep = not_redundant(features, settings["stage_window"])
+    case.check(f"stage.window{settings['stage_window']}.not_redundant", keep.nonzero().squeeze(1))
+    small = settings["window_size"]
+    case.check(f"stage.window{small}.not_redundant", not_redundant(features, small).nonzero().squeeze(1))
+    relevance = (features @ case.outputs["text_features"].t()).mean(1) * keep
+    selected = most_relevant(relevance, settings["stage_max_tokens"])
+    case.check("stage.selected", selected)
+    patches = features[selected]
+    case.check("stage.compressed", patches[distinct(patches, small, settings["similarity_threshold"])])
+
+
+# ---- second implementations, window by window and head by head -------------------------------------------------------
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float((a.double() @ b.double()) / (a.double().norm() * b.double().norm()))
+
+
+def keep_in_windows(patches: Tensor, window: int) -> list[bool]:
+    keep: list[bool] = []
+    for start in range(0, len(patches), window):
+        part = patches[start : start + window]
+        similarity = np.array([[cosine(a, b) for b in part] for a in part])
+        kept = similarity.mean(1) <= similarity.mean() + similarity.std() + 1e-7
+        if not kept.any():
+            kept[0] = True
+        keep += kept.tolist()
+    return keep
+
+
+def bags_of_neighbours(num_patches: int, seed: int) -> Tensor:
+    """Patches among which neighbours resemble each other, more or less."""
+    torch.manual_seed(seed)
+    steps = torch.randn(num_patches, 6) * torch.rand(num_patches, 1)
+    return steps.cumsum(0) + 0.3 * torch.randn(num_patches, 6)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 8, 32])
+@pytest.mark.parametrize("num_patches", [1, 2, 7, 8, 33, 70])
+def test_redundancy_window_by_window(num_patches: int, window: int) -> None:
+    patches = bags_of_neighbours(num_patches, num_patches + window)
+    patches[::9] = patches[::9].mean(0)  # resemble many others
+    assert not_redundant(patches, window).tolist() == keep_in_windows(patches, window)
+
+
+def test_a_window_of_redundant_patches_keeps_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only rounding can make all patches of a window redundant: here the bound is put below every mean."""
+    monkeypatch.setattr(Tensor, "sqrt", lambda values: values - 9.0)
+    assert not_redundant(torch.randn(7, 4), 3).tolist() == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+@pytest.mark.parametrize("num_patches", [1, 2, 9, 40])
+def test_compression_chunk_by_chunk(num_patches: int, chunk: int) -> None:
+    patches = bags_of_neighbours(num_patches, num_patches)
+    expected = [i % chunk == 0 or cosine(patches[i], patches[i - 1]) < 0.8 for i in range(num_patches)]
+    assert distinct(patches, chunk, 0.8).tolist() == expected
+
+
+def test_the_most_relevant_in_slide_order() -> None:
+    relevance = torch.tensor([0.3, -1.0, 0.0, 2.0, 0.1])
+    assert most_relevant(relevance, 3).tolist() == [0, 3, 4]
+    assert most_relevant(relevance, 9).tolist() == [0, 1, 2, 3, 4]
+
+
+@torch.no_grad()
+def test_head_by_head() -> None:
+    """Three classes: steps 2 to 4 from the embedded patches, in loops."""
+    torch.manual_seed(0)
+    text = torch.randn(3, 12)
+    model = FOCUS(FixedTexts(text), 5, 3, build_bag_loss("ce", 3), num_heads=4, window=4, max_patches=17).eval()
+    output = model(bag_of(torch.randn(29, 5), 1))
+    patches = output.details["embedded"]
+    keep = keep_in_windows(patches, 4)
+    relevance = [float((patches[i] @ text.t()).mean()) * keep[i] for i in range(29)]
+    chosen = sorted(sorted(range(29), key=lambda i: -relevance[i])[:17])
+    left = [i for n, i in enumerate(chosen) if n % 4 == 0 or cosine(patches[i], patches[chosen[n - 1]]) < 0.8]
+    assert output.details["kept"].tolist() == left
+    query, key, value = (layer(x) for layer, x in ((model.query, text), (model.key, patches), (model.value, patches)))
+    attended = torch.zeros(3, 12)
+    attention = torch.zeros(3, 29)
+    for k in range(3):
+        for head in range(4):
+            part = slice(3 * head, 3 * head + 3)
+            scores = [float(query[k, part] @ key[i, part]) / math.sqrt(3) for i in left]
+            total = sum(map(math.exp, scores))
+            for i, score in zip(left, scores, strict=True):
+                attended[k, part] += math.exp(score) / total * value[i, part]
+                attention[k, i] += math.exp(score) / total / 4
+    assert torch.allclose(output.details["attention"], attention, atol=1e-5)
+    expected = model.classify(model.out(attended).mean(0))
+    assert torch.allclose(output.logits, expected, atol=1e-5)
+
+
+def test_the_patches_take_the_texts_width() -> None:
+    model = FOCUS(FixedTexts(torch.randn(2, 24)), 10, 2, build_bag_loss("ce", 2))
+    output = model(bag_of(torch.randn(3, 10), 0))
+    assert output.details["embedded"].shape == (3, 24)
