@@ -1,0 +1,321 @@
+"""run_experiments.py: grids of folds from options to results.csv; the folds are main.py's own, or a stand-in's where
+only what is around them matters."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+import main
+import run_experiments
+from tests.conftest import PROJECT, SimulatedTask
+from utils.errors import UserError
+from utils.results import METRICS
+
+RunMain = Callable[..., tuple[int, str, str]]
+
+# writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
+STAND_IN = """
+import json, os, signal, sys, time
+from pathlib import Path
+given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
+assert "--resume" in sys.argv
+fold, seed = int(given["k_start"]), int(given.get("seed", "1"))
+assert int(given["k_end"]) == fold + 1
+run = Path(given["results_dir"]) / "t/plip/16" / f"t_plip_HiVE_MIL_16_s{seed}"
+print("fold", fold, "threads", os.environ["OMP_NUM_THREADS"], "GPUs", os.environ["CUDA_VISIBLE_DEVICES"] or "none")
+sys.stdout.flush()
+if seed // 100 == 2 and fold == 1:
+    print("error: a user's mistake")
+    sys.exit(2)
+if seed // 100 == 3 and not (run / f"fold_{1 - fold}.json").exists():
+    time.sleep(60)
+if seed // 100 == 4:
+    sys.exit(0)
+marker = run / f"killed_{fold}"
+if seed // 100 in (5, 6) and not marker.exists():
+    marker.touch()
+    os.kill(os.getpid() if seed // 100 == 5 else os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+names = ("test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc")
+result = {"fold": fold, **{name: fold / 4 for name in names}, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
+(run / f"fold_{fold}.json").write_text(json.dumps(result))
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv.pop(1))
+import run_experiments
+from utils.errors import run_script
+run_experiments.PROJECT = Path(sys.argv.pop(1))
+sys.exit(run_script(run_experiments.main))
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a main.py in place of the project's; the working directory is another."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "main.py").write_text(STAND_IN)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(run_experiments, "PROJECT", tmp_path / "project")
+    return tmp_path / "project"
+
+
+def options(*more: str) -> list[str]:
+    return ["--local", "--jobs", "2", "--task", "t", "--data_root_dir", "D", "--k", "2", "--results_dir", "R", *more]
+
+
+def run_folder(seed: int, setting: str = "k=2") -> Path:
+    return Path("R") / setting / "t" / "plip" / "16" / f"t_plip_HiVE_MIL_16_s{seed}"
+
+
+def starts(folder: Path) -> list[int]:
+    """How often each fold was started, as its log tells."""
+    logs = sorted((folder / "logs").glob("fold_*.log"))
+    return [log.read_text().count("$ python ") for log in logs]
+
+
+def folds_at_work(folder: Path, option: str = "--resume") -> list[psutil.Process]:
+    """Processes of main.py that have to do with a folder and an option, from all of the machine."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if option in words and any(str(folder) in word for word in words):
+            found.append(process)
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+# ------------------------------------------------------------------------------------------------ with main.py itself
+
+
+def test_a_grid_with_a_killed_fold_gives_what_main_gives(simulated: SimulatedTask, tmp_path: Path) -> None:
+    wanted = tmp_path / "main"
+    more = ["--htcl", "none", "--max_epochs", "3"]
+    main.main(simulated.options(wanted, *more))
+    results = tmp_path / "grid"
+    given = simulated.options(results, *more)
+    command = [sys.executable, str(PROJECT / "run_experiments.py"), "--local", "--jobs", "2", *given]
+    grid = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    run = simulated.run_folder(results / "htcl=none,k=2,lr=0.001,max_epochs=3")
+    wait_for(lambda: (run / "history_1.csv").exists())
+    (process,) = folds_at_work(results, "--k_start=1")
+    process.kill()
+    output, _ = grid.communicate(timeout=600)
+    assert grid.returncode == 0, output
+    assert "2 of 2 folds" in output
+    assert sorted(starts(run)) == [1, 2]
+    for name in ("results.csv", "summary.csv", "predictions_0.csv", "predictions_1.csv", "fold_1.json"):
+        assert (run / name).read_bytes() == (simulated.run_folder(wanted) / name).read_bytes()
+    assert not list(run.glob("resume_*")) and folds_at_work(results) == []
+    record = json.loads((results / "experiment.json").read_text())["runs"]
+    assert [results / entry["path"] for entry in record] == [run]
+
+
+# ------------------------------------------------------------------------------------------------ with a stand-in
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_finished_folds_are_skipped(run_main: RunMain) -> None:
+    code, out, err = run_main(options("--seed", "1", "5"), "run_experiments")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "2 runs, 4 folds, 0 of them finished"
+    before = {path: path.stat().st_mtime_ns for path in Path("R").rglob("*") if path.is_file()}
+    # the tables are made where their process was lost: the stand-in writes none
+    table = pd.read_csv(run_folder(5) / "results.csv", index_col="metric")
+    assert table.loc["mean"].tolist() == [0.125] * 6 and table.loc["std"].tolist() == [0.125] * 6
+    (run_folder(1) / "fold_1.json").unlink()
+    code, out, _ = run_main(options("--seed", "1", "5", "9"), "run_experiments")
+    assert code == 0 and out.splitlines()[0] == "3 runs, 6 folds, 3 of them finished"
+    assert [starts(run_folder(seed)) for seed in (1, 5, 9)] == [[1, 2], [1, 1], [1, 1]]
+    after = {path: path.stat().st_mtime_ns for path in before}
+    changed = {str(path) for path in before if after[path] != before[path]} - {
+        "R/experiment.json",
+        "R/.lock_experiment",
+    }
+    assert {Path(name).name for name in changed} == {"fold_1.json", "fold_1.log", "results.csv", "summary.csv"}
+    assert all("_s1/" in name for name in changed)
+    code, out, _ = run_main(options("--seed", "1", "5", "9"), "run_experiments")
+    assert code == 0 and "6 of them finished" in out and starts(run_folder(1)) == [1, 2]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_failures_are_told_at_the_end(run_main: RunMain) -> None:
+    code, out, err = run_main(options("--seed", "200", "1", "201", "--retries", "1"), "run_experiments")
+    assert code == 1
+    assert "2 folds failed" in err and "4 of 6 folds, 2 failed" in out
+    for seed in (200, 201):
+        assert f"HiVE_MIL: t_plip_HiVE_MIL_16_s{seed} fold 1" in err
+        assert starts(run_folder(seed)) == [1, 1]  # a user's mistake is not tried again
+        assert not (run_folder(seed) / "results.csv").exists()
+    assert err.count("exit code 2; the end of") == 2 and err.count("    error: a user's mistake\n") == 2
+    assert (run_folder(1) / "results.csv").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_failures_that_end_alike_are_told_once(run_main: RunMain, stand_in: Path) -> None:
+    (stand_in / "main.py").write_text("import sys\nprint('no space')\nsys.exit(5)")
+    code, _, err = run_main(options("--retries", "1", "--seed", "1", "2"), "run_experiments")
+    assert code == 1 and [starts(run_folder(seed)) for seed in (1, 2)] == [[2, 2], [2, 2]]
+    assert "4 folds failed" in err and err.count("exit code 5; the end of") == err.count("    no space") == 1
+    assert all(f"_s{seed} fold {fold}\n" in err for seed in (1, 2) for fold in (0, 1))
+
+
+@pytest.mark.parametrize("where", ["--local", "Ray"])
+def test_kills_ctrl_c_and_going_on(
+    stand_in: Path, where: str, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 200: a mistake. 500: its folds are killed once, 600: with Ray's workers. 300: they do not end."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # Ray looks beside the script, which is a launcher here
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    launcher = [sys.executable, "-c", LAUNCHER, str(PROJECT), str(stand_in)]
+    seeds = [200, 500, *([600] if where == "Ray" else []), 300]
+    given = options("--seed", *map(str, seeds), "--gpus_per_fold", "0", "--retries", "1")
+    grid = subprocess.Popen(
+        launcher + (given if where == "--local" else given[1:]),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: len(folds_at_work(stand_in, "--seed=300")) == 2)
+    family = psutil.Process(grid.pid).children(recursive=True)
+    assert len(family) >= 2 and (where == "--local") == (len(family) == 2)
+    grid.send_signal(signal.SIGINT)
+    out, err = grid.communicate(timeout=300)
+    assert grid.returncode == 130
+    assert err.splitlines()[-2:] == [
+        "finished folds and epochs are kept: the same command goes on behind them", "interrupted"
+    ]  # fmt: skip
+    assert psutil.wait_procs(family, timeout=100)[1] == []
+    ends = re.findall(r" fold (\d (?:exit code \d|finished))", out)
+    assert sorted(ends) == sorted(["1 exit code 2", *["0 finished", "1 finished"] * (len(seeds) - 1)][:-1])
+    expected = {200: [1, 1], 500: [2, 2], 600: [2, 2], 300: [1, 1]}
+    assert [starts(run_folder(seed)) for seed in seeds] == [expected[seed] for seed in seeds]
+    assert (run_folder(500) / "logs" / "fold_1.log").read_text().count("fold 1 threads 1 GPUs none\n") == 2
+
+    result = {**dict.fromkeys(METRICS, 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
+    (run_folder(300) / "fold_0.json").write_text(json.dumps(result))  # what fold 1 waits for
+    code, out, _ = run_main(options("--seed", "300", "500"), "run_experiments")
+    assert code == 0 and "2 runs, 4 folds, 3 of them finished" in out
+    assert all((run_folder(seed) / "results.csv").exists() for seed in (300, 500))
+    assert [starts(run_folder(seed)) for seed in (300, 500)] == [[1, 2], [2, 2]]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_results_that_other_machines_do_not_share(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_experiments, "SECONDS_OF_A_SHARED_FOLDER", 0)
+    code, _, err = run_main(options("--seed", "400"), "run_experiments")
+    assert code == 2 and "share" in err and "fold_0.json" in err and "fold_1.json" in err
+
+
+def test_dry_run(stand_in: Path, run_main: RunMain) -> None:
+    (run_folder(5)).mkdir(parents=True)
+    (run_folder(5) / "fold_1.json").touch()
+    code, out, _ = run_main(options("--seed", "5", "--dry_run"), "run_experiments")
+    command = f"  python {stand_in}/main.py --task=t --data_root_dir=D --results_dir=R/k=2 --seed=5 --k=2 --resume"
+    assert code == 0 and out.splitlines() == [
+        "1 runs, 2 folds, 1 of them finished",
+        "waiting  HiVE_MIL: t_plip_HiVE_MIL_16_s5 fold 0",
+        f"{command} --k_start=0 --k_end=1",
+        "finished  HiVE_MIL: t_plip_HiVE_MIL_16_s5 fold 1",
+        f"{command} --k_start=1 --k_end=2",
+    ]
+    assert not (Path("R") / "experiment.json").exists()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_grid_file_presets_and_record(run_main: RunMain) -> None:
+    Path("grid.yaml").write_text("task: t\ndata_root_dir: D\nk: [1]\nseed: [1, 2]\nruns: {mine: {lr: 0.5}}\n")
+    grid = ["--local", "--grid", "grid.yaml", "--results_dir", "R", "--jobs", "4"]
+    assert run_main([*grid, "--seed", "7"], "run_experiments")[0] == 0
+    code, out, _ = run_main([*grid, "--seed", "7", "--preset", "table14", "figure4"], "run_experiments")
+    assert code == 0 and out.startswith("8 runs, 7 folds, 1 of them finished")  # the whole model stands in both
+    record = json.loads(Path("R/experiment.json").read_text())["runs"]
+    assert sorted((entry["preset"] or "", entry["options"].get("scales", "both")) for entry in record) == [
+        ("", "both"), *[("figure4", "both")] * 4, ("table14", "both"), ("table14", "high"), ("table14", "low")
+    ]  # fmt: skip
+    assert all((Path("R") / entry["path"] / "results.csv").exists() for entry in record)
+    whole = {entry["path"] for entry in record if entry["label"].endswith("(HiVE-MIL)")}
+    assert whole == {"k=1/t/plip/16/t_plip_HiVE_MIL_16_s7"}
+    assert record[0]["label"] == "mine"  # the earlier grid's run, once
+    assert len(record) == 8
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--local", "--address", "auto"], "--address names a cluster"),
+        (["--address", "auto", "--jobs", "2"], "--address names a cluster"),
+        (["--gpus_per_fold", "1.5"], "part of a GPU"),
+        (["--gpus_per_fold", "-1"], "part of a GPU"),
+        (["--k_start", "1"], "unrecognized arguments: --k_start"),
+        (["--cpus_per_fold", "0"], "less than 1"),
+        (["--local", "--few_shot_num", "four"], "invalid int value: 'four'"),
+        (["--preset", "table99"], "table99"),
+        (["--grid", "grid.yaml"], "grid.yaml: file not found"),
+        ([], "task missing"),
+    ],
+)
+def test_mistakes(stand_in: Path, run_main: RunMain, more: list[str], words: str) -> None:
+    code, _, err = run_main([*more, "--data_root_dir", "D"], "run_experiments")
+    assert code == 2 and words in err and "Traceback" not in err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "visible", "expected"),
+    [
+        (["--jobs", "3"], 0, None, ["", "", ""]),
+        (["--jobs", "9"], 2, None, ["0", "1"]),
+        (["--jobs", "1"], 2, None, ["0"]),
+        (["--jobs", "9", "--gpus_per_fold", "0.5"], 2, "4,7", ["4", "7", "4", "7"]),
+        (["--jobs", "9", "--gpus_per_fold", "2"], 4, None, ["0,1", "2,3"]),
+        (["--jobs", "2", "--gpus_per_fold", "0"], 2, None, ["", ""]),
+        (["--jobs", "2", "--gpus_per_fold", "3"], 2, None, "found 2 GPUs"),
+    ],
+)
+def test_gpus_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, given: list[str], count: int, visible: str | None, expected: list[str] | str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    parsed, _ = run_experiments.parse(["--local", *given])
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            run_experiments.local_shares(parsed)
+    else:
+        assert run_experiments.local_shares(parsed) == [{"CUDA_VISIBLE_DEVICES": share} for share in expected]
+
+
+def test_as_many_at_a_time_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
+    for cpus, jobs in (("1", 7), ("2", 3), ("8", 1)):
+        assert len(run_experiments.local_shares(run_experiments.parse(["--cpus_per_fold", cpus])[0])) == jobs
+
+
+def test_help_is_quick() -> None:
+    command = [sys.executable, "-X", "importtime", "run_experiments.py", "--help"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert "--gpus_per_fold" in done.stdout and "--few_shot_num" in done.stdout
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "pandas", "numpy", "ray", "h5py", "matplotlib"}
