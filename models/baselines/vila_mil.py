@@ -52,7 +52,8 @@ def trained_copy(tower: ClipTextTower) -> ClipTextTower:
 
 class OneHeadAttention(nn.Module):
     """PyTorch's MultiheadAttention with one head, for few queries and many rows: the maps of keys and values are
-    applied to the queries and to the mixed rows, q^T (Wk x) = (Wk^T q)^T x, not to every row."""
+    applied to the queries and to the mixed rows, q^T (Wk x) = (Wk^T q)^T x, not to every row. The keys' bias would move
+    all scores of a query alike."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -61,10 +62,9 @@ class OneHeadAttention(nn.Module):
     def forward(self, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """queries (Q, D), rows (N, D) -> (Q, D) and the weights (Q, N)."""
         to_query, to_key, to_value = self.maps.in_proj_weight.chunk(3)
-        query_bias, key_bias, value_bias = self.maps.in_proj_bias.chunk(3)
+        query_bias, _, value_bias = self.maps.in_proj_bias.chunk(3)
         query = F.linear(queries, to_query, query_bias) / queries.shape[1] ** 0.5
-        scores = (query @ to_key) @ rows.t() + (query @ key_bias).unsqueeze(1)
-        weights = scores.softmax(1)
+        weights = (query @ to_key @ rows.t()).softmax(1)
         return self.maps.out_proj(F.linear(weights @ rows, to_value, value_bias)), weights
 
 

@@ -60,7 +60,7 @@ def test_prompts_are_found_by_class_and_scale(tmp_path: Path) -> None:
 
 def test_columns_in_another_order_spaces_and_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "task.csv"
-    lines = ["Prompt, Scale ,class,note", *(f'"{prompt}", {scale}, {name},' for name, scale, prompt in ROWS), ",,,"]
+    lines = ["Scale , Prompt,class,note", *(f'{scale} , "{prompt}", {name},' for name, scale, prompt in ROWS), ",,,"]
     file.write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     assert read("ViLa_MIL", file).by_class == PROMPTS
 

@@ -114,6 +114,37 @@ def test_redundancy_window_by_window(num_patches: int, window: int) -> None:
     assert not_redundant(patches, window).tolist() == keep_in_windows(patches, window)
 
 
+def patches_with_redundant_ones() -> Tensor:
+    """(44, 200): numbers 3 and 40 are what all have in common."""
+    torch.manual_seed(0)
+    common = torch.randn(200)
+    patches = common + torch.randn(44, 200)
+    patches[3] = patches[40] = common
+    return patches
+
+
+def test_a_patch_that_resembles_its_whole_window_is_redundant() -> None:
+    """In a whole window of 32 and in the last one of 12."""
+    patches = patches_with_redundant_ones()
+    keep = not_redundant(patches, 32)
+    assert (~keep).nonzero().flatten().tolist() == [3, 40]
+    assert keep.tolist() == keep_in_windows(patches, 32)
+
+
+@torch.no_grad()
+def test_redundant_patches_have_no_relevance() -> None:
+    patches = patches_with_redundant_ones()
+    text = torch.randn(2, 200)
+    model = FOCUS(FixedTexts(text), 200, 2, build_bag_loss("ce", 2), window=32, max_patches=20)
+    model.embed = nn.Identity()
+    output = model(bag_of(patches, 0))
+    expected = (patches @ text.t()).mean(1)
+    expected[[3, 40]] = 0
+    assert torch.allclose(output.details["relevance"], expected, atol=1e-4)
+    best = sorted(range(44), key=lambda i: -float(expected[i]))[:20]
+    assert output.details["selected"].tolist() == sorted(best)
+
+
 def test_a_window_of_redundant_patches_keeps_its_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only rounding can make all patches of a window redundant: here the bound is put below every mean."""
     monkeypatch.setattr(Tensor, "sqrt", lambda values: values - 9.0)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from models.baselines.mscpt import MSCPT, ForwardGCN
 from models.baselines.mscpt_prompts import DeepPromptLearner
+from models.build import build_model
 from models.text_towers import ClipTextTower, TextTower
 from tests.models.baselines.golden import bag_of, read
 from tests.models.baselines.random_towers import WordTokenizer, random_tower
 from tests.models.baselines.text_case import TextCase
+from utils.config import Config
 from utils.losses import build_bag_loss
 
 NAMES = {
@@ -292,3 +294,15 @@ def test_the_tower_keeps_no_trace_of_the_vectors() -> None:
     ids, before = learner.token_ids, learner.tower.encode(learner.token_embeddings, learner.token_ids)
     learner()
     assert torch.equal(learner.tower.encode(learner.token_embeddings, ids), before)
+
+
+def test_the_released_variant_mixes_classes() -> None:
+    torch.manual_seed(5)
+    bag, tower = bag_of(torch.randn(9, 16), 0, torch.randn(6, 16)), random_tower("clip")
+    texts = some_texts(CLASSES * LOW, 0), some_texts(CLASSES * HIGH, 1)
+    models = {}
+    for variant in ("paper", "released"):
+        torch.manual_seed(0)
+        models[variant] = build_model(Config(model_type="MSCPT", variant=variant), tower, *texts, CLASSES).eval()
+    assert [model.mixes_classes for model in models.values()] == [False, True]
+    assert not torch.allclose(models["paper"](bag).logits, models["released"](bag).logits)

