@@ -102,6 +102,7 @@ def build(variant: str, device: torch.device) -> HiveMIL:
     texts = [description() for _ in range(32)]
     tower = clip_tower()
     model = build_model(Config(variant=variant), tower, texts[:8], texts[8:], NUM_CLASSES)
+    assert isinstance(model, HiveMIL)
     weight = tower.text_projection.weight
     nn.init.eye_(weight)
     with torch.no_grad():

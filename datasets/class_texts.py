@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.descriptions import TEXT_FORMATS, Descriptions, _without_doubles, read_descriptions
+from datasets.descriptions import TEXT_FORMATS, Descriptions, read_descriptions, without_doubles
 from utils.errors import Faults, UserError
 
 HEADER = ["class", "scale", "prompt"]
@@ -141,7 +141,7 @@ def _prompt(name: str, scale: str, terms: Sequence[str], fits: Callable[[str], b
 
 
 def _read_json(text: str) -> dict[str, Any]:
-    by_class = json.loads(text, object_pairs_hook=_without_doubles)
+    by_class = json.loads(text, object_pairs_hook=without_doubles)
     if not isinstance(by_class, dict):
         raise ValueError(f"found a {type(by_class).__name__}")
     return by_class

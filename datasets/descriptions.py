@@ -37,7 +37,7 @@ def read_descriptions(
             f"{_command(str(path), class_names)}"
         )
     try:
-        by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+        by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON of {{class: {{term: explanation}}}} ({error})") from error
     names = sorted(by_class) if class_names is None and isinstance(by_class, dict) else class_names or []
@@ -90,7 +90,7 @@ def _command(source: str, class_names: Sequence[str] | None) -> str:
     return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
 
 
-def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     keys = [key for key, _ in pairs]
     doubled = sorted({key for key in keys if keys.count(key) > 1})
     if doubled:

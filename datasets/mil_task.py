@@ -92,7 +92,7 @@ def standardise(data: MilData) -> MilData:
     """
     rows = np.concatenate(list(data.features.values())).astype(np.float64)
     mean, std = rows.mean(0), rows.std(0)
-    std[rows.max(0) == rows.min(0)] = np.inf
+    std[std == 0] = np.inf
     scaled = {bag: ((features - mean) / std).astype(np.float32) for bag, features in data.features.items()}
     return MilData(scaled, data.labels)
 

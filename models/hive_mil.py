@@ -12,6 +12,7 @@ from models.graph import NODE_TYPES, HierarchicalGraph
 from models.htcl import TextLoss
 from models.logits import TopKLogits
 from models.network import Chosen, Network
+from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
 from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
 from utils.losses import BagLoss
@@ -87,11 +88,7 @@ class HiveMIL(SlideModel):
         return ModelOutput(logits, loss, losses, embeddings)
 
     def notes(self) -> list[str]:
-        cut, length = self.prompts.num_cut, self.prompts.tower.context_length
-        if not cut:
-            return []
-        number = len(self.prompts.token_ids)
-        return [f"{cut} of {number} prompts are longer than the text tower's {length} tokens; their ends are cut off"]
+        return notes_of_cut(self.prompts.num_cut, len(self.prompts.token_ids), self.prompts.tower)
 
     def tensor_names(self) -> dict[str, str]:
         return super().tensor_names() if self.layout is None else self.layout(self)

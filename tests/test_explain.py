@@ -19,8 +19,10 @@ import create_simulated_task
 import extract_features
 import main
 from datasets.layout import FeatureFolders
-from explain import Run, choose_slides, explain_slide, load_run, write_report
+from explain import write_report
 from models.tiny_clip import save_tiny_clip
+from runs.explained import choose_slides, explain_slide, load_hive_mil
+from runs.trained import TrainedRun
 from tests.browser import open_page, overflow
 from tests.conftest import SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
@@ -42,8 +44,8 @@ class Trained:
         return self.folder / f"s_{fold}_checkpoint.pt"
 
     @cache  # noqa: B019
-    def run(self, fold: int) -> Run:
-        return load_run([self.checkpoint(fold)], {})
+    def run(self, fold: int) -> TrainedRun:
+        return load_hive_mil([self.checkpoint(fold)], {})
 
     @cache  # noqa: B019
     def reports(self, fold: int) -> list[SlideReport]:
@@ -112,7 +114,7 @@ def test_probabilities_are_those_of_the_run(trained: Trained) -> None:
 
 
 def test_folds_are_averaged(trained: Trained) -> None:
-    both = load_run([trained.checkpoint(1), trained.checkpoint(0)], {})
+    both = load_hive_mil([trained.checkpoint(1), trained.checkpoint(0)], {})
     slide_id = next(iter(both.slides))
     alone = [explain_slide(trained.run(fold), slide_id, [f"fold {fold}"]) for fold in (0, 1)]
     found = explain_slide(both, slide_id, ["fold 0", "fold 1"])
@@ -126,7 +128,7 @@ def test_folds_are_averaged(trained: Trained) -> None:
 
 
 def test_a_split_takes_each_slide_by_the_folds_it_is_in(trained: Trained) -> None:
-    both = load_run([trained.checkpoint(0), trained.checkpoint(1)], {})
+    both = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {})
     chosen = choose_slides(both, None, "val")
     for fold in (0, 1):
         split = pd.read_csv(trained.task.split_dir / f"splits_{fold}.csv")
@@ -139,7 +141,7 @@ def test_a_split_takes_each_slide_by_the_folds_it_is_in(trained: Trained) -> Non
 @pytest.fixture(scope="module")
 def written(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[SlideReport, Path]:
     """A report of both folds with names that must be escaped, and the folder it was written to."""
-    both = load_run([trained.checkpoint(0), trained.checkpoint(1)], {})
+    both = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {})
     report = explain_slide(both, next(iter(both.slides)), ["fold 0", "fold 1"], 2)
     report = replace(report, class_names=['<b>"A"&', "B</script>"])
     folder = tmp_path_factory.mktemp("explained")
@@ -319,7 +321,7 @@ def test_real_slides(run_main: RunMain, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], ["s_7_checkpoint.pt", "not found"]),
+        (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], ["s_7_checkpoint.pt", "no such checkpoint"]),
         (["--checkpoint", "{folder}/config.json", "--slide", "X"], ["config.json", "not a checkpoint"]),
         (["--checkpoint", "{s0}", "{s0}", "--slide", "X"], ["different folds"]),
         (["--checkpoint", "{s0}", "--slide", "NOT-THERE", "SIM-0000"], ["NOT-THERE.h5", "not found"]),

@@ -135,7 +135,7 @@ def test_from_slide_files(run_main: RunMain, simulated: SimulatedTask, checkpoin
     options += ["--data_root_dir", str(tmp_path / "data"), "--device", "cpu"]
     table, _ = predicted(run_main, tmp_path / "p.csv", *options)
     assert table["slide_id"].tolist() == ["first", "second"]
-    np.testing.assert_allclose(table[["prob_SIMULATED_A", "prob_SIMULATED_B"]].sum(1), 1)
+    np.testing.assert_allclose(table[["prob_SIMULATED_A", "prob_SIMULATED_B"]].sum(axis=1), 1)
     files = sorted((tmp_path / "data").rglob("*.h5"))
     made = [file.stat().st_mtime_ns for file in files]
     assert len(files) == 6

@@ -167,7 +167,7 @@ def test_failures_are_told_at_the_end(run_main: RunMain) -> None:
         assert f"HiVE_MIL: t_plip_HiVE_MIL_16_s{seed} fold 1" in err
         assert starts(run_folder(seed)) == [1, 1]  # a user's mistake is not tried again
         assert not (run_folder(seed) / "results.csv").exists()
-    assert err.count("exit code 2; the end of") == 2 and err.count("    error: a user's mistake\n") == 2
+    assert err.count("exit code 2; the end of") == err.count("    error: a user's mistake\n") == 1  # both end alike
     assert (run_folder(1) / "results.csv").exists()
 
 
@@ -180,42 +180,61 @@ def test_failures_that_end_alike_are_told_once(run_main: RunMain, stand_in: Path
     assert all(f"_s{seed} fold {fold}\n" in err for seed in (1, 2) for fold in (0, 1))
 
 
-@pytest.mark.parametrize("where", ["--local", "Ray"])
-def test_kills_ctrl_c_and_going_on(
-    stand_in: Path, where: str, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seed 200: a mistake. 500: its folds are killed once, 600: with Ray's workers. 300: they do not end."""
+@pytest.fixture(params=["--local", "Ray"])
+def launch(
+    request: pytest.FixtureRequest, stand_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.Popen]:
+    """Start a grid of some seeds in a process of its own, on Ray or without it."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # Ray looks beside the script, which is a launcher here
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launcher = [sys.executable, "-c", LAUNCHER, str(PROJECT), str(stand_in)]
-    seeds = [200, 500, *([600] if where == "Ray" else []), 300]
-    given = options("--seed", *map(str, seeds), "--gpus_per_fold", "0", "--retries", "1")
-    grid = subprocess.Popen(
-        launcher + (given if where == "--local" else given[1:]),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+
+    def start(*seeds: int) -> subprocess.Popen:
+        given = options("--seed", *map(str, seeds), "--gpus_per_fold", "0", "--retries", "1")
+        command = launcher + (given if request.param == "--local" else given[1:])
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_killed_folds_are_started_again(launch: Callable[..., subprocess.Popen]) -> None:
+    """Seed 200: fold 1 is a mistake. 500: its folds are killed once."""
+    grid = launch(200, 500)
+    out, err = grid.communicate(timeout=300)
+    assert grid.returncode == 1 and "1 folds failed" in err
+    ends = re.findall(r" fold (\d (?:exit code \d|finished))", out)
+    assert sorted(ends) == ["0 finished", "0 finished", "1 exit code 2", "1 finished"]
+    assert [starts(run_folder(seed)) for seed in (200, 500)] == [[1, 1], [2, 2]]
+    assert (run_folder(500) / "logs" / "fold_1.log").read_text().count("fold 1 threads 1 GPUs none\n") == 2
+
+
+@pytest.mark.parametrize("launch", ["Ray"], indirect=True)
+def test_lost_workers_of_ray(launch: Callable[..., subprocess.Popen]) -> None:
+    """Seed 600: the folds' workers are killed once, too."""
+    grid = launch(600)
+    _, err = grid.communicate(timeout=300)
+    assert grid.returncode == 0, err
+    assert starts(run_folder(600)) == [2, 2] and (run_folder(600) / "results.csv").exists()
+
+
+def test_ctrl_c_and_going_on(launch: Callable[..., subprocess.Popen], stand_in: Path, run_main: RunMain) -> None:
+    """Seed 300: its folds do not end."""
+    grid = launch(300)
     wait_for(lambda: len(folds_at_work(stand_in, "--seed=300")) == 2)
     family = psutil.Process(grid.pid).children(recursive=True)
-    assert len(family) >= 2 and (where == "--local") == (len(family) == 2)
     grid.send_signal(signal.SIGINT)
-    out, err = grid.communicate(timeout=300)
+    _, err = grid.communicate(timeout=300)
     assert grid.returncode == 130
     assert err.splitlines()[-2:] == [
         "finished folds and epochs are kept: the same command goes on behind them", "interrupted"
     ]  # fmt: skip
-    assert psutil.wait_procs(family, timeout=100)[1] == []
-    ends = re.findall(r" fold (\d (?:exit code \d|finished))", out)
-    assert sorted(ends) == sorted(["1 exit code 2", *["0 finished", "1 finished"] * (len(seeds) - 1)][:-1])
-    expected = {200: [1, 1], 500: [2, 2], 600: [2, 2], 300: [1, 1]}
-    assert [starts(run_folder(seed)) for seed in seeds] == [expected[seed] for seed in seeds]
-    assert (run_folder(500) / "logs" / "fold_1.log").read_text().count("fold 1 threads 1 GPUs none\n") == 2
+    assert len(family) >= 2 and psutil.wait_procs(family, timeout=100)[1] == []
 
     result = {**dict.fromkeys(METRICS, 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
     (run_folder(300) / "fold_0.json").write_text(json.dumps(result))  # what fold 1 waits for
-    code, out, _ = run_main(options("--seed", "300", "500"), "run_experiments")
-    assert code == 0 and "2 runs, 4 folds, 3 of them finished" in out
-    assert all((run_folder(seed) / "results.csv").exists() for seed in (300, 500))
-    assert [starts(run_folder(seed)) for seed in (300, 500)] == [[1, 2], [2, 2]]
+    code, out, _ = run_main(options("--seed", "300"), "run_experiments")
+    assert code == 0 and "1 runs, 2 folds, 1 of them finished" in out
+    assert (run_folder(300) / "results.csv").exists() and starts(run_folder(300)) == [1, 2]
 
 
 @pytest.mark.usefixtures("stand_in")

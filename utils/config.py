@@ -22,7 +22,7 @@ CIRCUMSTANCES = {
 # options that matter in training alone
 TRAINING_ONLY = {
     "split_dir", "results_dir", "contrastive_lambda", "htcl", "bag_loss", "drop_out", "few_shot_num", "label_frac",
-    "weighted_sample", "max_epochs", "early_stopping", "opt", "lr", "reg", "seed", "k", "k_start", "k_end", "testing",
+    "weighted_sample", "max_epochs", "early_stopping", "opt", "lr", "reg", "k", "k_start", "k_end", "testing",
     "num_workers", "log_data", "k_sample", "bag_weight", "inst_loss", "no_subtyping",
 }  # fmt: skip
 
@@ -40,8 +40,8 @@ def flag(text: str) -> bool:
     return values[text.lower()]
 
 
-def at_least(lowest: float, kind: type = int) -> Any:
-    """An argparse type: a number not below ``lowest``."""
+def at_least(lowest: float, kind: type = int, highest: float = inf) -> Any:
+    """An argparse type: a number not below ``lowest`` nor above ``highest``."""
 
     def parse(text: str) -> Any:
         value = kind(text)
@@ -49,6 +49,8 @@ def at_least(lowest: float, kind: type = int) -> Any:
             raise argparse.ArgumentTypeError(f"{text} is not a finite number")
         if value < lowest:
             raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
+        if value > highest:
+            raise argparse.ArgumentTypeError(f"{text} is more than {highest}")
         return value
 
     parse.__name__ = kind.__name__
@@ -113,9 +115,7 @@ class Config:
     mode: str = option("transformer", "no effect; accepted since the released code has it")
     prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1))
     k_sample: int = option(8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1))
-    bag_weight: float = option(
-        0.7, "of CLAM: weight of the bag loss, of 1", at_least(0, float)
-    )
+    bag_weight: float = option(0.7, "of CLAM: share of the bag loss in the loss", at_least(0, float, 1))
     inst_loss: str = option("svm", "of CLAM: instance loss", str, ["svm", "ce"])
     no_subtyping: bool = switch("of CLAM: no instance loss for the classes that a slide does not have")
     two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent")

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.baselines.prompt_notes import notes_of_cut
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel

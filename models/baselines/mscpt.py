@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.baselines.mscpt_prompts import DeepPromptLearner
-from models.baselines.prompt_notes import notes_of_cut
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.prompt_notes import notes_of_cut
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
 from utils.losses import BagLoss, slide_loss
@@ -112,7 +112,7 @@ class MSCPT(SlideModel):
         details = {"logits_low": logits_low, "logits_high": logits_high, "low_nodes": low, "high_nodes": high}
         return ModelOutput(
             logits,
-            sum(losses.values(), torch.zeros_like(logits[0])) if losses else None,
+            torch.stack([*losses.values()]).sum() if losses else None,
             losses,
             details={"selected": selected, **{name: value.detach() for name, value in details.items()}},
         )

@@ -18,33 +18,30 @@ from models.prompts import PromptTokens
 from models.text_towers import ClipTextTower, TextTower
 
 GLOBAL_VECTORS = 2
-States = Callable[[int, Tensor], Tensor | None]
+
+
+def _first_norms(tower: TextTower) -> list[nn.Module]:
+    """The norm in front of each layer's attention."""
+    if isinstance(tower, ClipTextTower):
+        return [layer.layer_norm1 for layer in tower.text_model.encoder.layers]
+    return [block.ln_1 for block in tower.transformer.transformer.resblocks]
 
 
 @contextmanager
-def before_layers(tower: TextTower, visit: States) -> Iterator[None]:
+def before_layers(tower: TextTower, visit: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
     """While the tower encodes, ``visit(layer, states)`` sees the states (U, W) of the prefix tree's nodes before each
-    layer, and may return what the layer's attention reads in their place."""
-    if isinstance(tower, ClipTextTower):
-        norms = [layer.layer_norm1 for layer in tower.text_model.encoder.layers]
-    else:
-        norms = [block.ln_1 for block in tower.transformer.transformer.resblocks]
+    layer, and may return what the layer's attention reads in their place. The residual path keeps the old states, so
+    only those of nodes that are replaced before every layer may be replaced."""
 
     def hook(layer: int, norm: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
         return visit(layer, inputs[0])
 
-    handles = [norm.register_forward_pre_hook(partial(hook, layer)) for layer, norm in enumerate(norms)]
+    handles = [norm.register_forward_pre_hook(partial(hook, layer)) for layer, norm in enumerate(_first_norms(tower))]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def num_layers(tower: TextTower) -> int:
-    if isinstance(tower, ClipTextTower):
-        return len(tower.text_model.encoder.layers)
-    return len(tower.transformer.transformer.resblocks)
 
 
 @torch.no_grad()
@@ -111,7 +108,7 @@ class DeepPromptLearner(nn.Module):
             self.register_buffer(name, constant, persistent=False)
         self.first = nn.Parameter(torch.empty(num_learned, tower.width))
         self.deep = nn.ParameterList(
-            nn.Parameter(torch.empty(num_global, tower.width)) for _ in range(num_layers(tower) - 1)
+            nn.Parameter(torch.empty(num_global, tower.width)) for _ in _first_norms(tower)[1:]
         )
         for vectors in (self.first, *self.deep):
             nn.init.normal_(vectors, std=0.02)

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
-from models.baselines.prompt_notes import notes_of_cut
 from models.kind import TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner, PromptTokens, PublishedEncoding
 from models.text_towers import ClipTextTower, TextTower, first_position
 from utils.config import Config

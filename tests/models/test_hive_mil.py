@@ -1,6 +1,6 @@
 """The whole model, both variants: gradients, symmetries, slides on the edge."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -223,13 +223,16 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tower: TextTower) -> None:
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_options_without_effect_have_none(tower: TextTower, variant: str) -> None:
     """Each option said to have no effect gives the very same loss in training."""
-    others = {
-        "mode": "x", "prototype_number": 3, "drop_out": True, "bag_loss": "svm", "tgdf": "none", "htcl": "none",
-        "hier_aggregator": "sage", "hier_direction": "none",
-    }  # fmt: skip
+    given = Config(variant=variant)
+    others = {"mode": "x", "hier_direction": "none"}
+    for item in fields(Config):
+        value, choices = getattr(given, item.name), item.metadata["choices"]
+        other = choices[choices.index(value) - 1] if choices else not value if value in (True, False) else None
+        others.setdefault(item.name, value + 1 if other is None and isinstance(value, int | float) else other)
     bag = bag_of()
     expected = model_of(tower, variant=variant).train()(bag).loss
-    for name in options_without_effect(Config(variant=variant)):
+    for name in options_without_effect(given):
+        assert others[name] != getattr(given, name)
         torch.testing.assert_close(model_of(tower, variant=variant, **{name: others[name]}).train()(bag).loss, expected)
 
 

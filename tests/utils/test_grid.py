@@ -246,4 +246,6 @@ def test_a_preset_covers_all_choices_of_its_option(name: str, option: str) -> No
     runs = expand(BASE, read_presets([name]), Path("R"))
     assert {getattr(run.config, option) for run in runs} == CHOICES[option]
     others = {item.name for item in fields(Config)} - {option, "results_dir", "few_shot_num"}
+    if name == "table1":  # HiVE-MIL stands there in both variants
+        others -= {"variant"}
     assert all(len({getattr(run.config, other) for run in runs}) == 1 for other in others)

@@ -221,7 +221,7 @@ def test_the_order_of_patches_does_not_matter_given_the_groups() -> None:
 
 
 def test_predictions_of_several_groupings_are_averaged() -> None:
-    patches = torch.randn(30, 7)
+    patches = 30 * torch.randn(30, 7)  # so that groupings disagree
     model = build(num_mean_inference=4)
     with torch.no_grad():
         output = model(bag_of(patches, 1))

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from models.baselines.focus import FOCUS, distinct, most_relevant, not_redundant
+from models.build import build_model
+from models.prompts import PromptLearner
 from tests.models.baselines.golden import bag_of
+from tests.models.baselines.random_towers import random_tower
 from tests.models.baselines.text_case import TextCase
+from utils.config import Config
 from utils.losses import build_bag_loss
 
 NAMES = {
@@ -198,3 +202,18 @@ def test_the_patches_take_the_texts_width() -> None:
     model = FOCUS(FixedTexts(torch.randn(2, 24)), 10, 2, build_bag_loss("ce", 2))
     output = model(bag_of(torch.randn(3, 10), 0))
     assert output.details["embedded"].shape == (3, 24)
+
+
+def test_texts_are_read_through_the_tower() -> None:
+    """The high prompts, by the project's encoding; the low ones have no part in it."""
+    tower, config = random_tower("clip"), Config(model_type="FOCUS", num_context_tokens=4)
+    high, bag = ["dark round nests", "pale cells"], bag_of(torch.randn(9, 16), 0)
+    outputs = []
+    for low in (["one", "two"], ["three", "four"]):
+        torch.manual_seed(0)
+        outputs.append(build_model(config, tower, low, high, 2).eval()(bag))
+    torch.manual_seed(0)
+    expected = PromptLearner(tower, high, [], 2, 4)()[0]
+    for output in outputs:
+        assert torch.allclose(output.details["text_features"], expected, atol=1e-6)
+        assert torch.equal(output.logits, outputs[0].logits)

@@ -151,6 +151,14 @@ def test_every_parameter_gets_a_finite_gradient(size: int, score: str) -> None:
         assert zero == {"attention.2.bias"}  # shifts all scores alike
 
 
+@pytest.mark.parametrize("score", ["dot", "sums"])
+def test_gradients_are_those_of_finite_differences(score: str) -> None:
+    """They pass through the scores of the neighbours, not only through the neighbours."""
+    model = build(score=score).double()
+    patches = (10 * torch.randn(9, 7, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda patches: model(bag_of(patches, 1)).logits, patches)
+
+
 def test_dropout_acts_in_training_alone() -> None:
     model, bag = build(dropout=0.5), bag_of(torch.randn(9, 7), -1)
     assert torch.equal(model(bag).logits, model(bag).logits)
