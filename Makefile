@@ -35,4 +35,4 @@ lint: venv
 
 # Speed and memory: over an hour on two cores. benchmarks/README.md says what is measured.
 bench: venv
-	for part in model loading extraction hierarchy; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for part in model baselines loading extraction hierarchy; do $(BIN)/python -m benchmarks.$$part || exit 1; done
