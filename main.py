@@ -192,7 +192,7 @@ def run_fold(
 def main(argv: Sequence[str] | None = None) -> None:
     config, given = parse(argv)
 
-    from datasets.model_texts import text_file
+    from datasets.model_texts import text_source
     from datasets.splits import patient_audit
     from models.build import KINDS, options_without_effect
     from utils.reproducibility import choose_device
@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"warning: {note}")
     kind = KINDS[config.model_type]
     if kind.texts and kind.texts != "HiVE_MIL":
-        print(f"texts of {config.model_type}: from {text_file(config, kind.texts)}")
+        print(f"texts of {config.model_type}: {text_source(config, kind.texts)}")
     print(
         f"task {task.name}: classes {', '.join(task.class_names)}; {len(task.slides)} slides; folds "
         f"{', '.join(str(split.fold) for split in splits)}; {config.model_type} ({config.variant}) on {device}"

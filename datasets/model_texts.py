@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.class_texts import arrange_class_texts, read_class_texts
+from datasets.class_texts import arrange_class_texts, has_own_form, read_class_texts
 from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
 from utils.config import PROJECT, Config
 
@@ -20,6 +20,12 @@ def text_file(config: Config, form: str) -> Path:
         if own.is_file():
             return own
     return config.prompt_path()
+
+
+def text_source(config: Config, form: str) -> str:
+    """Where the texts of a form come from, in words."""
+    file = text_file(config, form)
+    return str(file) if form == "HiVE_MIL" or has_own_form(form, file) else f"made from HiVE-MIL's in {file}"
 
 
 def read_texts(

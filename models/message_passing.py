@@ -118,7 +118,8 @@ class HierarchicalMessages(nn.Module):
 class ChildUpdate(NamedTuple):
     """A layer's update of the children, ``weight h + mean(texts) + parent``: what all blocks of children share.
 
-    weight (D, D); texts (T*S, D), the high texts' messages; parents (R, D), a message to each parent's children.
+    weight (D, D), from and to, so that it is multiplied as it lies in memory; texts (T*S, D), the high texts' messages;
+    parents (R, D), a message to each parent's children.
     """
 
     weight: Tensor
@@ -127,7 +128,7 @@ class ChildUpdate(NamedTuple):
 
     def __call__(self, children: Tensor, text_shares: Tensor, rows: slice | Tensor) -> Tensor:
         """children (B, C, D), text_shares (B, C, T*S), of the parents ``rows`` -> (B, C, D)."""
-        received = F.linear(children, self.weight).flatten(0, 1)
+        received = torch.mm(children.flatten(0, 1), self.weight)
         received.addmm_(text_shares.flatten(0, 1).to(received.dtype), self.texts.to(received.dtype))
         updated = received.view(children.shape)
         updated += self.parents[rows].unsqueeze(1)
@@ -171,7 +172,7 @@ class HierarchicalLayer(nn.Module):
         weight = sage.root.weight + torch.eye(parents.shape[1], dtype=parents.dtype, device=parents.device)
         own = self.hierarchy.own_weight("image")
         return ChildUpdate(
-            weight if own is None else weight + own,
+            (weight if own is None else weight + own).t().contiguous(),
             F.linear(high_text, sage.neighbour.weight),
             self.hierarchy.down("image", parents) + sage.neighbour.bias,
         )

@@ -69,7 +69,7 @@ class _HiddenSums(torch.autograd.Function):
         for rows in blocks(len(children), children.device):
             to_hidden = (edges[rows] @ gradient).mul_(alive[rows])
             flat = to_hidden.flatten(0, 1)
-            to_weight.addmm_(flat.t(), children[rows].flatten(0, 1))
+            to_weight.addmm_(children[rows].flatten(0, 1).t(), flat)
             to_texts.addmm_(text_shares[rows].flatten(0, 1).t(), flat)
             torch.sum(to_hidden, 1, out=to_parents[rows])
         return None, None, None, None, None, None, to_weight, to_texts, to_parents

@@ -112,15 +112,19 @@ def test_options_of_other_models_are_told_of(flat: SimulatedTask, run_main: RunM
 def test_every_model_trains_and_predicts_the_same(
     simulated: SimulatedTask, run_main: RunMain, tmp_path: Path, model_type: str
 ) -> None:
-    """One epoch of one fold with the options that all share, on the full task; predict.py repeats it."""
-    given = simulated.options(tmp_path / "results", "--model_type", model_type, "--max_epochs", "1", "--k_end", "1")
-    code, _, err = run_main(given)
+    """Two epochs of one fold over two slides a class and split, with the options that all share; predict.py repeats
+    what was predicted."""
+    given = simulated.options(tmp_path / "results", "--model_type", model_type, "--testing", "--k_end", "1")
+    code, out, err = run_main(given)
     assert code == 0, err
-    folder = run_folder(tmp_path / "results", model_type)
-    code, _, err = run_main(
-        ["--checkpoint", str(folder / "s_0_checkpoint.pt"), "--output", str(tmp_path / "out.csv")], "predict"
-    )
-    assert code == 0, err
+    made = f"texts of {model_type}: made from HiVE-MIL's in {simulated.root / 'simulated.json'}"
+    assert (made in out) == (model_type in ("ViLa_MIL", "MSCPT", "FOCUS"))
+    (folder,) = (tmp_path / "results").rglob("*_testing")
     expected = pd.read_csv(folder / "predictions_0.csv", dtype=str).drop(columns="split").set_index("slide_id")
+    table = pd.read_csv(simulated.root / "simulated.csv")
+    table[table["slide_id"].isin(expected.index)].to_csv(tmp_path / "slides.csv", index=False)
+    files = ["--checkpoint", str(folder / "s_0_checkpoint.pt"), "--dataset_csv", str(tmp_path / "slides.csv")]
+    code, _, err = run_main([*files, "--output", str(tmp_path / "out.csv")], "predict")
+    assert code == 0, err
     found = pd.read_csv(tmp_path / "out.csv", dtype=str).set_index("slide_id").loc[expected.index]
     pd.testing.assert_frame_equal(found, expected)
