@@ -100,9 +100,10 @@ def load_inputs(config: Config) -> RunInputs:
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     checked = [slides[slide_id] for slide_id in slides if slide_id in wanted]
     form = kind.form(config)
-    width = tower.output_dim if tower else config.feature_dim or feature_width(folders, checked, form)
-    if config.feature_dim not in (None, width):
-        faults.add(f"--feature_dim {config.feature_dim}: the text features of this model are {width} wide")
+    width = tower.output_dim if tower else feature_width(folders, checked, form)
+    if width and config.feature_dim not in (None, width):
+        source = "text features of this model" if tower else "features"
+        faults.add(f"--feature_dim {config.feature_dim}: the {source} are {width} wide")
     cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half, form)
     digests = faults.attempt(check_features, cache, checked, memory)
     faults.raise_any()

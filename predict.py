@@ -1,6 +1,7 @@
 """Predict slides with trained checkpoints of main.py, or with a bare one (of the released code, say)."""
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from runs.trained import TrainedRun
 
 OWN = ("checkpoint", "output", "wsi_dir")
+BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
 SLIDES_A_CHUNK = 32  # after which finished ones are written down
 
 
@@ -64,16 +66,19 @@ def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]
 
 
 def fingerprint(run: "TrainedRun") -> str:
-    """Tells whether predictions come from the same models."""
+    """Tells whether predictions come from the same models: weights, options, classes and their texts."""
     from utils.files import tensors_sha256, text_sha256
+    from utils.run_record import FREE
 
     weights = [tensors_sha256(model.checkpoint()) for model in run.models.values()]
-    return text_sha256(" ".join([*weights, run.config.precision]))
+    options = {name: value for name, value in run.config.to_dict().items() if name not in FREE - {"precision"}}
+    return text_sha256(json.dumps([weights, options, run.class_names, run.descriptions.by_class]))
 
 
 def predict_slides(run: "TrainedRun", kept: Path, resume: bool) -> "np.ndarray":
     """Probabilities (slides, folds, K), in the order of the run's slides. Finished slides are written to ``kept``,
-    from where ``resume`` takes them. Raises UserError where that file comes from other models."""
+    from where ``resume`` takes those whose features are the same. Raises UserError where that file comes from other
+    models."""
     import numpy as np
 
     from datasets.bag_cache import BagLoader
@@ -85,7 +90,8 @@ def predict_slides(run: "TrainedRun", kept: Path, resume: bool) -> "np.ndarray":
         before = read_json(kept)
         if not isinstance(before, dict) or before.get("made_by") != made_by:
             raise UserError(f"{kept}: not of these checkpoints; remove it, or predict without --resume")
-        done = {name: values for name, values in before["slides"].items() if name in run.slides}
+        kept_slides = before["slides"].items()
+        done = {name: entry for name, entry in kept_slides if run.digests.get(name) == entry["features"]}
     open_slides = [slide for slide in run.slides.values() if slide.slide_id not in done]
     for start in range(0, len(open_slides), SLIDES_A_CHUNK):
         chunk = open_slides[start : start + SLIDES_A_CHUNK]
@@ -93,9 +99,10 @@ def predict_slides(run: "TrainedRun", kept: Path, resume: bool) -> "np.ndarray":
         bags = BagLoader(run.cache, chunk, threads=run.config.num_workers, pin=run.device.type == "cuda")
         found = [evaluate(model, bags, run.device, run.config.precision) for model in run.models.values()]
         by_slide = np.stack([fold.probabilities for fold in found], axis=1)
-        done.update(zip((slide.slide_id for slide in chunk), by_slide.tolist(), strict=True))
+        for slide, probabilities in zip(chunk, by_slide.tolist(), strict=True):
+            done[slide.slide_id] = {"features": run.digests[slide.slide_id], "probabilities": probabilities}
         write_json(kept, {"made_by": made_by, "slides": done})
-    return np.array([done[slide_id] for slide_id in run.slides])
+    return np.array([done[slide_id]["probabilities"] for slide_id in run.slides])
 
 
 def spread(table: "pd.DataFrame", by_fold: "np.ndarray", class_names: Sequence[str]) -> "pd.DataFrame":
@@ -104,6 +111,16 @@ def spread(table: "pd.DataFrame", by_fold: "np.ndarray", class_names: Sequence[s
         return table
     deviations = by_fold.std(axis=1)
     return table.assign(**{f"std_{name}": deviations[:, k] for k, name in enumerate(class_names)})
+
+
+def warn_of_seen(run: "TrainedRun") -> None:
+    """Tell of slides that the checkpoints were trained or chosen with: metrics over them are too good."""
+    seen = {slide_id for parts in run.parts.values() for slide_id, part in parts.items() if part != "test"}
+    if known := seen & set(run.slides):
+        print(
+            f"warning: {len(known)} of {len(run.slides)} slides were training or validation slides of these "
+            "checkpoints; metrics over them say nothing of new slides (the run's results.csv does)"
+        )
 
 
 def write_metrics(output: Path, labels: "np.ndarray", probabilities: "np.ndarray", class_names: list[str]) -> None:
@@ -129,34 +146,41 @@ def write_metrics(output: Path, labels: "np.ndarray", probabilities: "np.ndarray
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
+    output: Path = options.output
     import numpy as np
 
     from datasets.task import NO_LABEL
+    from models.build import options_without_effect
     from runs.trained import load_run
     from utils.evaluation import Predictions
     from utils.files import write_text
 
-    if options.output.is_dir():
-        raise UserError(f"--output {options.output}: is a folder, expected the name of a CSV file")
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder, expected the name of a CSV file")
     if useless := sorted(set(given) & TRAINING_ONLY):
         print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     slide_ids = extract(options.checkpoint[0], given, options.wsi_dir) if options.wsi_dir else None
     run = load_run(options.checkpoint, given, slide_ids)
+    for name in sorted(set(given) & options_without_effect(run.config) - TRAINING_ONLY):
+        print(f"note: --{name} has no effect on {run.config.model_type} --variant {run.config.variant}")
     print(f"classes: {', '.join(run.class_names)}")
+    warn_of_seen(run)
     if run.config.dry_run:
         print("dry run: all checks passed")
         return
-    kept = options.output.with_name(f".{options.output.name}.partial.json")
+    kept = output.with_name(f".{output.name}.partial.json")
     by_fold = predict_slides(run, kept, bool(given.get("resume")))
     labels = np.array([slide.label for slide in run.slides.values()], dtype=np.int64)
     predictions = Predictions(list(run.slides), labels, by_fold.mean(axis=1), float("nan"), float("nan"))
     table = spread(predictions.table(run.class_names), by_fold, run.class_names)
-    write_text(options.output, table.to_csv(index=False))
+    for name in BESIDE:
+        output.with_name(f"{output.stem}_{name}").unlink(missing_ok=True)
+    write_text(output, table.to_csv(index=False))
     labelled = labels != NO_LABEL
     if labelled.any():
-        write_metrics(options.output, labels[labelled], predictions.probabilities[labelled], run.class_names)
+        write_metrics(output, labels[labelled], predictions.probabilities[labelled], run.class_names)
     kept.unlink()
-    print(f"{len(run.slides)} slides in {options.output}")
+    print(f"{len(run.slides)} slides in {output}")
 
 
 if __name__ == "__main__":

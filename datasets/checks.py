@@ -22,12 +22,18 @@ DIGEST_NAMES = {
 }  # fmt: skip
 
 
-def check_root(folders: FeatureFolders) -> None:
-    """Raises UserError where the task has no features at all."""
+def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
+    """Raises UserError where the task has no features at all, or, of a flat bag, none at the high magnification."""
     if not folders.root.is_dir():
         raise UserError(
             f"{folders.root}: no such folder; expected the features of task {folders.task}. Make them with: "
             f"{folders.extract_command()} (or, from existing ones of both scales, {folders.hierarchy_command()})"
+        )
+    linked, flat = folders.hierarchical_file("x").parent, folders.high_file("x").parent
+    if form != "hierarchy" and not folders.has_flat_patches() and not linked.is_dir():
+        raise UserError(
+            f"{flat}: no such folder, nor {linked.name}/ beside it; expected the high patches of task {folders.task}. "
+            f"Make them with: {folders.extract_command()}"
         )
 
 
@@ -41,7 +47,7 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_memory(memory) if memory else {}
-    check_root(folders)
+    check_root(folders, form)
     faults = Faults()
     good: dict[str, dict[str, Any]] = {}
     unread = []

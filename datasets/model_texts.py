@@ -15,11 +15,12 @@ SUFFIX = {"ViLa_MIL": "csv", "MSCPT": "json"}
 def text_file(config: Config, form: str) -> Path:
     """The file that --text_prompt names; the task's in the folder of the model, or else HiVE-MIL's, from which other
     forms are made."""
+    default = config.prompt_path()
     if config.text_prompt is None and form != "HiVE_MIL":
         own = PROJECT / "text_prompt" / config.model_type / config.LLM / f"{config.task}.{SUFFIX[form]}"
-        if own.is_file():
+        if own.is_file() or not default.is_file():
             return own
-    return config.prompt_path()
+    return default
 
 
 def text_source(config: Config, form: str) -> str:

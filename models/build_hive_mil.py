@@ -86,7 +86,7 @@ HIVE_MIL = Kind(
     | {
         "variant", "num_low_mag_texts", "num_high_mag_subtexts", "class_specific_token", "class_token_position",
         "text_format", "filter_alpha", "tgdf", "hier_aggregator", "hier_direction", "scales", "top_k_low",
-        "top_k_high", "htcl", "contrastive_lambda", "low_mag",
+        "top_k_high", "htcl", "contrastive_lambda",
     },
     form=lambda config: "hierarchy",
     texts="HiVE_MIL",

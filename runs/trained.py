@@ -34,8 +34,8 @@ CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
 class TrainedRun:
     """Models by the name of their fold, in evaluation mode on ``device``, and what they were trained on.
 
-    slides: by slide_id. cache: their features. parts: fold -> {slide_id: train, val or test}, of the folds whose split
-    file lies beside the checkpoint.
+    slides: by slide_id. cache: their features. digests: of the features that were checked, by slide_id. parts: fold ->
+    {slide_id: train, val or test}, of the folds whose split file lies beside the checkpoint.
     """
 
     name: str
@@ -44,6 +44,7 @@ class TrainedRun:
     descriptions: Descriptions
     slides: Mapping[str, Slide]
     cache: BagCache
+    digests: Mapping[str, str]
     models: Mapping[str, SlideModel]
     parts: Mapping[str, Mapping[str, str]]
     device: torch.device
@@ -87,8 +88,7 @@ def load_run(
     width = tower.output_dim if tower else (record or {}).get("feature_dim") or config.feature_dim
     width = width or feature_width(folders, chosen, form)
     cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half, form)
-    if check:
-        faults.attempt(check_features, cache, chosen)
+    digests = faults.attempt(check_features, cache, chosen) if check else None
     faults.raise_any()
     assert texts and class_names and slides
     models, parts = {}, {}
@@ -98,13 +98,16 @@ def load_run(
         try:
             model.load_checkpoint(saved)
         except ValueError as error:
-            raise UserError(f"{file}: does not fit --variant {config.variant} and its options: {error}") from error
+            raise UserError(
+                f"{file}: does not fit --variant {config.variant} of --model_type {config.model_type} and its options: "
+                f"{error}"
+            ) from error
         models[name] = model.to(device).eval()
         split = file.with_name(f"splits_{name.removeprefix('fold ')}.csv")
         if split.is_file():
             parts[name] = {slide_id: part for part, ids in read_split_ids(split).items() for slide_id in ids}
     run_name = checkpoints[0].parent.resolve().name
-    return TrainedRun(run_name, config, class_names, texts, slides, cache, models, parts, device)
+    return TrainedRun(run_name, config, class_names, texts, slides, cache, digests or {}, models, parts, device)
 
 
 def _fold_names(checkpoints: Sequence[Path]) -> list[str]:

@@ -99,6 +99,20 @@ def test_no_features_at_all(flat: SimulatedTask, run_main: RunMain, tmp_path: Pa
     assert "no such folder; expected the features of task simulated" in err
 
 
+def test_another_width_is_one_fault(flat: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
+    code, _, err = run_main(options(flat, tmp_path / "results", "ABMIL", "--feature_dim", "99"))
+    assert code == 2 and err.count("wide") == 1
+    assert "--feature_dim 99: the features are 16 wide" in err
+
+
+def test_neither_flat_nor_linked_patches(flat: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
+    (tmp_path / "features" / "simulated_tinyclip" / "tinyclip_5x").mkdir(parents=True)
+    given = options(flat, tmp_path / "results", "ABMIL", "--data_root_dir", str(tmp_path / "features"))
+    code, _, err = run_main(given)
+    assert code == 2 and "tinyclip_20x: no such folder, nor hierarchical_tinyclip_5x_20x/ beside it" in err
+    assert "python extract_features.py" in err
+
+
 def test_options_of_other_models_are_told_of(flat: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
     given = options(flat, tmp_path / "results", "MeanPooling", "--tgdf", "none", "--k_sample", "3", "--dry_run")
     code, out, _ = run_main(given)

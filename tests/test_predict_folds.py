@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,6 +109,60 @@ def test_an_interrupted_call_goes_on(
     assert len(set(first) | set(again)) == 28
     pd.testing.assert_frame_equal(pd.read_csv(output), whole)
     assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_resuming_takes_no_slide_whose_features_changed(
+    run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted call on other features of the same slides leaves nothing behind."""
+    shutil.copytree(simulated.root / "features", tmp_path / "other")
+    for file in (tmp_path / "other" / "simulated_tinyclip" / "tinyclip_5x").glob("*.h5"):
+        with h5py.File(file, "r+") as opened:
+            opened["features"][:] = -opened["features"][:]
+    given = ["--checkpoint", checkpoints[0]]
+    whole, _ = predicted(run_main, tmp_path / "whole.csv", *given)
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # as if it had stopped before its end
+    predicted(run_main, tmp_path / "p.csv", *given, "--data_root_dir", str(tmp_path / "other"))
+    monkeypatch.undo()
+    assert (tmp_path / ".p.csv.partial.json").exists()
+    table, _ = predicted(run_main, tmp_path / "p.csv", *given, "--resume")
+    pd.testing.assert_frame_equal(table, whole)
+
+
+def test_resuming_with_other_options(
+    run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = shutil.copy(checkpoints[0], tmp_path / "bare.pt")
+    given = ["--checkpoint", str(bare), *simulated.options(tmp_path / "results")]
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+    predicted(run_main, tmp_path / "p.csv", *given)
+    monkeypatch.undo()
+    code, _, err = run_main([*given, "--output", str(tmp_path / "p.csv"), "--resume", "--top_k_high", "3"], "predict")
+    assert code == 2 and "not of these checkpoints" in err
+
+
+def test_metrics_of_an_earlier_call_do_not_stay(
+    run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path
+) -> None:
+    predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0])
+    assert len(list(tmp_path.glob("p_*"))) == 4
+    pd.read_csv(simulated.root / "simulated.csv").drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
+    predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0], "--dataset_csv", str(tmp_path / "new.csv"))
+    assert not list(tmp_path.glob("p_*"))
+
+
+def test_slides_of_the_training_are_told_of(
+    run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], trained: Path, tmp_path: Path
+) -> None:
+    _, out = predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0])
+    split = pd.read_csv(trained / "splits_0.csv")
+    number = int(split["train"].notna().sum() + split["val"].notna().sum())
+    assert f"warning: {number} of 28 slides were training or validation slides" in out
+    table = pd.read_csv(simulated.root / "simulated.csv")
+    table[table["slide_id"].isin(split["test"])].to_csv(tmp_path / "test.csv", index=False)
+    given = ["--checkpoint", checkpoints[0], "--dataset_csv", str(tmp_path / "test.csv")]
+    _, out = predicted(run_main, tmp_path / "p.csv", *given)
+    assert "warning" not in out
 
 
 def test_resuming_with_other_checkpoints(run_main: RunMain, checkpoints: list[str], tmp_path: Path) -> None:

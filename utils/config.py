@@ -75,15 +75,17 @@ class Config:
     vlm_path: str | None = option(None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
     dataset_csv: str | None = option(None, "CSV of slides and labels (default: dataset_csv/<task>.csv)")
     split_dir: str | None = option(None, "folder with splits_<fold>.csv (default: splits/<task>/<task>_<shots>)")
-    text_prompt: str | None = option(None, "descriptions (default: text_prompt/HiVE_MIL/<LLM>/<task>.json)")
-    LLM: str = option("builtin", "which descriptions, a folder of text_prompt/HiVE_MIL")
+    text_prompt: str | None = option(None, "descriptions (default: text_prompt/<model>/<LLM>/<task>, else HiVE_MIL's)")
+    LLM: str = option("builtin", "which descriptions, a folder of text_prompt/<model>")
     results_dir: str = option("./results", "where runs are written")
 
     model_type: str = option("HiVE_MIL", "the model", str, MODEL_TYPES)
     variant: str = option(
         "paper", "what the model's paper says or what its released code computes", str, ["paper", "released"]
     )
-    feature_dim: int | None = option(None, "width of the features (default: the text tower's, 512)", at_least(1))
+    feature_dim: int | None = option(
+        None, "width of the features (default: the text tower's, or the files')", at_least(1)
+    )
     low_mag: int = option(5, "magnification of the parents", magnification)
     high_mag: int = option(20, "magnification of the children", magnification)
     num_low_mag_texts: int = option(4, "low descriptions a class", at_least(1))

@@ -160,7 +160,7 @@ KIND = Kind(
     _build,
     COMMON
     | (TEXT_OPTIONS - {"num_context_tokens"})
-    | {"variant", "num_low_mag_texts", "num_high_mag_subtexts", "text_format", "low_mag"},
+    | {"variant", "num_low_mag_texts", "num_high_mag_subtexts", "text_format"},
     form=lambda config: "both",
     texts="MSCPT",
 )

@@ -152,7 +152,7 @@ def _build(config: Config, inputs: Inputs) -> ViLaMIL:
 
 KIND = Kind(
     _build,
-    TEXT_OPTIONS | {"bag_loss", "variant", "prototype_number", "num_low_mag_texts", "num_high_mag_subtexts", "low_mag"},
+    TEXT_OPTIONS | {"bag_loss", "variant", "prototype_number", "num_low_mag_texts", "num_high_mag_subtexts"},
     form=lambda config: "both",
     texts="ViLa_MIL",
 )

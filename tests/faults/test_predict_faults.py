@@ -208,7 +208,7 @@ def test_a_bare_checkpoint_of_the_other_variant(
 ) -> None:
     (run_folder / "config.json").unlink()
     message = predict_refused(*simulated.options(tmp_path, "--variant", "released"))
-    assert f"{run_folder / 's_0_checkpoint.pt'}: does not fit --variant released" in message
+    assert f"{run_folder / 's_0_checkpoint.pt'}: does not fit --variant released of --model_type HiVE_MIL" in message
     assert "tensors are missing" in message
 
 
