@@ -82,7 +82,7 @@ def add_runs(
     import pandas as pd
 
     from utils.report_tables import escape_markdown, table_of
-    from utils.run_grid import shared_options
+    from utils.run_grid import own_options, shared_options
 
     labels: dict[str, dict[str, None]] = {}
     for results in tables:
@@ -91,15 +91,17 @@ def add_runs(
                 labels.setdefault(run.name, {})[setting.label] = None
     rows = []
     notes = list(notes)
+    shared = shared_options(runs)
     for run in runs:
         place = [str(run.options[name]) for name in ("task", "feature_extractor", "few_shot_num", "seed")]
         folds = f"{len(run.folds)} of {run.options['k']}"
-        rows.append([run.name, "; ".join(labels[run.name]), *place, folds, track_of(run, splits[run.name])])
+        own = ", ".join(f"{name} {value}" for name, value in own_options(run).items() if name not in shared)
+        rows.append([run.name, "; ".join(labels[run.name]), *place, own, folds, track_of(run, splits[run.name])])
         notes += [f"{run.name}: {note}" for note in notes_on(run, splits[run.name])]
-    columns = ["run", "model", "task", "extractor", "shots", "seed", "folds", "evaluation track"]
+    columns = ["run", "model", "task", "extractor", "shots", "seed", "options", "folds", "evaluation track"]
     report.add("## Runs")
     report.add_table("runs", table_of(columns, rows, text_columns=len(columns)), pd.DataFrame(rows, columns=columns))
-    if shared := shared_options(runs):
+    if shared:
         text = ", ".join(f"{name} {value}" for name, value in shared.items())
         report.add(f"Options of all runs other than the defaults: {escape_markdown(text)}.")
     report.add_list(notes)

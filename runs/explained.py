@@ -29,7 +29,7 @@ def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> Trai
     run = load_run(checkpoints, given, check=False)
     if run.config.model_type != "HiVE_MIL":
         raise UserError(
-            f"{checkpoints[0].parent}: the run of a {run.config.model_type} model; expected one of --model_type "
+            f"{checkpoints[0].parent}: a run of {run.config.model_type}; expected one of --model_type "
             "HiVE_MIL"
         )
     return run

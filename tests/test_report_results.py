@@ -373,6 +373,19 @@ def test_columns_are_tasks_and_shots(report: RunMain, results: Path, table: Path
     assert [row[0] for row in rows_of(text, "## Results, conch")[1:]] == ["HiVE_MIL"]
 
 
+def test_options_of_a_run_are_told(report: RunMain, table: Path, tmp_path: Path) -> None:
+    """Those of all once, those of one beside it, also where no other run of its model has others."""
+    results = tmp_path / "own"
+    write_run(results, table, folds_of(table), 0.7, lr=0.5)
+    write_run(results, table, folds_of(table), 0.6, lr=0.5, model_type="DSMIL", two_scale=True)
+    assert report(results)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    head, *rows = rows_of(text, "## Runs")
+    place = head.index("options")
+    assert {row[1]: row[place] for row in rows} == {"HiVE_MIL": "", "DSMIL": "two_scale True"}
+    assert "Options of all runs other than the defaults: " in text and "lr 0.5" in text
+
+
 def test_too_few_resamples_are_told_of(report: RunMain, results: Path, tmp_path: Path) -> None:
     assert report(results, "--resamples", "60")[0] == 0
     text = (tmp_path / "report" / "report.md").read_text()

@@ -116,8 +116,8 @@ def _label(run: Run, runs: Sequence[Run]) -> str:
     others = [other.options for other in runs if other.options["model_type"] == model]
     special = [
         f"{name} {value}"
-        for name, value in run.options.items()
-        if name not in PLACE and value != DEFAULTS.get(name) and any(other.get(name) != value for other in others)
+        for name, value in own_options(run).items()
+        if any(other.get(name) != value for other in others)
     ]
     return f"{model} ({', '.join(special)})" if special else model
 
@@ -137,11 +137,12 @@ def _cell_faults(label: str, runs: Sequence[Run]) -> list[str]:
     return faults
 
 
+def own_options(run: Run) -> dict[str, Any]:
+    """A run's options, other than the defaults, and than what its place tells."""
+    return {name: value for name, value in run.options.items() if name not in PLACE and value != DEFAULTS.get(name)}
+
+
 def shared_options(runs: Sequence[Run]) -> dict[str, Any]:
     """The options, other than the defaults, that all runs have in common."""
-    first = runs[0].options
-    return {
-        name: value
-        for name, value in first.items()
-        if name not in PLACE and value != DEFAULTS.get(name) and all(run.options.get(name) == value for run in runs)
-    }
+    first = own_options(runs[0]).items()
+    return {name: value for name, value in first if all(run.options.get(name) == value for run in runs)}
