@@ -29,8 +29,7 @@ def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> Trai
     run = load_run(checkpoints, given, check=False)
     if run.config.model_type != "HiVE_MIL":
         raise UserError(
-            f"{checkpoints[0].parent}: a run of {run.config.model_type}; expected one of --model_type "
-            "HiVE_MIL"
+            f"{checkpoints[0].parent}: a run of {run.config.model_type}; expected one of --model_type HiVE_MIL"
         )
     return run
 

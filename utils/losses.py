@@ -1,10 +1,12 @@
 """Losses on a slide's class logits (``--bag_loss``)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from utils.interface import ModelOutput
 
 BagLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,3 +72,10 @@ def slide_loss(bag_loss: BagLoss, logits: Tensor, label: int) -> Tensor | None:
     if label < 0:
         return None
     return bag_loss(logits.unsqueeze(0), torch.tensor([label], device=logits.device))
+
+
+def bag_output(bag_loss: BagLoss, logits: Tensor, label: int, details: Mapping[str, Tensor]) -> ModelOutput:
+    """What a model returns whose loss is that of its logits (K,) alone; the details are detached."""
+    loss = slide_loss(bag_loss, logits, label)
+    detached = {name: value.detach() for name, value in details.items()}
+    return ModelOutput(logits, loss, {} if loss is None else {"bag": loss}, details=detached)

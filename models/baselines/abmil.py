@@ -6,7 +6,7 @@ from models.baselines.gated_attention import GatedAttention
 from models.kind import COMMON, Inputs, Kind, bag_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
+from utils.losses import BagLoss, bag_output
 
 EMBEDDING, HIDDEN = 512, 384
 DROPOUT = 0.25
@@ -41,14 +41,8 @@ class ABMIL(SlideModel):
         attention = raw.softmax(1)
         slide = (attention @ patches).squeeze(0)
         logits = self.classify(slide)
-        loss = slide_loss(self.bag_loss, logits, bag.label)
         details = {"attention": attention, "attention_raw": raw, "slide_features": slide}
-        return ModelOutput(
-            logits,
-            loss,
-            {} if loss is None else {"bag": loss},
-            details={name: value.detach() for name, value in details.items()},
-        )
+        return bag_output(self.bag_loss, logits, bag.label, details)
 
 
 def _build(config: Config, inputs: Inputs) -> ABMIL:

@@ -22,7 +22,7 @@ from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
+from utils.losses import BagLoss, bag_output
 
 WINDOW = 8
 SIMILARITY = 0.8
@@ -107,7 +107,6 @@ class FOCUS(SlideModel):
         attended, weights = self._attend(text, compressed)
         slide = attended.mean(0)
         logits = self.classify(slide)
-        loss = slide_loss(self.bag_loss, logits, bag.label)
         details = {
             "text_features": text,
             "embedded": patches,
@@ -120,12 +119,7 @@ class FOCUS(SlideModel):
             "slide_features": slide,
             "attention": weights.new_zeros(len(text), len(patches)).index_copy(1, kept, weights.mean(0)),
         }
-        return ModelOutput(
-            logits,
-            loss,
-            {} if loss is None else {"bag": loss},
-            details={name: value.detach() for name, value in details.items()},
-        )
+        return bag_output(self.bag_loss, logits, bag.label, details)
 
     def _attend(self, text: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """(K, D) texts over (M, D) patches -> (K, D), and the weights (heads, K, M)."""

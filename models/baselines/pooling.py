@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from models.kind import COMMON, Inputs, Kind, bag_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
+from utils.losses import BagLoss, bag_output
 
 HIDDEN = 512
 DROPOUT = 0.25
@@ -42,9 +42,7 @@ class PatchPooling(SlideModel):
         """logits (K,); details: patch_logits (N, K)."""
         patch_logits = self.classify(self.patch(bag.patches))
         logits = self._pool(patch_logits)
-        loss = slide_loss(self.bag_loss, logits, bag.label)
-        losses = {} if loss is None else {"bag": loss}
-        return ModelOutput(logits, loss, losses, details={"patch_logits": patch_logits.detach()})
+        return bag_output(self.bag_loss, logits, bag.label, {"patch_logits": patch_logits})
 
     def _pool(self, patch_logits: Tensor) -> Tensor:
         if self.pooling == "mean":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.kind import COMMON, Inputs, Kind, bag_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
+from utils.losses import BagLoss, bag_output
 
 EMBEDDING, HEADS, LANDMARKS = 512, 8, 256
 ITERATIONS, KERNEL = 6, 33
@@ -100,7 +100,6 @@ class TransMIL(SlideModel):
         encoded = torch.cat([first[:1], self.position(first[1:])])
         last, of_class_token = self.layer2(encoded)
         logits = self.classify(self.norm(last[0]))
-        loss = slide_loss(self.bag_loss, logits, bag.label)
 
         attention = of_class_token[:, 1 : 1 + num_patches].clone()
         attention[:, :num_repeated] += of_class_token[:, 1 + num_patches :]
@@ -111,12 +110,7 @@ class TransMIL(SlideModel):
             "after_position_encoding": encoded,
             "after_layer2": last,
         }
-        return ModelOutput(
-            logits,
-            loss,
-            {} if loss is None else {"bag": loss},
-            details={name: value.detach() for name, value in details.items()},
-        )
+        return bag_output(self.bag_loss, logits, bag.label, details)
 
 
 def _build(config: Config, inputs: Inputs) -> TransMIL:

@@ -26,7 +26,7 @@ from models.text_towers import ClipTextTower, TextTower, first_position
 from utils.config import Config
 from utils.errors import UserError
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
+from utils.losses import BagLoss, bag_output
 
 HIDDEN = 192
 PROTOTYPES = 16
@@ -100,16 +100,10 @@ class ViLaMIL(SlideModel):
         low = self._scale(bag.low_features, low_text)
         high = self._scale(bag.patches, high_text)
         logits = low["logits"] + high["logits"]
-        loss = slide_loss(self.bag_loss, logits, bag.label)
         details = {f"low_{name}": value for name, value in low.items()}
         details |= {f"high_{name}": value for name, value in high.items()}
         details["attention"] = (high["attention"] @ high["patch_attention"]).unsqueeze(0)
-        return ModelOutput(
-            logits,
-            loss,
-            {} if loss is None else {"bag": loss},
-            details={name: value.detach() for name, value in details.items()},
-        )
+        return bag_output(self.bag_loss, logits, bag.label, details)
 
     def _scale(self, patches: Tensor, text: Tensor) -> dict[str, Tensor]:
         """One scale's patches and its K text features -> what ``forward`` lists."""
