@@ -1,4 +1,4 @@
-"""Reading features: from disk, from memory, ahead of the model; and only some parents' children.
+"""Reading features: from disk, from memory, ahead of the model; only some parents' children; memory by cache limit.
 
 Generated slides of 850 parents and 13,600 children, 512 wide; the files are in the system's page cache, as from the
 second epoch on. Ways are interleaved, medians are compared.
@@ -9,12 +9,15 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
+from benchmarks.model import peak_of
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
@@ -66,6 +69,12 @@ def epoch(loader: BagLoader, milliseconds: float = 0) -> None:
         work(milliseconds)
 
 
+def peak_memory(folders: FeatureFolders, slides: list[Slide], capacity: int) -> float:
+    """GB that two epochs take, with a thread that reads ahead."""
+    loader = BagLoader(BagCache(folders, WIDTH, capacity), slides, threads=1)
+    return peak_of(lambda: [epoch(loader) for _ in range(2)], torch.device("cpu"))
+
+
 def rows(file: Path, kept: np.ndarray) -> None:
     with h5py.File(file) as opened:
         np.asarray(opened["features"][kept])
@@ -79,6 +88,7 @@ def whole(file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=12)
+    parser.add_argument("--memory-slides", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,6 +121,12 @@ def main() -> None:
             ways = {"some": lambda: rows(file, kept), "all": lambda: whole(file)}  # noqa: B023
             times = medians(ways, options.repeats)
             print(f"children of {share:.0%} of the parents alone: {times['some'] / times['all']:.2f} times reading all")
+        many = write_slides(folders, options.memory_slides)
+        print(f"peak memory of two epochs over {len(many)} slides ({len(many) * size / 1000:.2f} GB)")
+        for limit in (0.0, 0.25, 0.5, 1.0, 2.0):
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                peak = fresh.submit(peak_memory, folders, many, int(limit * 1e9)).result()
+            print(f"  cache of {limit:4.2f} GB  {peak:.2f} GB")
 
 
 if __name__ == "__main__":

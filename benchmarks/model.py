@@ -162,13 +162,13 @@ def timed(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def medians(candidates: dict[str, Callable[[], Any]], device: torch.device, rounds: int) -> dict[str, float]:
-    """Seconds by name, after one call of each to warm up."""
+    """Seconds by name. Before each timed call comes another of the same, so that it finds caches and free memory as
+    one slide after another does, not as the other candidates left them."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_number in range(rounds + 1):
+    for _ in range(rounds):
         for name, call in candidates.items():
-            value = timed(call, device)
-            if round_number:
-                seconds[name].append(value)
+            call()
+            seconds[name].append(timed(call, device))
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

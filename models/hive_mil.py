@@ -71,7 +71,7 @@ class HiveMIL(SlideModel):
             with _full_precision(bag):
                 return self.head.choose(embeddings)
 
-        embeddings, trained = self.network(self.graph(bag), choose)
+        embeddings, trained = self.network(self.graph(bag), choose, keep_graph=False)
         with _full_precision(bag):
             trained = trained._replace(
                 **{name: getattr(trained, name).to(bag.low_features.dtype) for name in NODE_TYPES}

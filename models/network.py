@@ -79,9 +79,9 @@ class _Propagation:
     """One slide's way through both layers. What the first layer gives is ``low_text``, ``high_text`` and ``parents``;
     its children are never kept, but updated again where they are needed."""
 
-    def __init__(self, network: "GraphNetwork", graph: HierarchicalGraph):
+    def __init__(self, network: "GraphNetwork", graph: HierarchicalGraph, keep_graph: bool):
         first, self.last = cast(tuple[HierarchicalLayer, HierarchicalLayer], network.layers)
-        self.activate, self.graph = network.activate, graph
+        self.activate, self.graph, self.keep_graph = network.activate, graph, keep_graph
         self.scale = 1 / (1 - network.dropout.p) if network.training else 1.0
         dtype = graph.low_image.dtype
         self.edges = graph.keep_high.to(dtype)
@@ -113,7 +113,8 @@ class _Propagation:
         Returns the sums of the hidden features over each high text's children, (T*S, D), with gradients.
         """
         graph, needs_gradient = self.graph, torch.is_grad_enabled()
-        self.children = torch.empty_like(graph.high_image)
+        has_place = not (self.keep_graph or needs_gradient)
+        self.children = graph.high_image if has_place else torch.empty_like(graph.high_image)
         self.alive = torch.empty_like(graph.high_image, dtype=torch.bool) if needs_gradient else None
         sums, collected = torch.zeros_like(graph.high_text), []
         with torch.no_grad():
@@ -172,7 +173,8 @@ class Network(nn.Module):
 
     ``network(graph, choose)`` gives the embeddings of all nodes, without gradients, and those that the logits need,
     with gradients: of the texts, and of the images that ``choose`` picks from the former, each child by itself. Where
-    no gradients are asked for both are the same. A slide's features are frozen and get no gradient.
+    no gradients are asked for both are the same. A slide's features are frozen and get no gradient. Without
+    ``keep_graph`` the embeddings may take the place of the graph's features.
     """
 
     layers: nn.ModuleList
@@ -186,8 +188,10 @@ class GraphNetwork(Network):
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, graph: HierarchicalGraph, choose: Choose) -> tuple[Embeddings, Embeddings]:
-        propagation = _Propagation(self, graph)
+    def forward(
+        self, graph: HierarchicalGraph, choose: Choose, keep_graph: bool = True
+    ) -> tuple[Embeddings, Embeddings]:
+        propagation = _Propagation(self, graph, keep_graph)
         embeddings = propagation.embeddings()
         if not torch.is_grad_enabled():
             return embeddings, embeddings

@@ -12,6 +12,15 @@ EMBEDDING, HIDDEN = 512, 384
 DROPOUT = 0.25
 
 
+def initialise(model: nn.Module) -> None:
+    """MIL-Lab's initial weights of all linear layers: Kaiming-uniform, without biases."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class ABMIL(SlideModel):
     """h_i = ReLU(W0 x_i); alpha = softmax over patches of the gated attention; z = sum_i alpha_i h_i; logits = Wc z."""
 
@@ -28,10 +37,7 @@ class ABMIL(SlideModel):
         self.embed = nn.Sequential(nn.Linear(feature_dim, embedding), nn.ReLU())
         self.attention = GatedAttention(embedding, hidden, dropout=dropout)
         self.classify = nn.Linear(embedding, num_classes)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
+        initialise(self)
         self.bag_loss = bag_loss
 
     def forward(self, bag: Bag) -> ModelOutput:

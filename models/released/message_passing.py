@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.graph import NODE_TYPES, HierarchicalGraph
-from models.message_passing import IntraScaleSage, Sage
+from models.message_passing import IntraScaleSage, Sage, shares
 from models.network import Choose, Network, unit
 from utils.interface import Embeddings
 
@@ -40,30 +40,45 @@ class DenseScaleAttention(nn.Module):
                     nn.init.zeros_(parameter)
 
     def forward(self, relation: str, nodes: Tensor, others: Tensor) -> Tensor:
-        """nodes (N, D) attend over all others (M, D) -> (N, D); zero where there are none.
+        """nodes (N, D) attend over all others (M > 0, D) -> (N, D), what ``output`` then projects.
 
         The scale rows are the released code's: upwards the query takes row 0 and the key row 1, downwards the
         query takes row 1 and the key row 0. Each pair of successive projections is applied as one; weights (N, M)
-        are never kept.
+        are never kept. What shifts all keys alike drops out of the softmax, what shifts all values alike comes out
+        of it as it is (``output``): neither is added to the M nodes.
         """
-        if len(others) == 0:
-            return torch.zeros_like(nodes)
-        query_scale, key_scale = self.scales.weight if relation.endswith("up") else self.scales.weight.flip(0)
-        to_query, to_key, to_value = zip(
-            self.attention.in_proj_weight.chunk(3), self.attention.in_proj_bias.chunk(3), strict=True
-        )
-        query = _project(nodes, query_scale, self.query[relation], *to_query)
-        key = _project(others, key_scale, self.key[relation], *to_key)
-        value = _project(others, key_scale, self.key[relation], *to_value)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return self.attention.out_proj(attended.transpose(1, 2).reshape(nodes.shape))
+        query_scale, _ = self._scales(relation)
+        (to_query, to_key, to_value), (query_bias, _, _) = self._parts()
+        first = self.query[relation]
+        query = F.linear(nodes, to_query @ first.weight, F.linear(first(query_scale), to_query, query_bias))
+        key, value = (others @ (weight @ self.key[relation].weight).t() for weight in (to_key, to_value))
+        attended = F.scaled_dot_product_attention(_heads(query), _heads(key), _heads(value))
+        return attended.transpose(1, 2).reshape(nodes.shape)
+
+    def output(self, relation: str) -> tuple[Tensor, Tensor]:
+        """Weight (D, D) and bias (D,) of the projection of what was attended to."""
+        _, key_scale = self._scales(relation)
+        (_, _, to_value), (_, _, value_bias) = self._parts()
+        value = F.linear(self.key[relation](key_scale), to_value, value_bias)
+        return self.attention.out_proj.weight, self.attention.out_proj(value)
+
+    def _scales(self, relation: str) -> Tensor:
+        """Those of the query and of the key: (2, D)."""
+        return self.scales.weight if relation.endswith("up") else self.scales.weight.flip(0)
+
+    def _parts(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Weights and biases of the multi-head attention's query, key and value."""
+        return self.attention.in_proj_weight.chunk(3), self.attention.in_proj_bias.chunk(3)
 
 
-def _project(nodes: Tensor, scale: Tensor, first: nn.Module, then_weight: Tensor, then_bias: Tensor) -> Tensor:
-    """Two projections of nodes + scale (N, D) as one product, in heads: (1, heads, N, D / heads)."""
-    assert isinstance(first, nn.Linear)
-    projected = F.linear(nodes, then_weight @ first.weight, F.linear(first(scale), then_weight, then_bias))
-    return projected.view(1, len(nodes), NUM_HEADS, nodes.shape[1] // NUM_HEADS).transpose(1, 2)
+def _heads(nodes: Tensor) -> Tensor:
+    """(N, D) -> (1, heads, N, D / heads)."""
+    return nodes.view(1, len(nodes), NUM_HEADS, -1).transpose(1, 2)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """In place, in the total's precision."""
+    return total.addmm_(left.to(total.dtype), right.to(total.dtype))
 
 
 class ReleasedLayer(nn.Module):
@@ -83,11 +98,21 @@ class ReleasedLayer(nn.Module):
     ) -> Tensor:
         """The nodes of a type, or its ``rows`` alone, updated from all nodes by type (N, D).
 
-        keep: (N, M) bool, edges to the M nodes of the other modality at the same scale.
+        keep: (N, M) bool, edges to the M nodes of the other modality at the same scale. No attention where there is
+        nobody to attend to.
         """
-        own = nodes[node_type][rows]
-        attended = self.attention(RELATIONS[node_type], own, nodes[ATTENDED[node_type]])
-        return 2 * own + attended + self.intra[node_type](own, nodes[NEIGHBOURS[node_type]], keep[rows])
+        relation, sage = RELATIONS[node_type], self.intra[node_type]
+        own, others, neighbours = nodes[node_type][rows], nodes[ATTENDED[node_type]], nodes[NEIGHBOURS[node_type]]
+        means = shares(keep[rows], own.dtype)
+        twice = sage.root.weight + 2 * torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
+        weight, bias = self.attention.output(relation)
+        some = len(others) > 0
+        updated = F.linear(own, twice, sage.neighbour.bias + bias if some else sage.neighbour.bias).to(own.dtype)
+        if some:
+            _add_product(updated, self.attention(relation, own, others), weight.t())
+        if len(neighbours) < len(own):
+            return _add_product(updated, means, F.linear(neighbours, sage.neighbour.weight))
+        return _add_product(updated, means @ neighbours, sage.neighbour.weight.t())
 
 
 class ReleasedNetwork(Network):
@@ -97,7 +122,9 @@ class ReleasedNetwork(Network):
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, graph: HierarchicalGraph, choose: Choose) -> tuple[Embeddings, Embeddings]:
+    def forward(
+        self, graph: HierarchicalGraph, choose: Choose, keep_graph: bool = True
+    ) -> tuple[Embeddings, Embeddings]:
         """The last layer is computed for all nodes without gradients, and again with gradients for those that the
         logits need."""
         first, last = cast(tuple[ReleasedLayer, ReleasedLayer], self.layers)
@@ -110,7 +137,7 @@ class ReleasedNetwork(Network):
             "low_image": graph.low_image, "high_image": graph.high_image.flatten(0, 1),
             "low_text": graph.low_text, "high_text": graph.high_text,
         }  # fmt: skip
-        nodes = {name: F.relu(first.update(name, nodes, keep[name])) for name in NODE_TYPES}
+        nodes = {name: F.relu(first.update(name, nodes, keep[name]), inplace=True) for name in NODE_TYPES}
         with torch.no_grad():
             final = {name: unit(last.update(name, nodes, keep[name])) for name in NODE_TYPES}
             final["high_image"] = final["high_image"].view(graph.high_image.shape)

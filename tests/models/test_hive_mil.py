@@ -155,6 +155,19 @@ def test_gradients_of_the_whole_model() -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("tgdf", ["full", "none"])
+def test_a_slide_stays_as_it_is(tower: TextTower, variant: str, tgdf: str) -> None:
+    """With "none" every parent is retained: the graph holds all children."""
+    model, bag = model_of(tower, variant=variant, tgdf=tgdf), bag_of()
+    before = bag.map(torch.clone)
+    with torch.no_grad():
+        first, second = model(bag), model(bag)
+    torch.testing.assert_close(second.logits, first.logits, rtol=0, atol=0)
+    for name, value in bag.features().items():
+        torch.testing.assert_close(value, before.features()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("options", [{}, {"hier_aggregator": "sage"}, {"hier_direction": "none"}], ids=str)
 def test_bf16_comes_close_to_full_precision(tower: TextTower, variant: str, options: dict[str, str]) -> None:
     """All images count, since which are the best may turn on the last bit."""

@@ -252,11 +252,14 @@ def test_both_layers_against_their_twins(block: int, monkeypatch: pytest.MonkeyP
         without_gradients, same = graph_network(graph, choose_all)
     assert same is without_gradients
     everywhere, chosen = graph_network(graph, choose_all)
+    with torch.no_grad():
+        spare = replace(graph, high_image=graph.high_image.clone())
+        in_place, _ = graph_network(spare, choose_all, keep_graph=False)
     real = graph.child_mask
     for name in NODE_TYPES:
         expected = getattr(current, name)
         places = real if name == "high_image" else slice(None)
-        for embeddings in (without_gradients, everywhere):
+        for embeddings in (without_gradients, everywhere, in_place):
             torch.testing.assert_close(getattr(embeddings, name)[places], expected[places].detach())
         ours = chosen.high_image.squeeze(1) if name == "high_image" else getattr(chosen, name)
         torch.testing.assert_close(ours, expected[places])
