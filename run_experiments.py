@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from utils.config import PROJECT, Config, at_least, flag
 from utils.errors import UserError, run_script
 from utils.fold_jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine
-from utils.grid import OWN, Rows, Run, expand, read_grid, read_presets
+from utils.grid import OWN, Rows, Run, expand, read_grid, read_presets, replaced_by_rows
 from utils.grid_progress import GridProgress
 
 if TYPE_CHECKING:
@@ -86,7 +86,12 @@ def read_runs(options: argparse.Namespace, given: Mapping[str, list[str]]) -> li
     """The runs of the grid; what the command line gives takes the place of what the grid file gives."""
     in_file, presets, rows = read_grid(options.grid) if options.grid else ({}, [], None)
     tables = read_presets(options.preset or presets) + ([rows] if rows else [])
-    return expand({**in_file, **given}, tables or [Rows({"": {}})], Path(options.results_dir))
+    values = {**in_file, **given}
+    for note in replaced_by_rows(values, tables):
+        print(f"note: {note}")
+    from models.build import options_without_effect
+
+    return expand(values, tables or [Rows({"": {}})], Path(options.results_dir), options_without_effect)
 
 
 def list_folds(runs: Iterable[Run], threads: int) -> list[Fold]:

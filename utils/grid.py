@@ -1,7 +1,7 @@
 """Grids of training runs: rows of tables (presets) times options with several values."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -154,12 +154,28 @@ def _values(value: Any, source: str, faults: Faults) -> list[str]:
     return [str(item) for item in values]
 
 
+def replaced_by_rows(given: Iterable[str], tables: Iterable[Rows]) -> list[str]:
+    """What is said of given options that rows of tables set themselves."""
+    notes = []
+    for table in tables:
+        for name in given:
+            if labels := [label for label, row in table.runs.items() if name in row]:
+                notes.append(f"{name}: the value given is not that of {table.preset or 'runs'}: {', '.join(labels)}")
+    return notes
+
+
 # ---- expanding -------------------------------------------------------------------------------------------------------
 
 
-def expand(options: Mapping[str, list[str]], tables: Iterable[Rows], results: Path) -> list[Run]:
+def expand(
+    options: Mapping[str, list[str]],
+    tables: Iterable[Rows],
+    results: Path,
+    without_effect: Callable[[Config], Iterable[str]] = lambda config: (),
+) -> list[Run]:
     """Every row of every table, with every combination of the options' values; a row's own options take precedence
-    over the grid's, these over the table's. Rows of two tables that are the same run share a folder.
+    over the grid's, these over the table's. Rows that are the same run, of two tables or with other values of options
+    ``without_effect``, share a folder.
 
     Raises UserError with all faults: values that main.py refuses, two different runs in one folder.
     """
@@ -174,6 +190,7 @@ def expand(options: Mapping[str, list[str]], tables: Iterable[Rows], results: Pa
             for values in product(*merged.values()):
                 given = dict(zip(merged, values, strict=True))
                 if config := faults.attempt(_config, parser, given):
+                    config = replace(config, **{name: getattr(Config(), name) for name in without_effect(config)})
                     config = replace(config, results_dir=str(results / setting_folder(config)))
                     words = [label or config.model_type, *(f"{name} {given[name]}" for name in varied)]
                     runs[Run(", ".join(words), table.preset, config)] = None

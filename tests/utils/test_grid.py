@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import main
 from utils.config import Config
 from utils.errors import UserError
-from utils.grid import PRESETS, Rows, Run, expand, read_grid, read_presets
+from utils.grid import PRESETS, Rows, Run, expand, read_grid, read_presets, replaced_by_rows
 
 BASE = {"task": ["t"], "data_root_dir": ["DATA"]}
 PLAIN = [Rows({"": {}})]
@@ -94,6 +94,22 @@ def test_what_varies_stands_in_the_label() -> None:
         ("row, filter_alpha 0", 1), ("row, filter_alpha 0", 2), ("row, filter_alpha 1", 1), ("row, filter_alpha 1", 2)
     ]  # fmt: skip
     assert {run.config.lr for run in runs} == {0.1}  # a row's own options cannot be replaced
+
+
+def test_rows_that_take_the_place_of_what_is_given_are_named() -> None:
+    tables = [Rows({"a": {"htcl": ["none"]}, "b": {"lr": ["1"]}, "c": {"htcl": ["none"]}}, "table2"), Rows({"d": {}})]
+    (note,) = replaced_by_rows(["htcl", "seed"], tables)
+    assert "htcl" in note and "table2: a, c" in note
+
+
+def test_options_without_effect_make_no_runs_of_their_own() -> None:
+    """The first model reads the option, the other one does not."""
+    options = {**BASE, "model_type": ["HiVE_MIL", "ABMIL"], "filter_alpha": ["0", "1"]}
+    runs = expand(options, PLAIN, Path("R"), lambda config: ["filter_alpha"] * (config.model_type == "ABMIL"))
+    assert [(run.config.model_type, run.config.filter_alpha) for run in runs] == [
+        ("HiVE_MIL", 0), ("HiVE_MIL", 1), ("ABMIL", 0.5), ("ABMIL", 0.5)
+    ]  # fmt: skip
+    assert len({run.config.run_path() for run in runs}) == 3
 
 
 def test_a_tables_own_values_can_be_replaced() -> None:
