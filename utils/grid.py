@@ -1,7 +1,7 @@
 """Grids of training runs: rows of tables (presets) times options with several values."""
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -154,14 +154,18 @@ def _values(value: Any, source: str, faults: Faults) -> list[str]:
     return [str(item) for item in values]
 
 
-def replaced_by_rows(given: Iterable[str], tables: Iterable[Rows]) -> list[str]:
+def replaced_by_rows(given: Collection[str], tables: Iterable[Rows]) -> list[str]:
     """What is said of given options that rows of tables set themselves."""
-    notes = []
-    for table in tables:
-        for name in given:
-            if labels := [label for label, row in table.runs.items() if name in row]:
-                notes.append(f"{name}: the value given is not that of {table.preset or 'runs'}: {', '.join(labels)}")
-    return notes
+    rows_of = {
+        (name, table.preset or "runs"): [label for label, row in table.runs.items() if name in row]
+        for table in tables
+        for name in given
+    }
+    return [
+        f"{name}: the value given is not that of {table}: {', '.join(labels)}"
+        for (name, table), labels in rows_of.items()
+        if labels
+    ]
 
 
 # ---- expanding -------------------------------------------------------------------------------------------------------

@@ -49,9 +49,10 @@ class DenseScaleAttention(nn.Module):
         """
         query_scale, _ = self._scales(relation)
         (to_query, to_key, to_value), (query_bias, _, _) = self._parts()
-        first = self.query[relation]
-        query = F.linear(nodes, to_query @ first.weight, F.linear(first(query_scale), to_query, query_bias))
-        key, value = (others @ (weight @ self.key[relation].weight).t() for weight in (to_key, to_value))
+        of_query, of_key = self.query[relation], self.key[relation]
+        assert isinstance(of_query, nn.Linear) and isinstance(of_key, nn.Linear)
+        query = F.linear(nodes, to_query @ of_query.weight, F.linear(of_query(query_scale), to_query, query_bias))
+        key, value = (others @ (weight @ of_key.weight).t() for weight in (to_key, to_value))
         attended = F.scaled_dot_product_attention(_heads(query), _heads(key), _heads(value))
         return attended.transpose(1, 2).reshape(nodes.shape)
 
