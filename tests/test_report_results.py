@@ -267,6 +267,18 @@ def test_without_the_projects_model_the_best_is_the_reference(report: RunMain, t
     assert numbers[["first", "second"]].values.tolist() == [["BMIL", "AMIL"], ["BMIL", "CMIL"]]
 
 
+def test_a_presets_row_of_the_projects_model_is_the_reference(report: RunMain, table: Path, tmp_path: Path) -> None:
+    """It has the lower AUC."""
+    results, entries = tmp_path / "results", []
+    for label, skill in (("class-wise (HiVE-MIL)", 0.2), ("w/o HTCL", 0.9), ("HiVE-MIL (released code)", 0.5)):
+        path = write_run(results / str(skill), table, folds_of(table), skill).relative_to(results)
+        entries.append({"label": label, "preset": "table2", "path": path.as_posix(), "shots": 4})
+    (results / "experiment.json").write_text(json.dumps({"runs": entries}))
+    assert report(results)[0] == 0
+    numbers = pd.read_csv(tmp_path / "report" / "tables" / "table2_plip_comparisons.csv")
+    assert set(numbers["first"]) == {"class-wise (HiVE-MIL)"}
+
+
 # ---- which runs ------------------------------------------------------------------------------------------------------
 
 

@@ -153,8 +153,10 @@ def add_comparisons(
 
 
 def reference_of(results: ResultsTable, wanted: str | None) -> str:
-    """The wanted row, or that of the project's own model, or the one with the highest mean AUC."""
-    own = [label for label in results.rows if label.lower().replace("_", "-") == OWN_MODEL]
+    """The wanted row, or that of the project's own model, "HiVE-MIL" or "... (HiVE-MIL)" as in the presets, or the one
+    with the highest mean AUC."""
+    spelt = {label.lower().replace("_", "-"): label for label in results.rows}
+    own = [label for name, label in spelt.items() if name == OWN_MODEL or name.endswith(f"({OWN_MODEL})")]
     if wanted in results.rows or own:
         return wanted if wanted in results.rows else own[0]
 
