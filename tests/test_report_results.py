@@ -335,6 +335,7 @@ def test_labels_and_tables_of_an_experiment(report: RunMain, results: Path, tmp_
         listed("best", "HiVE-MIL", "table2", seed=2),
         listed("best", "full", "table12"),
         listed("best", "full", "table12"),  # twice is once
+        listed("middle", "the same", "table3"),
         {**listed("best", "Later", "table2"), "path": "later/nsclc"},
     ]
     (results / "experiment.json").write_text(json.dumps({"runs": entries}))
@@ -344,6 +345,8 @@ def test_labels_and_tables_of_an_experiment(report: RunMain, results: Path, tmp_
     assert [row[0] for row in rows_of(text, "## table12, plip")[1:]] == ["full"]
     assert [row[0] for row in rows_of(text, "## Results, plip")[1:]] == ["ABMIL"], "not listed"
     assert "### HiVE-MIL against the others" in text
+    calibration = pd.read_csv(tmp_path / "report" / "tables" / "calibration.csv")
+    assert sorted(calibration.iloc[:, 0]) == ["ABMIL", "HiVE-MIL", "full", "w/o HTCL & 100 %"], "not table3's once more"
     assert "not begun, so in no table: Later" in text
     latex = (tmp_path / "report" / "tables" / "table2_plip.tex").read_text()
     assert r"w/o HTCL \& 100 \% &" in latex

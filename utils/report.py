@@ -50,6 +50,8 @@ METHODS = """\
 - Holm's correction: over all comparisons of a table, test by test.
 - Calibration: expected calibration error (15 bins of the predicted class's probability) and Brier score (summed over
   the classes), mean ± standard deviation over folds.
+- Calibration and figures: what several tables list is shown once, under its first label; the table of runs has all of
+  them.
 - ROC curves and confusion matrices: the test predictions of all folds and seeds together, so that a slide counts as
   often as it was tested, and an AUC there is not the mean over folds.
 """
@@ -202,13 +204,17 @@ def add_figures(report: Report, settings: Mapping[str, Setting]) -> None:
 
 
 def settings_by_file(tables: Sequence[ResultsTable]) -> dict[str, Setting]:
-    """The settings with a finished fold, each once, by a name for their files."""
+    """The settings with a finished fold by a name for their files, each once: where tables list the same runs under
+    several labels, under the first."""
     found: dict[str, Setting] = {}
+    seen: set[tuple[str, ...]] = set()
     for results in tables:
         for column in results.columns:
             for setting in results.column(column):
-                if not setting.folds or setting in found.values():
+                runs = tuple(run.name for run in setting.runs)
+                if not setting.folds or runs in seen:
                     continue
+                seen.add(runs)
                 name = file_name(f"{setting.task}_{setting.feature_extractor}_{setting.shots}_{setting.label}")
                 while name.lower() in map(str.lower, found):
                     name += "_"
