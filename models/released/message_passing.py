@@ -74,7 +74,7 @@ class DenseScaleAttention(nn.Module):
 
 def _heads(nodes: Tensor) -> Tensor:
     """(N, D) -> (1, heads, N, D / heads)."""
-    return nodes.view(1, len(nodes), NUM_HEADS, -1).transpose(1, 2)
+    return nodes.view(1, len(nodes), NUM_HEADS, nodes.shape[1] // NUM_HEADS).transpose(1, 2)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
