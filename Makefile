@@ -37,8 +37,8 @@ lint: venv
 bench: venv
 	for part in model baselines loading extraction hierarchy; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
-# Every model, and the ablations of Tables 2, 3, 12 and 14, on a harder simulated task, with the report: over an hour and a
-# half on two cores. Called again, it goes on where it stopped.
+# Every model, and the ablations of Tables 2, 3, 12 and 14, on a harder simulated task, with the report: about two
+# hours on two cores. Called again, it goes on where it stopped.
 tables: venv simulation/.made
 	$(BIN)/python run_experiments.py --local --grid experiments/simulated.yaml --results_dir simulation/results
 	$(BIN)/python report_results.py simulation/results --output-dir simulation/report
