@@ -200,7 +200,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.results import RunFolder
 
     device = choose_device(config.device)
-    for name in sorted(given & options_without_effect(config)):
+    without_effect = options_without_effect(config)
+    for name in sorted(given & without_effect):
         print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
     run_inputs = load_inputs(config)
     task, splits = run_inputs.task, run_inputs.splits
@@ -228,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     run = RunFolder(config.run_path())
     with run.lock("config", wait=True):
-        run.open(record_of(config, run_inputs, splits))
+        run.open(record_of(config, run_inputs, splits), without_effect)
     finished = {split.fold: result for split in splits if (result := run.finished(split.fold))}
     if finished and not config.resume:
         raise UserError(

@@ -48,9 +48,10 @@ def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]
     """Make the features of the slides in a folder that have none yet; returns their ids. Raises UserError where that
     fails."""
     from datasets.slides import find_slides
+    from models.build import options_without_effect
     from utils.run_record import config_of, read_record
 
-    config = config_of(read_record(checkpoint, given), given)
+    config = config_of(read_record(checkpoint, given, options_without_effect), given)
     slide_ids = list(find_slides(wsi_dir))
     command = [
         *(sys.executable, str(PROJECT / "extract_features.py"), "--wsi-dir", str(wsi_dir)),

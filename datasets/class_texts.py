@@ -57,7 +57,11 @@ def read_class_texts(
             "descriptions"
         )
     if not has_own_form(form, path):
-        descriptions = read_descriptions(path, class_names, num_low, num_subtexts, text_format)
+        try:
+            descriptions = read_descriptions(path, class_names, num_low, num_subtexts, text_format)
+        except UserError as error:
+            own = f"{path}: read as HiVE-MIL's descriptions; the other form would be {EXPECTED[form]}"
+            raise UserError([*error.faults, own]) from error
         made = texts_from_descriptions(form, descriptions.by_class, num_low, text_format, fits)
         return arrange_class_texts(form, made, [*made], str(path))
     faults = Faults()

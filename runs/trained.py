@@ -16,7 +16,7 @@ from datasets.layout import FeatureFolders
 from datasets.model_texts import arrange_texts, read_texts
 from datasets.splits import read_split_ids
 from datasets.task import Slide, read_labels, read_slides
-from models.build import KINDS, build_model
+from models.build import KINDS, build_model, options_without_effect
 from models.text_length import room_for
 from models.text_towers import load_text_tower
 from utils.config import Config
@@ -67,7 +67,7 @@ def load_run(
     the run's, slides that are faulty.
     """
     names = _fold_names(checkpoints)
-    record = read_record(checkpoints[0], given)
+    record = read_record(checkpoints[0], given, options_without_effect)
     config = config_of(record, given)
     device = choose_device(config.device)
     kind, faults = KINDS[config.model_type], Faults()

@@ -238,6 +238,20 @@ def test_finished_folds_are_not_overwritten(
     assert contents(folder) == before
 
 
+def test_resume_takes_options_without_effect(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    before = contents(simulated.run_folder(tmp_path))
+    code, out, _ = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8"))
+    assert code == 0
+    assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
+    assert contents(simulated.run_folder(tmp_path)) == before
+    code, _, err = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
+    assert code == 2
+    assert "htcl 'class_wise', now 'none'" in err and "prototype_number" not in err
+
+
 def test_an_unfinished_fold_starts_over(
     simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
 ) -> None:

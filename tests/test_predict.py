@@ -49,6 +49,19 @@ def own_predictions(trained: Path, fold: int) -> pd.DataFrame:
     return read(trained / f"predictions_{fold}.csv").set_index("slide_id")
 
 
+def test_options_of_the_run_are_kept(trained: Path, predict: Predict, run_main: RunMain, tmp_path: Path) -> None:
+    """But for those that its model does not read."""
+    checkpoint = trained / "s_0_checkpoint.pt"
+    plain, _ = predict(checkpoint)
+    table, out = predict(checkpoint, "--prototype_number", "8")
+    assert "--prototype_number has no effect on HiVE_MIL" in out
+    assert table.equals(plain)
+    options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "no.csv"), "--prototype_number", "8"]
+    code, _, err = run_main([*options, "--scales", "low"], "predict")
+    assert code == 2
+    assert "--scales low: the checkpoint was trained with 'both'" in err and "prototype_number" not in err
+
+
 @pytest.mark.parametrize("fold", [0, 1])
 def test_predictions_are_those_of_the_run(simulated: SimulatedTask, trained: Path, predict: Predict, fold: int) -> None:
     """All slides of the table, in its order; to the last digit what main.py wrote."""

@@ -85,10 +85,11 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns
 
 
 def mean_and_std(values: np.ndarray, scale: float = 100, decimals: int = DECIMALS) -> str:
-    """Mean ± population standard deviation, in % by default; - where there is none."""
+    """Mean ± population standard deviation, in % by default; one value by itself; - where there is none."""
     if not len(values) or np.isnan(values).any():
         return EMPTY
-    return f"{scale * values.mean():.{decimals}f} ± {scale * values.std():.{decimals}f}"
+    mean = f"{scale * values.mean():.{decimals}f}"
+    return mean if len(values) == 1 else f"{mean} ± {scale * values.std():.{decimals}f}"
 
 
 def paper_table(results: ResultsTable, unranked: Sequence[Column]) -> Table:

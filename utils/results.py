@@ -1,7 +1,7 @@
 """A run's folder: its settings, and the results of its folds."""
 
 import fcntl
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -80,14 +80,15 @@ class RunFolder:
                 pass
             yield
 
-    def open(self, record: dict[str, Any]) -> None:
+    def open(self, record: dict[str, Any], without_effect: Collection[str] = ()) -> None:
         """Write config.json, or check that the run there is the same one.
 
-        record: {"options", "class_names", "inputs", ...}. Raises UserError when the folder holds another run.
+        record: {"options", "class_names", "inputs", ...}. without_effect: options that the run's model does not read,
+        so that they may differ. Raises UserError when the folder holds another run.
         """
         if self.config.exists():
             there = read_json(self.config)
-            differences = _differences(there, record)
+            differences = _differences(there, record, without_effect)
             if differences:
                 raise UserError(
                     f"{self.path}: holds a run with other settings ({'; '.join(differences)}); name another "
@@ -138,11 +139,11 @@ class RunFolder:
         return table
 
 
-def _differences(there: dict[str, Any], record: dict[str, Any]) -> list[str]:
+def _differences(there: dict[str, Any], record: dict[str, Any], without_effect: Collection[str]) -> list[str]:
     if not isinstance(there, dict) or not {"options", "inputs"} <= set(there):
         return ["its config.json is not one of main.py"]
     options, new_options = there["options"], record["options"]
-    names = sorted((set(options) | set(new_options)) - CIRCUMSTANCES)
+    names = sorted((set(options) | set(new_options)) - CIRCUMSTANCES.union(without_effect))
     differences = [
         f"{name} {options.get(name)!r}, now {new_options.get(name)!r}"
         for name in names

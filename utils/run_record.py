@@ -1,6 +1,7 @@
 """A run's config.json, read again by the scripts that use its checkpoints."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ from utils.files import read_json
 FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
 
 
-def read_record(checkpoint: Path, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config.json beside the checkpoint; None beside a bare one. Raises UserError where an option given differs
-    from it and may not."""
+def read_record(
+    checkpoint: Path, given: Mapping[str, Any], without_effect: Callable[[Config], AbstractSet[str]]
+) -> dict[str, Any] | None:
+    """The config.json beside the checkpoint; None beside a bare one.
+
+    without_effect: the options that a run's model does not read. Raises UserError where another option given differs
+    from the run's, and may not (``FREE``).
+    """
     file = checkpoint.with_name("config.json")
     if not file.exists():
         return None
@@ -26,10 +32,11 @@ def read_record(checkpoint: Path, given: Mapping[str, Any]) -> dict[str, Any] | 
     unknown = sorted(set(options) - {item.name for item in fields(Config)})
     if unknown:
         raise UserError(f"{file}: unknown options {', '.join(unknown)}; it was written by another version")
+    free = FREE | without_effect(Config(**options))
     faults = [
         f"--{name} {value}: the checkpoint was trained with {options.get(name)!r} ({file})"
         for name, value in given.items()
-        if name not in FREE and value != options.get(name)
+        if name not in free and value != options.get(name)
     ]
     if faults:
         raise UserError(faults)

@@ -202,12 +202,16 @@ def test_mscpt_from_descriptions(tmp_path: Path) -> None:
     assert read("MSCPT", file, None).low_texts[0] == "A term 0 : about A0"
 
 
-def test_faults_of_descriptions_are_those_of_hive_mil(tmp_path: Path) -> None:
+def test_faults_of_descriptions_name_both_forms(tmp_path: Path) -> None:
+    """HiVE-MIL's and the model's own, which the file may have been meant to be."""
     file = write_json(tmp_path / "task.json", {"A": {"a": "b"}})
     for form in ("ViLa_MIL", "MSCPT"):
         faults = faults_of(form, file, ["A", "B"])
         assert "1 descriptions, expected 6" in faults[0]
         assert "'B'" in faults[1]
+        assert "small_mag" in faults[2] if form == "MSCPT" else "class,scale,prompt" in faults[2]
+    mistyped = write_json(tmp_path / "mistyped.json", {"A": {"smal_mag": ["a"], "bigmag": ["b"]}})
+    assert "small_mag" in faults_of("MSCPT", mistyped, ["A"])[-1]
 
 
 @given(st.integers(0, 200))

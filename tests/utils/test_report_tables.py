@@ -67,12 +67,14 @@ def test_any_name_keeps_the_table_in_shape(names: list[str]) -> None:
 
 
 def test_minus_signs() -> None:
+    assert escape_latex("50.00 ± 10.00") == r"50.00 $\pm$ 10.00"
     assert escape_latex("-0.5 (-1.2 to +0.3), GPT-4 a-b - 2") == "$-$0.5 ($-$1.2 to +0.3), GPT-4 a-b - 2"
 
 
 def test_mean_and_std() -> None:
     assert mean_and_std(np.array([0.5, 0.7])) == "60.00 ± 10.00"
     assert mean_and_std(np.array([0.5, 0.7]), 1, 3) == "0.600 ± 0.100"
+    assert mean_and_std(np.array([0.5])) == "50.00"
     assert mean_and_std(np.array([])) == mean_and_std(np.array([0.5, np.nan])) == "-"
 
 
@@ -124,9 +126,9 @@ def test_what_is_not_ranked() -> None:
 
 def test_marks_in_both_forms() -> None:
     table = paper_table(results_of({"a": 0.7, "b": 0.9}), [])
-    assert "| a | <ins>70.00 ± 0.00</ins> |" in table.markdown()
-    assert "| b | **90.00 ± 0.00** |" in table.markdown()
+    assert "| a | <ins>70.00</ins> |" in table.markdown()
+    assert "| b | **90.00** |" in table.markdown()
     assert table.markdown().splitlines()[0].startswith("| model | task, 4 shots, ACC |")
-    assert r"a & \underline{70.00 $\pm$ 0.00} &" in table.latex()
-    assert r"b & \textbf{90.00 $\pm$ 0.00} &" in table.latex()
+    assert r"a & \underline{70.00} &" in table.latex()
+    assert r"b & \textbf{90.00} &" in table.latex()
     assert r"\multicolumn{3}{c}{task}" in table.latex()

@@ -138,6 +138,16 @@ def test_open_refuses_a_folder_of_another_run(run: RunFolder, options: dict[str,
     assert run.config.read_bytes() == before
 
 
+def test_open_takes_options_without_effect(run: RunFolder) -> None:
+    run.open(record())
+    before = run.config.read_bytes()
+    run.open(record(htcl="none"), {"htcl", "tgdf"})
+    assert run.config.read_bytes() == before
+    with pytest.raises(UserError, match=r"lr 0\.0001, now 0\.5") as error:
+        run.open(record(htcl="none", lr=0.5), {"htcl"})
+    assert "htcl" not in str(error.value)
+
+
 def test_open_refuses_changed_inputs(run: RunFolder) -> None:
     run.open(record())
     changed = record()
