@@ -17,6 +17,8 @@ import utils.torchvision_compat  # noqa: E402, F401  (before open_clip and trans
 
 torch.set_num_threads(1)
 
+RunMain = Callable[..., tuple[int, str, str]]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden-baselines", metavar="DIR", help="golden cases of the baselines to check instead")
@@ -96,8 +98,32 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
     return SimulatedTask(root)
 
 
+@pytest.fixture(scope="session")
+def whole(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of both folds, 3 epochs. Read only."""
+    import main
+
+    results = tmp_path_factory.mktemp("whole")
+    main.main(simulated.options(results))
+    return results
+
+
+@pytest.fixture(scope="session")
+def quick(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Train one epoch of fold 0 with some options: -> the run's folder, read only. Each choice is trained once."""
+    import main
+
+    @functools.cache
+    def run(*options: str) -> Path:
+        results = tmp_path_factory.mktemp("quick")
+        main.main(simulated.options(results, "--max_epochs", "1", "--k_end", "1", *options))
+        return simulated.run_folder(results)
+
+    return run
+
+
 @pytest.fixture
-def run_main(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run_main(capsys: pytest.CaptureFixture[str]) -> RunMain:
     """Call a script's main as the command line would: options -> exit code, standard output, standard error."""
 
     def run(argv: list[str], script: str = "main") -> tuple[int, str, str]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -10,10 +9,8 @@ import pandas as pd
 import pytest
 
 import main
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 from utils.config import MODEL_TYPES
-
-RunMain = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import functools
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from datasets.layout import FeatureFolders
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 
-RunMain = Callable[..., tuple[int, str, str]]
 SCRIPT = "check_hierarchical_consistency"
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,11 @@ import pytest
 
 from datasets.task import read_slides
 from tests import gdc_server
+from tests.conftest import RunMain
 from tests.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
 from tests.gdc_server import record
 from tests.slide_files import write_slide
 
-RunMain = Callable[..., tuple[int, str, str]]
 BRCA = [
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS"),
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS", sample="01Z-00-DX2"),

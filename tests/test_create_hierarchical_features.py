@@ -18,11 +18,10 @@ from datasets.bags import read_bag
 from datasets.feature_layouts import PatchSizes
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
-from tests.conftest import PROJECT, SimulatedTask
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.datasets.test_feature_layouts import write_clam, write_file, write_trident
 from tests.datasets.test_hierarchy import children_by_loops
 
-RunMain = Callable[..., tuple[int, str, str]]
 SCRIPT, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
 WIDTH = 6
 

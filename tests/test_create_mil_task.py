@@ -1,7 +1,6 @@
 """create_mil_task.py: what it writes, what it refuses, and training on it."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,8 +11,7 @@ import pytest
 import create_mil_task
 from datasets.mil_task import DATASETS
 from datasets.splits import read_split_ids
-
-RunMain = Callable[..., tuple[int, str, str]]
+from tests.conftest import RunMain
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ import pytest
 
 import create_splits
 from datasets.splits import read_split_ids
-from tests.conftest import PROJECT, SimulatedTask
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 
-RunMain = Callable[..., tuple[int, str, str]]
 PARTS = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 # patients shared in the released splits, by fold, as ../shared/released_assets/README.md counts them

@@ -15,9 +15,7 @@ import create_text_prompt
 from datasets.descriptions import read_descriptions
 from models.tiny_clip import save_tiny_clip
 from tests.chat_server import ChatServer, Reply, chat_server
-from tests.conftest import PROJECT, SimulatedTask
-
-RunMain = Callable[..., tuple[int, str, str]]
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 
 
 @pytest.fixture(autouse=True)

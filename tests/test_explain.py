@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,12 +23,11 @@ from models.tiny_clip import save_tiny_clip
 from runs.explained import choose_slides, explain_slide, load_hive_mil
 from runs.trained import TrainedRun
 from tests.browser import open_page, overflow
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.slide_report import SlideReport
 
-RunMain = Callable[..., tuple[int, str, str]]
 O, S = 4, 3  # noqa: E741
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -17,10 +16,9 @@ from PIL import Image
 from datasets.layout import FeatureFolders
 from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
-from tests.conftest import PROJECT, SimulatedTask
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
 
-RunMain = Callable[..., tuple[int, str, str]]
 SCRIPT, CHECK = "extract_features", "check_hierarchical_consistency"
 
 

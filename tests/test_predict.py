@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 import main
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 
-RunMain = Callable[..., tuple[int, str, str]]
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -14,10 +13,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 import main
 import predict
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 from tests.slide_files import tissue, write_slide
-
-RunMain = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """--project-with of both scripts: CONCH features from before the projection become what CONCH's own code gives."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -13,7 +12,7 @@ from datasets.bags import read_bag
 from datasets.layout import FeatureFolders
 from datasets.task import Slide
 from tests.conch.weights import golden_visual
-from tests.conftest import SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 from tests.datasets.test_feature_layouts import write_file
 from tests.datasets.test_projection import as_conch, unit
 from tests.test_create_hierarchical_features import (
@@ -27,7 +26,6 @@ from tests.test_create_hierarchical_features import (
 )
 from utils.files import file_sha256
 
-RunMain = Callable[..., tuple[int, str, str]]
 CREATE, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
 
 

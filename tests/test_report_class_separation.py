@@ -1,7 +1,6 @@
 """The report on class separation, its numbers read back from the printed table."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from models.tiny_clip import save_tiny_clip
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, RunMain
 
 BUILTIN = PROJECT / "text_prompt" / "HiVE_MIL" / "builtin"
-RunMain = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

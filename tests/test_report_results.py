@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from markdown_it import MarkdownIt
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 
+from tests.conftest import RunMain
 from tests.run_folders import CLASSES, write_run, write_table
 from utils.statistics import patient_weights
 
-RunMain = Callable[..., tuple[int, str, str]]
 Folds = dict[int, dict[str, list[str]]]
 METRICS = ("auc", "f1", "acc")
 

@@ -16,11 +16,9 @@ import pytest
 
 import main
 import run_experiments
-from tests.conftest import PROJECT, SimulatedTask
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 from utils.errors import UserError
 from utils.results import METRICS
-
-RunMain = Callable[..., tuple[int, str, str]]
 
 # writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
 STAND_IN = """

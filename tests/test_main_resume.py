@@ -1,0 +1,307 @@
+"""main.py repeats itself, keeps what is finished, and goes on after a kill."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pandas as pd
+import pytest
+import torch
+
+import main
+from datasets.task import Slide
+from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.run_contents import METRICS, contents, notes, numbers, train_loss
+from utils.interface import Bag
+
+# ------------------------------------------------------------------------------------------------ repeating a run
+
+
+def test_same_seed_same_bytes(simulated: SimulatedTask, whole: Path, tmp_path: Path) -> None:
+    main.main(simulated.options(tmp_path))
+    assert numbers(simulated.run_folder(tmp_path)) == numbers(simulated.run_folder(whole))
+    assert len(numbers(simulated.run_folder(whole))) == 2 + 4 * 2
+
+
+def test_other_seed_other_numbers(simulated: SimulatedTask, quick: Callable[..., Path], tmp_path: Path) -> None:
+    main.main(simulated.options(tmp_path, "--max_epochs", "1", "--k_end", "1", "--seed", "2"))
+    folder = simulated.run_folder(tmp_path).with_name("simulated_tinyclip_HiVE_MIL_4_s2")
+    assert train_loss(folder) != train_loss(quick())
+    assert (folder / "predictions_0.csv").read_bytes() != (quick() / "predictions_0.csv").read_bytes()
+
+
+def test_a_fold_by_itself_is_that_of_the_whole_run(simulated: SimulatedTask, whole: Path, tmp_path: Path) -> None:
+    main.main(simulated.options(tmp_path, "--k_start", "1"))
+    alone, together = numbers(simulated.run_folder(tmp_path)), numbers(simulated.run_folder(whole))
+    assert set(alone) == {"splits_1.csv", "history_1.csv", "predictions_1.csv", "fold_1.json"}
+    assert all(alone[name] == together[name] for name in alone)
+
+
+def test_every_fold_starts_from_the_same_seed(simulated: SimulatedTask, tmp_path: Path) -> None:
+    """Two folds of the same slides are alike, to the last digit."""
+    splits = tmp_path / "splits"
+    splits.mkdir()
+    for k in range(2):
+        shutil.copy(simulated.split_dir / "splits_0.csv", splits / f"splits_{k}.csv")
+    main.main(simulated.options(tmp_path, "--max_epochs", "2", "--drop_out", "--split_dir", str(splits)))
+    found = numbers(simulated.run_folder(tmp_path))
+    for name in ("history", "predictions", "splits"):
+        assert found[f"{name}_0.csv"] == found[f"{name}_1.csv"]
+
+
+def test_training_slides_come_in_another_order_every_epoch(
+    simulated: SimulatedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets.bag_cache import BagCache
+
+    get, order = BagCache.get, []
+
+    def note_and_get(cache: BagCache, slide: Slide) -> Bag:
+        order.append(slide.slide_id)
+        return get(cache, slide)
+
+    monkeypatch.setattr(BagCache, "get", note_and_get)
+    main.main(simulated.options(tmp_path, "--max_epochs", "2", "--k_end", "1"))
+    split = pd.read_csv(simulated.split_dir / "splits_0.csv")
+    train, val = split["train"].dropna().tolist(), split["val"].dropna().tolist()
+    length = len(train) + len(val)
+    epochs = [order[:length], order[length : 2 * length]]
+    assert [epoch[len(train) :] for epoch in epochs] == [val, val]
+    trained = [epoch[: len(train)] for epoch in epochs]
+    assert all(sorted(ids) == sorted(train) for ids in trained)
+    assert trained[0] != trained[1] and train not in trained
+
+
+def test_finished_folds_are_not_overwritten(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = simulated.run_folder(tmp_path)
+    before = contents(folder)
+    code, _, err = run_main(simulated.options(tmp_path))
+    assert code == 2
+    assert "fold 0, 1 of this run is finished" in err and "--resume" in err
+    assert contents(folder) == before
+
+
+def test_resume_takes_options_without_effect(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    before = contents(simulated.run_folder(tmp_path))
+    code, out, _ = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8"))
+    assert code == 0
+    assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
+    assert contents(simulated.run_folder(tmp_path)) == before
+    code, _, err = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
+    assert code == 2
+    assert "htcl 'class_wise', now 'none'" in err and "prototype_number" not in err
+
+
+def test_an_unfinished_fold_starts_over(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = simulated.run_folder(tmp_path)
+    (folder / "fold_1.json").unlink()
+    (folder / "predictions_1.csv").write_text("of another day")
+    (folder / "resume_1.pt").write_text("of another day")
+    assert run_main(simulated.options(tmp_path, "--k_start", "1"))[0] == 0
+    assert numbers(folder) == {**numbers(simulated.run_folder(whole))}
+
+
+def test_features_that_changed_are_another_run(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    """Folds of different features are not averaged."""
+    shutil.copytree(whole, tmp_path / "results")
+    shutil.copytree(simulated.root / "features", tmp_path / "features")
+    file = tmp_path / "features" / "simulated_tinyclip" / "tinyclip_5x" / "SIM-0003.h5"
+    with h5py.File(file, "r+") as opened:
+        opened["features"][0, 0] += 1.0
+    options = simulated.options(tmp_path / "results", "--resume")
+    code, _, err = run_main([*options, "--data_root_dir", str(tmp_path / "features")])
+    assert code == 2
+    assert "features_0 has changed since" in err
+
+
+def test_two_processes_do_not_train_the_same_fold(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    from utils.results import RunFolder
+
+    with RunFolder(simulated.run_folder(tmp_path)).lock("fold_0"):
+        code, _, err = run_main(simulated.options(tmp_path))
+    assert code == 2
+    assert "another process is at work on fold_0" in err
+    assert run_main(simulated.options(tmp_path, "--k_end", "1"))[0] == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--drop_out",)], ids=["plain", "drop_out"])
+def test_reading_ahead_and_keeping_in_memory_change_nothing(
+    simulated: SimulatedTask, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """With dropout the training draws random numbers, which reading must leave alone."""
+    options = ["--max_epochs", "2", "--k_end", "1", *more]
+    main.main(simulated.options(tmp_path / "none", *options, "--num_workers", "0", "--cache_gb", "0"))
+    main.main(simulated.options(tmp_path / "both", *options, "--num_workers", "2", "--cache_gb", "1"))
+    without, both = (numbers(simulated.run_folder(tmp_path / name)) for name in ("none", "both"))
+    assert len(without) == 4
+    assert both == without
+
+
+def test_folds_one_by_one_give_the_results_of_the_whole(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    folder = simulated.run_folder(tmp_path)
+    assert run_main(simulated.options(tmp_path, "--k_start", "0", "--k_end", "1"))[0] == 0
+    assert not (folder / "results.csv").exists() and not (folder / "summary.csv").exists()
+    first = pd.read_csv(folder / "summary_partial_0_1.csv")
+    assert first["fold"].tolist() == [0]
+    results = pd.read_csv(folder / "results_partial_0_1.csv", index_col="metric")
+    assert results.loc["mean"].tolist() == first[METRICS].iloc[0].tolist()
+    assert run_main(simulated.options(tmp_path, "--k_start", "1", "--k_end", "2"))[0] == 0
+    assert pd.read_csv(folder / "summary_partial_1_2.csv")["fold"].tolist() == [1]
+    found, expected = numbers(folder), numbers(simulated.run_folder(whole))
+    assert {name: found[name] for name in expected} == expected
+    inputs = json.loads((folder / "config.json").read_text())["inputs"]
+    assert {"splits_0", "splits_1"} <= set(inputs)
+
+
+def test_dry_run_writes_no_run(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    code, out, err = run_main(simulated.options(tmp_path, "--dry_run"))
+    assert (code, err) == (0, "")
+    assert "dry run: all checks passed" in out
+    assert "epoch" not in out
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["checked_features.json"]
+    assert not simulated.run_folder(tmp_path).exists()
+
+
+# ---------------------------------------------------------------------------------------------- after an interruption
+
+
+def start(options: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "main.py", *options],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_after_two_epochs(run: subprocess.Popen[str], history: Path) -> str:
+    """kill -9 when the history has two rows: -> standard output so far."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and run.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            if len(history.read_text().splitlines()) >= 3:
+                break
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    out, err = run.communicate()
+    assert run.returncode == -signal.SIGKILL, err
+    return out
+
+
+def test_resume_after_kill(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    main.main(simulated.options(tmp_path / "whole", "--max_epochs", "8"))
+    options = simulated.options(tmp_path / "killed", "--max_epochs", "8")
+    folder = simulated.run_folder(tmp_path / "killed")
+
+    kill_after_two_epochs(start(options), folder / "history_0.csv")
+    assert not (folder / "fold_0.json").exists()
+    epochs_before = len(pd.read_csv(folder / "history_0.csv"))
+    assert 2 <= epochs_before < 8
+
+    out = kill_after_two_epochs(start([*options, "--resume"]), folder / "history_1.csv")
+    assert (folder / "fold_0.json").exists() and not (folder / "fold_1.json").exists()
+    # the history is written before the state: the second epoch may have to be repeated, the first may not
+    assert "fold 0 epoch   1/8" not in out and "fold 0 epoch   8/8" in out and "fold 1 epoch   1/8" in out
+    assert 2 <= len(pd.read_csv(folder / "history_1.csv")) < 8
+    assert not (folder / "results.csv").exists()
+
+    code, out, err = run_main([*options, "--resume"])
+    assert (code, err) == (0, "")
+    assert "fold 0 epoch" not in out and "fold 1 epoch   1/8" not in out and "fold 1 epoch   8/8" in out
+    assert numbers(folder) == numbers(simulated.run_folder(tmp_path / "whole"))
+    for k in range(2):
+        resumed, expected = (
+            torch.load(simulated.run_folder(tmp_path / name) / f"s_{k}_checkpoint.pt", weights_only=True)
+            for name in ("killed", "whole")
+        )
+        assert resumed.keys() == expected.keys()
+        assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+    assert not list(folder.glob("resume_*"))
+
+
+def test_resume_of_a_finished_run_trains_nothing(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = simulated.run_folder(tmp_path)
+    before = contents(folder)
+    unwritten = ("s_", "history_", "predictions_", "fold_", "splits_")
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name.startswith(unwritten)}
+    code, out, err = run_main(simulated.options(tmp_path, "--resume"))
+    assert (code, err) == (0, "")
+    assert "epoch   1/3" not in out
+    assert "fold 0: test auc" in out and "fold 1: test auc" in out
+    after = contents(folder)
+    records = [json.loads(files.pop("config.json")) for files in (before, after)]
+    assert after == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for record in records:  # that it was resumed, and where it lies, may be noted
+        del record["options"]["resume"], record["options"]["results_dir"]
+    assert records[0] == records[1]
+
+
+def test_resume_after_the_last_epoch_only_tests(
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between training and the fold's results."""
+    from utils.results import RunFolder
+
+    def stop(self: RunFolder, result: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", stop)
+        code, _, err = run_main(simulated.options(tmp_path))
+    assert code == 130
+    assert "--resume" in err
+    code, out, _ = run_main(simulated.options(tmp_path, "--resume"))
+    assert code == 0
+    assert "fold 0 epoch" not in out and "fold 1 epoch   1/3" in out
+    assert numbers(simulated.run_folder(tmp_path)) == numbers(simulated.run_folder(whole))
+
+
+def test_resume_draws_the_same_dropout(
+    simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a thread that reads ahead, too: it is started in an epoch that is not the first."""
+    import utils.training
+
+    options = ["--drop_out", "--num_workers", "1", "--k_end", "1"]
+    main.main(simulated.options(tmp_path / "whole", *options))
+    save, calls = utils.training._save, []
+
+    def save_and_stop(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils.training, "_save", save_and_stop)
+        assert run_main(simulated.options(tmp_path / "stopped", *options))[0] == 130
+    assert run_main(simulated.options(tmp_path / "stopped", *options, "--resume"))[0] == 0
+    stopped, expected = (numbers(simulated.run_folder(tmp_path / name)) for name in ("stopped", "whole"))
+    assert stopped == expected
