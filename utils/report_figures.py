@@ -1,6 +1,7 @@
 """Hit Ratio@2 against macro F1 over settings (Figure 4 of the paper)."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import matplotlib
@@ -11,22 +12,37 @@ from utils.plots import COLOURS, STYLE
 from utils.run_grid import Setting
 
 MARKERS = "os^DvP*X"
+MOST_COLUMNS = 3
 
 
 @matplotlib.rc_context(STYLE)
 def hit_ratio_figure(settings: Sequence[Setting]) -> Figure:
-    """A point a setting: means over its folds, in %."""
-    figure = Figure(figsize=(5, 4 + 0.15 * len(settings)))
-    axes = figure.subplots()
-    points: list[Any] = []
-    for index, setting in enumerate(settings):
+    """A panel for each task, feature extractor and number of shots, in it a point for each label: means over folds, in
+    %."""
+    places = list(dict.fromkeys(setting.place for setting in settings))
+    labels = list(dict.fromkeys(setting.label for setting in settings))
+    columns = min(len(places), MOST_COLUMNS)
+    rows, legend_rows = ceil(len(places) / columns), ceil(len(labels) / columns)
+    figure = Figure(figsize=(max(3 * columns, 4), 3 * rows + 0.17 * legend_rows + 0.3))
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    points: dict[str, Any] = {}
+    for setting in settings:
         hits, f1 = (100 * setting.values(metric).mean() for metric in ("test_hit_ratio", "test_f1"))
+        index = labels.index(setting.label)
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
-        points += axes.plot(hits, f1, marker, color=COLOURS[index % len(COLOURS)])
-    axes.set(xlabel="Hit Ratio@2 (%)", ylabel="macro F1 (%)")
-    legend = figure.legend(points, [""] * len(points), loc="outside lower center")
-    for entry, setting in zip(legend.get_texts(), settings, strict=True):
-        entry.set_text(setting.title)
+        axes = panels.flat[places.index(setting.place)]
+        (points[setting.label],) = axes.plot(hits, f1, marker, color=COLOURS[index % len(COLOURS)])
+    for axes, place in zip(panels.flat, places, strict=False):
+        axes.set(title=place, xlabel="Hit Ratio@2 (%)")
+        axes.tick_params(labelbottom=True)
+    for axes in panels.flat[len(places) :]:
+        axes.remove()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("macro F1 (%)")
+    lines = [points[label] for label in labels]
+    legend = figure.legend(lines, [""] * len(labels), loc="outside lower center", ncols=columns)
+    for entry, label in zip(legend.get_texts(), labels, strict=True):
+        entry.set_text(label)
     return figure
 
 

@@ -49,8 +49,12 @@ class Setting:
         return self.runs[0].class_names
 
     @property
+    def place(self) -> str:
+        return f"{self.task}, {self.feature_extractor}, {self.shots} shots"
+
+    @property
     def title(self) -> str:
-        return f"{self.label}: {self.task}, {self.feature_extractor}, {self.shots} shots"
+        return f"{self.label}: {self.place}"
 
     def values(self, metric: str) -> np.ndarray:
         """A number of FoldResult over the finished folds."""
