@@ -37,7 +37,7 @@ lint: venv
 bench: venv
 	for part in model baselines loading extraction hierarchy; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
-# Every model, and the ablations of Tables 2, 3, 12 and 14, on a harder simulated task, with the report: about two
+# Every model, and the ablations of Tables 2, 3, 12 and 14, on a harder simulated task, with the report: two to three
 # hours on two cores. Called again, it goes on where it stopped.
 tables: venv simulation/.made
 	$(BIN)/python run_experiments.py --local --grid experiments/simulated.yaml --results_dir simulation/results
