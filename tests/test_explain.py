@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import geojson
 import h5py
@@ -17,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 import create_simulated_task
 import extract_features
 import main
+from datasets.feature_layouts import read_attributes
 from datasets.layout import FeatureFolders
 from explain import write_report
 from models.tiny_clip import save_tiny_clip
@@ -26,7 +29,8 @@ from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
 from utils.files import tensors_sha256, write_json, write_tensors
-from utils.slide_report import SlideReport
+from utils.interface import Bag
+from utils.slide_report import Pixel, SlideReport
 
 O, S = 4, 3  # noqa: E741
 
@@ -123,6 +127,39 @@ def test_folds_are_averaged(trained: Trained) -> None:
     np.testing.assert_allclose(found.low.class_scores, (scores[0] + scores[1]) / 2, atol=1e-6)
     assert [fold.part for fold in found.folds] == [trained.run(fold).parts[f"fold {fold}"][slide_id] for fold in (0, 1)]
     assert found.removal is None
+
+
+def test_removal_is_of_the_predicted_class_over_the_folds(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[np.ndarray, float]] = []
+
+    def watch(bag: Bag, scores: np.ndarray, probability: Callable[[Bag], float], draws: int) -> None:
+        given.append((scores, probability(bag)))
+
+    monkeypatch.setattr("runs.explained.removal_curve", watch)
+    both, predicted = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {}), set()
+    for slide_id in both.slides:
+        report = explain_slide(both, slide_id, ["fold 0", "fold 1"], 1)
+        scores, probability = given.pop()
+        np.testing.assert_array_equal(scores, report.low.class_scores[:, report.prediction])
+        assert probability == pytest.approx(max(report.probabilities), abs=1e-6)
+        predicted.add(report.prediction)
+    assert predicted == {0, 1}
+
+
+@pytest.mark.parametrize(("level0", "expected"), [(20, Pixel(0.5, is_nominal=True)), (np.nan, None)])
+def test_the_table_of_slides_tells_the_size_of_pixels(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level0: float, expected: Pixel | None
+) -> None:
+    """Where the features do not."""
+
+    def untold(file: Path) -> dict[str, Any]:
+        return {name: value for name, value in read_attributes(file).items() if name != "level0_magnification"}
+
+    monkeypatch.setattr("datasets.slide_pixels.read_attributes", untold)
+    table = pd.read_csv(trained.task.root / "simulated.csv").assign(level0_mag=level0)
+    table.to_csv(tmp_path / "simulated.csv", index=False)
+    run = load_hive_mil([trained.checkpoint(0)], {"dataset_csv": str(tmp_path / "simulated.csv")})
+    assert explain_slide(run, table["slide_id"][0], ["fold 0"]).pixel == expected
 
 
 def test_a_split_takes_each_slide_by_the_folds_it_is_in(trained: Trained) -> None:

@@ -264,6 +264,7 @@ def test_without_the_projects_model_the_best_is_the_reference(report: RunMain, t
     assert report(tmp_path / "results")[0] == 0
     numbers = pd.read_csv(tmp_path / "report" / "tables" / "results_plip_comparisons.csv")
     assert numbers[["first", "second"]].values.tolist() == [["BMIL", "AMIL"], ["BMIL", "CMIL"]]
+    assert "several seeds" not in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_presets_row_of_the_projects_model_is_the_reference(report: RunMain, table: Path, tmp_path: Path) -> None:
@@ -385,6 +386,16 @@ def test_columns_are_tasks_and_shots(report: RunMain, results: Path, table: Path
     assert rows[1][4][0].isdigit(), "nothing to rank it against"
     assert rows[-1][4:] == ["-"] * 3
     assert [row[0] for row in rows_of(text, "## Results, conch")[1:]] == ["HiVE_MIL"]
+
+
+def test_each_task_is_ranked_by_itself(report: RunMain, results: Path, table: Path, tmp_path: Path) -> None:
+    for model, skill in (("HiVE_MIL", 0.9), ("ABMIL", 0.2)):
+        write_run(results / "task", table, folds_of(table, seed=3), skill, task="other", model_type=model)
+    assert report(results)[0] == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    rows = {row[0]: row[1:] for row in rows_of(text, "## Results, plip")}
+    assert all(cell.startswith("**") for cell in rows["HiVE_MIL"]) and len(rows["HiVE_MIL"]) == 6
+    assert "not ranked" not in text
 
 
 def test_options_of_a_run_are_told(report: RunMain, table: Path, tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def why_not_comparable(first: Setting, second: Setting) -> str | None:
     for seed, number in shared:
         one, other = (_labels(setting.folds[seed, number]) for setting in (first, second))
         if one != other:
-            return f"other test slides or labels in fold {number} ({len(set(one.items()) ^ set(other.items()))} differ)"
+            differing = dict(one.items() ^ other.items())
+            return f"other test slides or labels in fold {number} ({len(differing)} differ)"
     return None
 
 

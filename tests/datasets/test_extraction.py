@@ -14,7 +14,7 @@ from torch import Tensor
 from datasets.extraction import SlideFeatures, cut_region, extract_features, write_slide
 from datasets.layout import FeatureFolders
 from datasets.slide_plan import Settings, SlideJob, SlidePlan, plan_slide
-from datasets.slides import Magnification
+from datasets.slides import Magnification, read_area
 from tests import slide_files
 from tests.slide_files import real_slide, tissue
 from utils.errors import UserError
@@ -157,6 +157,24 @@ def test_stain_normalisation_is_applied(tmp_path: Path, slides: list[Path]) -> N
     assert np.abs(stained.low[0] - expected).mean() < 3
 
 
+def test_stains_are_of_parents_all_over_the_slide(
+    tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.slide_plan.STAIN_SAMPLE", 3)
+    read: list[tuple[Any, ...]] = []
+
+    def watch(slide: Any, *area: Any) -> Any:
+        read.append(area)
+        return read_area(slide, *area)
+
+    monkeypatch.setattr("datasets.slide_plan.read_area", watch)
+    parents = plan(tmp_path, slides[0], Settings(5, 20, 0.1, "macenko", ENCODER)).grid.parents.tolist()
+    assert len(parents) > 3
+    corners, sizes, shapes = zip(*read, strict=True)
+    assert len(corners) == 3 and (corners[0], corners[-1]) == (tuple(parents[0]), tuple(parents[-1]))
+    assert set(sizes) == {(1024, 1024)} and set(shapes) == {(256, 256)}
+
+
 def test_each_region_is_read_once(tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     planned = plan(tmp_path, slides[0])
     reads: list[tuple[int, int]] = []
@@ -182,15 +200,16 @@ def test_progress_counts_all_patches(tmp_path: Path, slides: list[Path]) -> None
 # ---- slides that cannot be read --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_other_slides_go_on(tmp_path: Path, slides: list[Path], workers: int) -> None:
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 64), (2, 64), (0, 1000)])
+def test_other_slides_go_on(tmp_path: Path, slides: list[Path], workers: int, batch_size: int) -> None:
+    """Also where the last slide's patches are encoded with those that were read of the bad one."""
     bad = slide_files.write_slide(tmp_path / "bad.tif", tissue(2700, 2200, [SPOT]), compression="deflate")
     plans = [plan(tmp_path, slides[0]), plan(tmp_path, bad), plan(tmp_path, slides[2])]
     content = bytearray(bad.read_bytes())
     content[len(content) * 2 // 3 :] = bytes(len(content) - len(content) * 2 // 3)
     content[: len(content) * 2 // 3] = bad.read_bytes()[: len(content) * 2 // 3]
     bad.write_bytes(content)
-    first, (failed, fault), last = extract(plans, workers=workers)
+    first, (failed, fault), last = extract(plans, batch_size, workers)
     assert failed.slide_id == "bad" and "bad.tif: cannot be read" in fault
     check_against_openslide(slides[0], first, tolerance=0.6)
     check_against_openslide(slides[2], last, tolerance=0.6)
@@ -231,7 +250,7 @@ def test_files(tmp_path: Path, slides: list[Path]) -> None:
     planned = plan(tmp_path, slides[1])
     assert not planned.grid.is_child.all()
     slide = extract([planned])[0]
-    write_slide(folders, slide)
+    write_slide(folders, slide, "bf16")
     with h5py.File(folders.hierarchical_file("slide_1")) as file:
         np.testing.assert_array_equal(file["features"], slide.high)
         np.testing.assert_array_equal(file["mask"], planned.grid.is_child.reshape(-1, 16))
@@ -240,11 +259,13 @@ def test_files(tmp_path: Path, slides: list[Path]) -> None:
         assert dict(file.attrs) | {
             "encoder": "pixels", "projected": True, "patch_size_level0": 256, "parent_size_level0": 1024,
             "level0_magnification": 20, "magnification_from": "--level0-mag", "min_tissue": 0.1, "slots": "grid",
+            "low_magnification": 5, "high_magnification": 20, "stain_normalisation": "none",
         } == dict(file.attrs)  # fmt: skip
     with h5py.File(folders.low_file("slide_1")) as file:
         np.testing.assert_array_equal(file["features"], slide.low)
         np.testing.assert_array_equal(file["coords"], planned.grid.parents)
         assert (file.attrs["magnification"], file.attrs["patch_size_level0"]) == (5, 1024)
+        assert file.attrs["precision"] == "bf16"
     with h5py.File(folders.high_file("slide_1")) as file:
         np.testing.assert_array_equal(file["features"], slide.high[planned.grid.is_child.reshape(-1, 16)])
         assert (file.attrs["magnification"], file.attrs["patch_size_level0"]) == (20, 256)
@@ -271,6 +292,9 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
         with pytest.raises(UserError, match=r"is there, made otherwise.*--overwrite"):
             again(other, level0)
         assert again(other, level0, overwrite=True) is not None
+    other_slide = slide_files.write_slide(tmp_path / "slide_2.tif", tissue(2700, 3300, [SPOT]))
+    with pytest.raises(UserError, match=r"made otherwise \(slide_bytes"):
+        plan(tmp_path, other_slide)
     for file in files:
         kept = file.read_bytes()
         file.unlink()

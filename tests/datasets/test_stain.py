@@ -53,6 +53,13 @@ def test_one_estimate_serves_all_patches() -> None:
     np.testing.assert_array_equal(fitted.apply(image)[100:200, 50:90], fitted.apply(image[100:200, 50:90]))
 
 
+def test_what_is_white_stays_white() -> None:
+    """Also where a pale slide's stains are made stronger: values beyond 255 are not taken round to black."""
+    pale = (240 * (stained(0) / 240.0) ** 0.5).astype(np.uint8)
+    white = np.full((4, 4, 3), 255, dtype=np.uint8)
+    assert Macenko.fit(pale.reshape(-1, 3)).apply(white).min() >= 240
+
+
 @pytest.mark.parametrize("stain", [*REFERENCE_STAINS, OTHER_STAINS[0]])
 def test_a_slide_of_one_stain_is_refused(stain: np.ndarray) -> None:
     """Its noise looks like a second one."""
@@ -64,7 +71,12 @@ def test_a_slide_of_one_stain_is_refused(stain: np.ndarray) -> None:
 
 @pytest.mark.parametrize(
     "pixels",
-    [np.full((500, 3), 240, np.uint8), np.full((500, 3), [150, 60, 160], np.uint8), stained(0).reshape(-1, 3)[:50]],
+    [
+        np.full((500, 3), 240, np.uint8),
+        np.full((500, 3), [150, 60, 160], np.uint8),
+        stained(0).reshape(-1, 3)[:50],
+        np.concatenate([stained(0).reshape(-1, 3)[:500], np.full((100_000, 3), 255, np.uint8)]),  # nearly all glass
+    ],
 )
 def test_stains_that_cannot_be_told(pixels: np.ndarray) -> None:
     with pytest.raises(UserError, match="expected"):

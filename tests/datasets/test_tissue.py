@@ -73,7 +73,8 @@ def test_specks_are_no_tissue() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level0", "child", "parent"), [(20, 256, 1024), (40, 512, 2048), (30, 384, 1536), (33, 422, 1688)]
+    ("level0", "child", "parent"),
+    [(20, 256, 1024), (40, 512, 2048), (30, 384, 1536), (33, 422, 1688), (32.7, 419, 1676)],
 )
 def test_sizes(tmp_path: Path, level0: float, child: int, parent: int) -> None:
     grid, _ = lay(tmp_path, tissue(3000, 2500, [SPOT]), level0)
@@ -155,3 +156,12 @@ def test_the_drawing_shows_mask_and_patches(tmp_path: Path) -> None:
     far = np.ones(drawn.shape[:2], dtype=bool)
     far[:, : int(2048 * scale) + 1] = False
     np.testing.assert_array_equal(drawn[far], plain[far])
+
+
+def test_the_drawing_begins_at_the_scanned_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "bounds", lambda slide: (1100, 1200, 1024, 1024))
+    grid, overview = lay(tmp_path, tissue(3000, 2500, [SPOT]), min_tissue=0)
+    drawn = np.asarray(draw_grid(grid, overview))
+    assert drawn.shape[:2] == (1024, 1024)
+    for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
+        assert (edge == 0).all()

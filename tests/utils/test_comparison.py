@@ -1,12 +1,22 @@
 """Comparisons of made-up settings: seeds that repeat a fold, Holm's correction, and the sentences."""
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
 import pytest
 
-from tests.made_settings import RESULT, accuracies, setting
-from utils.comparison import Comparison, compare, holm_corrected, p_number, sentence
+from tests.made_settings import RESULT, accuracies, fold, setting
+from utils.comparison import (
+    Comparison,
+    compare,
+    holm_corrected,
+    other_test_slides,
+    p_number,
+    sentence,
+    why_not_comparable,
+)
+from utils.run_grid import Setting
 from utils.run_results import Fold
 from utils.statistics import CorrectedT, Interval, McNemar, corrected_t
 
@@ -67,6 +77,68 @@ def test_the_slides_of_the_second_are_put_in_order() -> None:
     assert (found.intervals, found.mcnemar) == (expected.intervals, expected.mcnemar)
 
 
+def test_folds_with_other_test_slides_are_no_repeats() -> None:
+    """Seeds 1 and 2 share their training slides alone."""
+    other = {2: {0: renamed(fold([True] * 3 + [False]), "other")}}
+    first = setting("a", {1: {0: fold([True] * 10)}, **other})
+    second = setting("b", {1: {0: fold([False] * 10)}, **other})
+    patients = {f"{name}{i}": f"{name}{i}" for name in ("s", "other") for i in range(10)}
+    training = {(seed, 0): frozenset("uvwx") for seed in (1, 2)}
+    found = compare(first, second, patients, training, 5, 1)
+    assert found.ratio == pytest.approx((10 / 4 + 4 / 4) / 2)
+    assert found.tests["acc"] == pytest.approx(corrected_t([1, 0], 1.75))
+
+
+# ---- which can be compared -------------------------------------------------------------------------------------------
+
+
+def renamed(one: Fold, name: str) -> Fold:
+    return replace(one, slide_ids=[f"{name}{index}" for index in range(len(one.slide_ids))])
+
+
+WHOLE = accuracies({1: [9, 8]})[1]
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (setting("b", {1: WHOLE}), None),
+        (setting("b", {1: {0: WHOLE[0]}}), None),
+        (setting("b", {2: WHOLE}), "no finished fold with the same seed"),
+        (
+            setting("b", {1: {0: WHOLE[0], 1: renamed(WHOLE[1], "x")}}),
+            "other test slides or labels in fold 1 (20 differ)",
+        ),
+        (
+            setting("b", {1: {0: WHOLE[0], 1: replace(WHOLE[1], labels=np.array([1, *WHOLE[1].labels[1:]]))}}),
+            "other test slides or labels in fold 1 (1 differ)",
+        ),
+    ],
+)
+def test_what_keeps_settings_from_being_compared(second: Setting, expected: str | None) -> None:
+    assert why_not_comparable(setting("a", {1: WHOLE}), second) == expected
+
+
+def test_settings_of_other_classes_are_not_compared() -> None:
+    first = setting("a", {1: WHOLE})
+    second = replace(first, runs=(replace(first.runs[0], class_names=["A", "C"]),))
+    assert why_not_comparable(first, second) == "other classes (A, C)"
+
+
+def test_test_slides_are_held_against_each_other_fold_by_fold() -> None:
+    one, other = WHOLE[0], renamed(WHOLE[1], "x")
+    incomplete = setting("incomplete", {1: {0: other}})
+    incomplete = replace(incomplete, runs=(replace(incomplete.runs[0], options={"seed": 1, "k": 2}),))
+    settings = [
+        incomplete,
+        setting("first", {1: {0: one, 1: other}}),
+        setting("swapped", {1: {0: other, 1: one}}),
+        setting("seeds", {1: {0: one, 1: other}, 2: {0: one, 1: other}}),
+    ]
+    assert other_test_slides(settings) == ["swapped"]
+    assert other_test_slides([incomplete]) == []
+
+
 # ---- sentences -------------------------------------------------------------------------------------------------------
 
 
@@ -88,6 +160,10 @@ BEGINNING = "The AUC of HiVE-MIL is 1.2 points higher than that of ABMIL (95 % i
         (
             made_up(0.012, Interval(-0.008, 0.031, 0.24, 99), CorrectedT(1, 0.4, 5)), (0.48, 0.8), 2,
             BEGINNING + "-0.8 to 3.1, p = 0.24): 60 test patients cannot tell the two apart.",
+        ),
+        (
+            made_up(0.012, Interval(0.0, 0.022, 0.05, 99), CorrectedT(1, 0.4, 5)), (0.1, 0.8), 2,
+            BEGINNING + "0.0 to 2.2, p = 0.05): 60 test patients cannot tell the two apart.",
         ),
         (
             made_up(0.012, Interval(0.002, 0.022, 0.03, 99), CorrectedT(1, 0.4, 5)), (0.06, 0.8), 2,

@@ -55,6 +55,11 @@ def test_the_highest_scores_go_first_and_as_many_at_random() -> None:
     np.testing.assert_array_equal(found.random, again.random)
 
 
+def test_numbers_are_nearest_to_their_shares() -> None:
+    found = removal_curve(bag_of(7), np.arange(7.0), Watcher(), draws=1, shares=(0, 0.02, 0.1, 0.2, 0.5, 0.7))
+    assert found.numbers.tolist() == [0, 1, 4, 5]
+
+
 def test_equal_scores_go_in_the_order_of_the_slide() -> None:
     watcher = Watcher()
     removal_curve(bag_of(4), np.array([1.0, 2.0, 1.0, 1.0]), watcher, draws=1, shares=(0, 0.5))

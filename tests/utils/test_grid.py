@@ -133,6 +133,12 @@ def test_paths_take_up_other_options() -> None:
         assert "in a path" in fault
 
 
+@pytest.mark.parametrize("option", ["data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt"])
+def test_every_path_takes_up_the_task(option: str) -> None:
+    (run,) = expand({**BASE, option: ["P/{task}"]}, PLAIN, Path("R"))
+    assert getattr(run.config, option) == "P/t"
+
+
 def test_rows_of_two_tables_that_are_one_run() -> None:
     tables = [Rows({"whole": {}, "none": {"htcl": ["none"]}}, "x"), Rows({"all": {"htcl": ["class_wise"]}}, "y")]
     runs = expand(BASE, tables, Path("R"))
@@ -217,6 +223,12 @@ def test_faults_of_a_grid_file(tmp_path: Path, text: str, expected: list[str]) -
         assert words in fault and str(file) in fault
 
 
+@pytest.mark.parametrize("name", ["results_dir", "resume", "dry_run", "k_start", "k_end"])
+def test_what_every_fold_gets_cannot_stand_in_a_grid(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} cannot stand in a grid"):
+        read_grid(written(tmp_path, f"{name}: 1"))
+
+
 def test_a_missing_grid_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file not found"):
         read_grid(tmp_path / "grid.yaml")
@@ -231,6 +243,11 @@ def test_presets_are_those_of_the_paper() -> None:
     assert [table.preset for table in read_presets(["table2", "figure4", "table2"])] == ["table2", "figure4"]
     with pytest.raises(UserError, match=r"table99.*table2"):
         read_presets(["table99"])
+
+
+def test_the_main_comparison_has_three_numbers_of_shots() -> None:
+    runs = expand(BASE, read_presets(["table1"]), Path("R"))
+    assert {run.config.few_shot_num for run in runs if run.config.model_type == "ABMIL"} == {4, 8, 16}
 
 
 @pytest.mark.parametrize("name", list(yaml.safe_load(PRESETS.read_text())))

@@ -29,6 +29,8 @@ def test_each_panel_has_its_settings(shots: tuple[int, ...]) -> None:
     for n in shots:
         points = [line.get_xydata().tolist() for line in panels[f"task, plip, {n} shots"].lines]
         assert points == [[pytest.approx([30, (n + 50) / 2])]] * 2
+    first = figure.axes[0]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("Hit Ratio@2 (%)", "macro F1 (%)")
     (legend,) = figure.legends
     assert [entry.get_text() for entry in legend.get_texts()] == ["_a", "$b$"]
 

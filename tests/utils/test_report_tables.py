@@ -9,9 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tests.made_settings import accuracies, setting
-from utils.report_tables import Cell, Table, escape_latex, mean_and_std, paper_table, table_of
-from utils.run_grid import ResultsTable
+from tests.made_settings import RESULT, accuracies, setting
+from utils.comparison import Comparison
+from utils.report_tables import (
+    Cell,
+    Table,
+    comparison_frame,
+    comparison_table,
+    escape_latex,
+    mean_and_std,
+    paper_table,
+    results_frame,
+    table_of,
+)
+from utils.run_grid import ResultsTable, Setting
+from utils.statistics import CorrectedT, Interval, McNemar
 
 NASTY = "a_b & 50 % $x$ #1 {y} ~ ^ \\z | <b>*c*</b> [d](e) `f` _g_"
 
@@ -132,3 +144,61 @@ def test_marks_in_both_forms() -> None:
     assert r"a & \underline{70.00} &" in table.latex()
     assert r"b & \textbf{90.00} &" in table.latex()
     assert r"\multicolumn{3}{c}{task}" in table.latex()
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def with_accuracies(label: str, values: list[float]) -> Setting:
+    found = setting(label, accuracies({1: [5] * len(values)}))
+    folds = {
+        number: replace(found.runs[0].folds[number], result=replace(RESULT, test_acc=value))
+        for number, value in enumerate(values)
+    }
+    return replace(found, runs=(replace(found.runs[0], folds=folds),))
+
+
+def test_numbers_of_the_results() -> None:
+    columns = [("s", 16), ("s", 4), ("t", 4)]
+    cells = {("b", column): with_accuracies("b", [0.5, 0.7]) for column in columns}
+    cells |= {("a", column): with_accuracies("a", []) for column in columns[1:]}
+    frame = results_frame(ResultsTable(None, "plip", ["b", "a"], columns, cells))
+    places = list(zip(frame["task"], frame["shots"], frame["label"], strict=True))
+    assert places == [("s", 4, "b"), ("s", 4, "a"), ("s", 16, "b"), ("t", 4, "b"), ("t", 4, "a")]
+    first = frame.iloc[0]
+    assert (first["test_acc_mean"], first["test_acc_std"]) == pytest.approx((0.6, 0.1))
+    assert frame[frame["label"] == "a"]["test_acc_mean"].isna().all()
+
+
+COMPARISON = Comparison(
+    setting("ours", {1: {}}), setting("base", {1: {}}), 5, 70, 60, {"auc": 0.012, "f1": -0.03, "acc": np.nan},
+    {
+        "auc": Interval(0.002, 0.022, 0.03, 99), "f1": Interval(-0.05, 0.01, 0.2, 99),
+        "acc": Interval(np.nan, np.nan, np.nan, 0),
+    },
+    {name: CorrectedT(1.5, p, 5) for name, p in (("auc", 0.11), ("f1", 0.12), ("acc", np.nan))},
+    2.0, McNemar(3, 1, 0.62),
+)  # fmt: skip
+CORRECTED = {
+    **{"auc_bootstrap": 0.06, "f1_bootstrap": 0.4, "acc_bootstrap": np.nan, "mcnemar": 1.0},
+    **{"auc_corrected_t": 0.22, "f1_corrected_t": 0.24, "acc_corrected_t": np.nan},
+}
+
+
+def test_a_comparison_is_shown_in_points_with_both_p_values() -> None:
+    (row,) = comparison_table([COMPARISON], [CORRECTED]).rows
+    assert [cell.text for cell in row] == [
+        "base", "task", "4", "5", "+1.20 (+0.20 to +2.20)", "-3.00 (-5.00 to +1.00)", "-",
+        "0.03, 0.06", "0.11, 0.22", "3, 1", "0.62, 1",
+    ]  # fmt: skip
+
+
+def test_all_numbers_of_a_comparison_are_kept() -> None:
+    (found,) = comparison_frame([COMPARISON], [CORRECTED]).to_dict("records")
+    expected = {
+        "first": "ours", "second": "base", "shots": 4, "folds": 5, "test_slides": 70, "test_patients": 60,
+        "f1_difference": -0.03, "f1_low": -0.05, "f1_high": 0.01, "f1_resamples": 99, "f1_t": 1.5,
+        "right_first_only": 3, "right_second_only": 1, "p_mcnemar": 0.62, "p_holm_mcnemar": 1,
+        "p_f1_bootstrap": 0.2, "p_holm_f1_bootstrap": 0.4, "p_f1_corrected_t": 0.12, "p_holm_f1_corrected_t": 0.24,
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
