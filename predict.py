@@ -151,7 +151,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     import numpy as np
 
     from datasets.task import NO_LABEL
-    from models.build import options_without_effect
     from runs.trained import load_run
     from utils.evaluation import Predictions
     from utils.files import write_text
@@ -162,8 +161,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     slide_ids = extract(options.checkpoint[0], given, options.wsi_dir) if options.wsi_dir else None
     run = load_run(options.checkpoint, given, slide_ids)
-    for name in sorted(set(given) & options_without_effect(run.config) - TRAINING_ONLY):
-        print(f"note: --{name} has no effect on {run.config.model_type} --variant {run.config.variant}")
     print(f"classes: {', '.join(run.class_names)}")
     warn_of_seen(run)
     if run.config.dry_run:

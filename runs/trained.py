@@ -19,7 +19,7 @@ from datasets.task import Slide, read_labels, read_slides
 from models.build import KINDS, build_model, options_without_effect
 from models.text_length import room_for
 from models.text_towers import load_text_tower
-from utils.config import Config
+from utils.config import TRAINING_ONLY, Config
 from utils.errors import Faults, UserError
 from utils.files import read_tensors, tensors_sha256
 from utils.interface import SlideModel
@@ -63,12 +63,14 @@ def load_run(
     are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
     where a task has none, all with features. check: read and check the slides' features.
 
-    Raises UserError with all faults: a checkpoint that is missing or does not fit, an option or an input other than
-    the run's, slides that are faulty.
+    Options without effect on the run's model are noted. Raises UserError with all faults: a checkpoint that is missing
+    or does not fit, an option or an input other than the run's, slides that are faulty.
     """
     names = _fold_names(checkpoints)
     record = read_record(checkpoints[0], given, options_without_effect)
     config = config_of(record, given)
+    for name in sorted(set(given) & options_without_effect(config) - TRAINING_ONLY):
+        print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
     device = choose_device(config.device)
     kind, faults = KINDS[config.model_type], Faults()
     form = kind.form(config)

@@ -1,5 +1,7 @@
 """Settings made of a few slides, for the tests of comparisons and tables."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -26,6 +28,13 @@ def setting(label: str, folds_by_seed: dict[int, dict[int, Fold]]) -> Setting:
         for seed, folds in folds_by_seed.items()
     )
     return Setting(label, "task", "plip", 4, runs)
+
+
+def with_results(label: str, *results: Mapping[str, float]) -> Setting:
+    """A setting of one seed whose folds have these numbers of FoldResult."""
+    bare = accuracies({1: [5] * len(results)})[1]
+    folds = {number: replace(bare[number], result=replace(RESULT, **numbers)) for number, numbers in enumerate(results)}
+    return setting(label, {1: folds})
 
 
 def accuracies(shares: dict[int, list[int]]) -> dict[int, dict[int, Fold]]:

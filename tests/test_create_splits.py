@@ -14,6 +14,7 @@ import pytest
 import create_splits
 from datasets.splits import read_split_ids
 from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.run_contents import contents
 
 PARTS = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -41,10 +42,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(table: Path, folder: Path, *more: str) -> list[str]:
     return ["--task", "made", "--dataset_csv", str(table), "--output-dir", str(folder), "--k", "3", *more]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------

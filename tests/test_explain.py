@@ -27,6 +27,7 @@ from runs.explained import choose_slides, explain_slide, load_hive_mil
 from runs.trained import TrainedRun
 from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
+from tests.run_contents import notes
 from tests.slide_files import real_slide, tissue, write_slide
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag
@@ -348,6 +349,14 @@ def test_real_slides(run_main: RunMain, tmp_path: Path) -> None:
             coords = opened["coords"][()].tolist()
         features = geojson.loads((tmp_path / "out" / f"{file.stem}_5x.geojson").read_text())["features"]
         assert [feature["geometry"]["coordinates"][0][0] for feature in features] == coords
+
+
+def test_an_option_without_effect_is_noted(trained: Trained, run_main: RunMain, tmp_path: Path) -> None:
+    slide_id = pd.read_csv(trained.task.root / "simulated.csv")["slide_id"][0]
+    argv = ["--checkpoint", str(trained.checkpoint(0)), "--slide", slide_id, "--output-dir", str(tmp_path)]
+    code, out, err = run_main([*argv, "--prototype_number", "8"], "explain")
+    assert (code, err) == (0, "")
+    assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_
 from statsmodels.stats.contingency_tables import mcnemar
 
 from tests.conftest import RunMain
+from tests.run_contents import contents
 from tests.run_folders import CLASSES, write_run, write_table
 from utils.statistics import patient_weights
 
@@ -280,10 +281,6 @@ def test_a_presets_row_of_the_projects_model_is_the_reference(report: RunMain, t
 
 
 # ---- which runs ------------------------------------------------------------------------------------------------------
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def test_the_order_of_arguments_does_not_matter(report: RunMain, results: Path, tmp_path: Path) -> None:

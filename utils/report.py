@@ -35,9 +35,9 @@ from utils.run_grid import ResultsTable, Setting
 
 OWN_MODEL = "hive-mil"
 METHODS = """\
-- Results: mean ± population standard deviation over the finished folds of all seeds, in %. AUC: of the second class for
-  two classes, else the mean of the one-vs-rest AUCs; F1: macro. Best in bold, second best underlined, by the mean as
-  printed.
+- Results: mean ± population standard deviation over the finished folds of all seeds, in %; of one fold its value. AUC:
+  of the second class for two classes, else the mean of the one-vs-rest AUCs; F1: macro. Best in bold, second best
+  underlined, by the mean as printed.
 - Intervals: patients of the test sets are drawn with replacement ({resamples} times), all their slides in all folds and
   seeds with them; the statistic is the mean over folds of the difference; percentiles 2.5 and 97.5, and the two-sided p
   value of the test that they invert. They say how far the trained models would differ on other patients, not how other

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.run_contents import contents
 from utils.archives import unpack
 from utils.errors import UserError
 
@@ -32,10 +33,6 @@ def archive_of(folder: Path, form: str, to: Path) -> Path:
     """Packed by the standard library, named without an extension that would tell the form."""
     packed = Path(shutil.make_archive(str(to.with_name("packed")), form, folder))
     return packed.replace(to)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def refused(archive: Path, folder: Path) -> str:

@@ -4,20 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.made_settings import accuracies, setting
+from tests.made_settings import with_results
 from utils.report_figures import hit_ratio_figure, with_hit_ratio
 from utils.run_grid import Setting
 
 
 def made(label: str, shots: int, hits: list[float], f1: list[float]) -> Setting:
     """A setting with these figures in its folds."""
-    one = setting(label, accuracies({1: [5] * len(hits)}))
-    (run,) = one.runs
-    folds = {
-        number: replace(fold, result=replace(fold.result, test_hit_ratio=hits[number], test_f1=f1[number]))
-        for number, fold in run.folds.items()
-    }
-    return replace(one, shots=shots, runs=(replace(run, folds=folds),))
+    results = [{"test_hit_ratio": hit, "test_f1": score} for hit, score in zip(hits, f1, strict=True)]
+    return replace(with_results(label, *results), shots=shots)
 
 
 @pytest.mark.parametrize("shots", [(4,), (4, 8), (2, 4, 8, 16)])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from tests.made_settings import RESULT, accuracies, setting
+from tests.made_settings import accuracies, setting, with_results
 from utils.comparison import Comparison
 from utils.report_tables import (
     Cell,
@@ -22,7 +22,7 @@ from utils.report_tables import (
     results_frame,
     table_of,
 )
-from utils.run_grid import ResultsTable, Setting
+from utils.run_grid import ResultsTable
 from utils.statistics import CorrectedT, Interval, McNemar
 
 NASTY = "a_b & 50 % $x$ #1 {y} ~ ^ \\z | <b>*c*</b> [d](e) `f` _g_"
@@ -149,19 +149,10 @@ def test_marks_in_both_forms() -> None:
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def with_accuracies(label: str, values: list[float]) -> Setting:
-    found = setting(label, accuracies({1: [5] * len(values)}))
-    folds = {
-        number: replace(found.runs[0].folds[number], result=replace(RESULT, test_acc=value))
-        for number, value in enumerate(values)
-    }
-    return replace(found, runs=(replace(found.runs[0], folds=folds),))
-
-
 def test_numbers_of_the_results() -> None:
     columns = [("s", 16), ("s", 4), ("t", 4)]
-    cells = {("b", column): with_accuracies("b", [0.5, 0.7]) for column in columns}
-    cells |= {("a", column): with_accuracies("a", []) for column in columns[1:]}
+    cells = {("b", column): with_results("b", {"test_acc": 0.5}, {"test_acc": 0.7}) for column in columns}
+    cells |= {("a", column): with_results("a") for column in columns[1:]}
     frame = results_frame(ResultsTable(None, "plip", ["b", "a"], columns, cells))
     places = list(zip(frame["task"], frame["shots"], frame["label"], strict=True))
     assert places == [("s", 4, "b"), ("s", 4, "a"), ("s", 16, "b"), ("t", 4, "b"), ("t", 4, "a")]
