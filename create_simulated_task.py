@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from datasets.descriptions import arrange_descriptions
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.simulate import SimulationSettings, SlideSimulator, simulated_descriptions, write_simulated_task
     from models.prompts import PromptLearner
     from models.text_towers import load_text_tower

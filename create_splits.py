@@ -99,7 +99,7 @@ def create(options: argparse.Namespace) -> None:
     faults = Faults()
     for shots in sorted(set(options.few_shot_num)):
         numbers = {name: number for name, number in {"train": shots, **balanced}.items() if number}
-        folds = faults.attempt(make_splits.take_slides, path, wholes, class_names, numbers)
+        folds = faults.maybe(make_splits.take_slides, path, wholes, class_names, numbers)
         if folds is None:
             continue
         manifest = {
@@ -184,7 +184,7 @@ def audit(options: argparse.Namespace) -> bool:
     if not folders:
         raise UserError(f"{options.audit}: found no splits_<fold>.csv in it or below it, expected split files to audit")
     faults = Faults()
-    sound = [faults.attempt(audit_one, folder, options.task, options.dataset_csv) for folder in folders]
+    sound = [faults.maybe(audit_one, folder, options.task, options.dataset_csv) for folder in folders]
     if faults.found:
         raise UserError(list(dict.fromkeys(faults.found)))
     return all(sound)

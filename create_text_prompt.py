@@ -131,7 +131,7 @@ def read(answer: "Answer", request: "DescriptionRequest") -> tuple[dict[str, dic
     try:
         return request.read_answer(answer.text), []
     except UserError as error:
-        return {}, ["the answer was cut off at a length limit"] * answer.cut_off + error.faults
+        return {}, ["the answer was cut off at a length limit"] * answer.cut_off + list(map(str, error.faults))
 
 
 def refuse_existing(output: Path) -> None:

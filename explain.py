@@ -13,7 +13,7 @@ from utils.config import add_option, add_options, at_least
 from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
-    from runs.explained import SlideReport
+    from explanation.explain_slide import SlideReport
 
 OWN = ("checkpoint", "slide", "split", "output_dir", "wsi_dir", "top", "draws")
 PARTS = ("train", "val", "test")
@@ -44,10 +44,10 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 
 def write_report(report: "SlideReport", folder: Path, run_name: str, top: int) -> list[Path]:
     """Write a slide's tables, its patches for QuPath, and last its page; returns the files."""
-    from utils.explanation_page import render_explanation
+    from explanation.qupath import feature_collection
+    from explanation.score_tables import patch_table, removal_table, text_table
+    from explanation.slide_page import render_explanation
     from utils.files import write_text
-    from utils.geojson import feature_collection
-    from utils.score_tables import patch_table, removal_table, text_table
 
     name = report.slide_id
     contents: dict[str, tuple[str, str]] = {}
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
     from datasets.slides import find_slides, read_overview, reading
-    from runs.explained import choose_slides, explain_slide, load_hive_mil
+    from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil
 
     if options.output_dir.is_file():
         raise UserError(f"--output-dir {options.output_dir}: is a file, expected a folder")
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = choose_slides(run, options.slide, options.split)
     files = find_slides(options.wsi_dir, list(chosen)) if options.wsi_dir else {}
     for slide_id, folds in tqdm(chosen.items(), desc="explaining", unit="slide", disable=None):
-        report = faults.attempt(explain_slide, run, slide_id, folds, options.draws, files.get(slide_id))
+        report = faults.maybe(explain_slide, run, slide_id, folds, options.draws, files.get(slide_id))
         if report is None:
             continue
         if slide_id not in files:

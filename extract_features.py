@@ -16,8 +16,8 @@ from utils.errors import UserError, run_script
 if TYPE_CHECKING:
     import torch
 
-    from datasets.layout import FeatureFolders
-    from datasets.slide_plan import SlideJob, SlidePlan
+    from datasets.extraction_plan import SlideJob, SlidePlan
+    from datasets.folders import FeatureFolders
     from datasets.slides import Magnification
     from models.image_encoders import ImageEncoder
 
@@ -82,12 +82,12 @@ def list_slides(options: argparse.Namespace) -> dict[str, tuple[Path, "Magnifica
 
 def look(job: "SlideJob") -> "SlidePlan | list[str] | None":
     """The slide's plan, None where it is finished already, or what is wrong with it."""
-    from datasets.slide_plan import plan_slide
+    from datasets.extraction_plan import plan_slide
 
     try:
         return plan_slide(job)
     except UserError as error:
-        return error.faults
+        return list(map(str, error.faults))
 
 
 # ---- encoding --------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def encode_slides(
     such slide raises a UserError."""
     from tqdm import tqdm
 
-    from datasets.extraction import SlideFeatures, extract_features, write_slide
+    from datasets.slide_features import SlideFeatures, extract_features, write_slide
     from utils.reproducibility import choose_device
 
     device = choose_device(options.device)
@@ -187,8 +187,8 @@ def show_failures(failed: dict[str, str], total: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets.layout import FeatureFolders
-    from datasets.slide_plan import Settings, SlideJob, SlidePlan
+    from datasets.extraction_plan import Settings, SlideJob, SlidePlan
+    from datasets.folders import FeatureFolders
     from models.image_encoders import load_image_encoder
     from utils.files import tensors_sha256
     from utils.workers import over_slides

@@ -59,14 +59,14 @@ def pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets import released
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
 
     archives = [FeatureFolders(options.data_root_dir, *pair) for pair in pairs(options.features)]
     wanted = [folders for folders in archives if not released.has_features(folders.root, folders)]
     released.require_space_for(wanted, options.keep_archive)
     faults = Faults()
     base_url = options.base_url or released.BASE_URL
-    numbers = faults.attempt(released.fetch_files, options.output_dir, base_url, options.overwrite)
+    numbers = faults.maybe(released.fetch_files, options.output_dir, base_url, options.overwrite)
     if numbers:
         print("tables, splits and descriptions: {} fetched, {} there already".format(*numbers))
     for folders in archives:
@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"there already: {folders.root}")
             continue
         print(f"fetching {folders.root}", flush=True)
-        if faults.attempt(released.fetch_features, folders, options.keep_archive):
+        if faults.maybe(released.fetch_features, folders, options.keep_archive):
             print(f"unpacked: {folders.root}")
     if options.conch_weights:
         path = options.output_dir / "conch" / "pytorch_model.bin"
         if path.exists():
             print(f"there already: {path}")
-        elif faults.attempt(released.fetch_conch_weights, path):
+        elif faults.maybe(released.fetch_conch_weights, path):
             print(f"fetched: {path}")
     faults.raise_any()
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datasets.splits import Split
     from datasets.task import Task
     from models.text_towers import TextTower
+    from training.run_folder import FoldResult, RunFolder
     from utils.interface import SlideModel
-    from utils.results import FoldResult, RunFolder
 
 SLIDES_OF_A_QUICK_TRY = 2
 
@@ -66,7 +66,7 @@ def load_inputs(config: Config) -> RunInputs:
     from datasets.bag_cache import BagCache
     from datasets.bags import feature_width
     from datasets.checks import check_features, check_root
-    from datasets.layout import FeatureFolders
+    from datasets.folders import FeatureFolders
     from datasets.model_texts import read_texts
     from datasets.splits import build_split, read_split_ids
     from datasets.task import Task, read_slides
@@ -80,19 +80,19 @@ def load_inputs(config: Config) -> RunInputs:
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
-    tower = faults.attempt(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
+    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
     split_command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
-    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
-    table = faults.attempt(read_slides, config.csv_path())
+    ids = {fold: faults.maybe(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
+    table = faults.maybe(read_slides, config.csv_path())
     class_names, slides = table or (None, {})
-    descriptions = faults.attempt(
+    descriptions = faults.maybe(
         read_texts, config, kind.texts, class_names, room_for(tower, config.num_context_tokens) if tower else None
     )
     if class_names is None:
-        faults.attempt(check_root, folders)
+        faults.maybe(check_root, folders)
         raise UserError(faults.found)
     splits = [
-        faults.attempt(build_split, config.split_path(fold), fold, members, slides, class_names)
+        faults.maybe(build_split, config.split_path(fold), fold, members, slides, class_names)
         for fold, members in ids.items()
         if members
     ]
@@ -105,7 +105,7 @@ def load_inputs(config: Config) -> RunInputs:
         source = "text features of this model" if tower else "features"
         faults.add(f"--feature_dim {config.feature_dim}: the {source} are {width} wide")
     cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half, form)
-    digests = faults.attempt(check_features, cache, checked, memory)
+    digests = faults.maybe(check_features, cache, checked, memory)
     faults.raise_any()
     assert width and digests and descriptions
     task = Task(config.task, class_names, slides, descriptions, folders)
@@ -152,11 +152,11 @@ def run_fold(
     import pandas as pd
 
     from datasets.bag_cache import BagLoader
-    from utils.evaluation import evaluate
+    from training.evaluation import evaluate
+    from training.loop import EpochSampler, fit
+    from training.run_folder import FoldResult
     from utils.files import write_text
     from utils.reproducibility import seed_everything
-    from utils.results import FoldResult
-    from utils.training import EpochSampler, fit
 
     if not config.resume:
         run.clear(split.fold)
@@ -196,8 +196,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.model_texts import text_source
     from datasets.splits import patient_audit
     from models.build import KINDS, options_without_effect
+    from training.run_folder import RunFolder
     from utils.reproducibility import choose_device
-    from utils.results import RunFolder
 
     device = choose_device(config.device)
     without_effect = options_without_effect(config)

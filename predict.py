@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from runs.trained import TrainedRun
+    from training.inputs import TrainedRun
 
 OWN = ("checkpoint", "output", "wsi_dir")
 BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
@@ -49,7 +49,7 @@ def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]
     fails."""
     from datasets.slides import find_slides
     from models.build import options_without_effect
-    from utils.run_record import config_of, read_record
+    from training.run_record import config_of, read_record
 
     config = config_of(read_record(checkpoint, given, options_without_effect), given)
     slide_ids = list(find_slides(wsi_dir))
@@ -68,8 +68,8 @@ def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]
 
 def fingerprint(run: "TrainedRun") -> str:
     """Tells whether predictions come from the same models: weights, options, classes and their texts."""
+    from training.run_record import FREE
     from utils.files import tensors_sha256, text_sha256
-    from utils.run_record import FREE
 
     weights = [tensors_sha256(model.checkpoint()) for model in run.models.values()]
     options = {name: value for name, value in run.config.to_dict().items() if name not in FREE - {"precision"}}
@@ -83,7 +83,7 @@ def predict_slides(run: "TrainedRun", kept: Path, resume: bool) -> "np.ndarray":
     import numpy as np
 
     from datasets.bag_cache import BagLoader
-    from utils.evaluation import evaluate
+    from training.evaluation import evaluate
     from utils.files import read_json, write_json
 
     made_by, done = fingerprint(run), {}
@@ -126,9 +126,9 @@ def warn_of_seen(run: "TrainedRun") -> None:
 
 def write_metrics(output: Path, labels: "np.ndarray", probabilities: "np.ndarray", class_names: list[str]) -> None:
     """Metrics and plots of labelled slides, in files named after the output."""
+    from reports.plots import confusion_figure, reliability_figure, roc_figure, save_png
+    from training.metrics import classification_metrics
     from utils.files import write_json
-    from utils.metrics import classification_metrics
-    from utils.plots import confusion_figure, reliability_figure, roc_figure, save_png
 
     predicted = probabilities.argmax(1)
     metrics = classification_metrics(labels, probabilities)
@@ -151,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     import numpy as np
 
     from datasets.task import NO_LABEL
-    from runs.trained import load_run
-    from utils.evaluation import Predictions
+    from training.evaluation import Predictions
+    from training.inputs import load_run
     from utils.files import write_text
 
     if output.is_dir():

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     num_low, num_subtexts = options.num_low_mag_texts, options.num_high_mag_subtexts
     faults = Faults()
-    texts = faults.attempt(read_descriptions, options.descriptions, None, num_low, num_subtexts)
-    tower = faults.attempt(load_text_tower, options.feature_extractor, options.vlm_path)
+    texts = faults.maybe(read_descriptions, options.descriptions, None, num_low, num_subtexts)
+    tower = faults.maybe(load_text_tower, options.feature_extractor, options.vlm_path)
     faults.raise_any()
     assert texts and tower
     names = list(texts.by_class)

@@ -12,10 +12,10 @@ from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
     from datasets.evaluation_track import RunSplits
-    from utils.comparison import Comparison
-    from utils.report import Report
-    from utils.run_grid import ResultsTable, Setting
-    from utils.run_results import Run
+    from reports.comparison import Comparison
+    from reports.finished_runs import Run
+    from reports.report import Report
+    from reports.settings import ResultsTable, Setting
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -81,8 +81,8 @@ def add_runs(
     """A table of the runs, and what a reader must know of them."""
     import pandas as pd
 
-    from utils.report_tables import escape_markdown, table_of
-    from utils.run_grid import own_options, shared_options
+    from reports.settings import own_options, shared_options
+    from reports.tables import escape_markdown, table_of
 
     labels: dict[str, dict[str, None]] = {}
     for results in tables:
@@ -109,10 +109,10 @@ def add_runs(
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from utils.comparison import compare
-    from utils.report import METHODS, Report, add_calibration, add_figures, add_results, settings_by_file
-    from utils.run_grid import build_tables
-    from utils.run_results import read_runs
+    from reports.comparison import compare
+    from reports.finished_runs import read_runs
+    from reports.report import METHODS, Report, add_calibration, add_figures, add_results, settings_by_file
+    from reports.settings import build_tables
 
     by_path, entries, notes = read_runs(options.results)
     tables = build_tables(by_path, entries)
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--reference {options.reference}: no such row; found {', '.join(rows)}")
     faults = Faults()
     runs = sorted(by_path.values(), key=lambda run: run.name)
-    splits = {run.name: found for run in runs if (found := faults.attempt(read_splits, run))}
+    splits = {run.name: found for run in runs if (found := faults.maybe(read_splits, run))}
     if faults.found:
         raise UserError(list(dict.fromkeys(faults.found)))  # runs share tables
 

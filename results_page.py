@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     pages = page_paths(runs, options.output)
     if options.explanations and not options.explanations.is_dir():
         raise UserError(f"--explanations {options.explanations}: no such folder; explain.py writes one")
+    from reports.finished_run import read_finished_run
+    from reports.run_page import explanation_addresses, render_results
     from utils.files import write_text
-    from utils.finished_run import read_finished_run
-    from utils.results_page import explanation_addresses, render_results
 
     faults = Faults()
-    read = [faults.attempt(read_finished_run, run) for run in runs]
+    read = [faults.maybe(read_finished_run, run) for run in runs]
     faults.raise_any()
     for run, page in zip(read, pages, strict=True):
         assert run

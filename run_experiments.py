@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.grid import OWN, Rows, Run, expand, read_grid, read_presets, replaced_by_rows
+from experiments.jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine
+from experiments.progress import GridProgress
 from utils.config import PROJECT, Config, at_least, flag
 from utils.errors import UserError, run_script
-from utils.fold_jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine
-from utils.grid import OWN, Rows, Run, expand, read_grid, read_presets, replaced_by_rows
-from utils.grid_progress import GridProgress
 
 if TYPE_CHECKING:
-    from utils.results import RunFolder
+    from training.run_folder import RunFolder
 
 LINES_OF_A_LOG = 12
 SECONDS_OF_A_SHARED_FOLDER = 60  # until files written by another node are seen here
@@ -96,7 +96,7 @@ def read_runs(options: argparse.Namespace, given: Mapping[str, list[str]]) -> li
 
 def list_folds(runs: Iterable[Run], threads: int) -> list[Fold]:
     """Every fold of every folder, once: rows of two tables may be the same run."""
-    from utils.results import RunFolder
+    from training.run_folder import RunFolder
 
     here = Path.cwd()
     first_of: dict[Config, Run] = {}
@@ -120,8 +120,8 @@ def list_folds(runs: Iterable[Run], threads: int) -> list[Fold]:
 
 def write_record(results: Path, runs: Iterable[Run]) -> None:
     """Add the runs to RESULTS/experiment.json, behind those of other grids."""
+    from training.run_folder import RunFolder
     from utils.files import read_json, write_json
-    from utils.results import RunFolder
 
     file = results / "experiment.json"
     with RunFolder(results).lock("experiment", wait=True):

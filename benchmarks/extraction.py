@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
-from datasets.extraction import extract_features
+from datasets.extraction_plan import Settings, SlideJob, SlidePlan, plan_slide
 from datasets.feature_layouts import PATCH_SIZE
-from datasets.layout import FeatureFolders
-from datasets.slide_plan import Settings, SlideJob, SlidePlan, plan_slide
+from datasets.folders import FeatureFolders
+from datasets.slide_features import extract_features
 from datasets.slides import open_slide, read_area
 from tests.slide_files import tissue, write_slide
 

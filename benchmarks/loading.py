@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.model import peak_of
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.h5 import write_h5
 

@@ -22,19 +22,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from datasets.bag_cache import BagCache, BagLoader
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
 from datasets.splits import Split
 from models.baselines.abmil import EMBEDDING, HIDDEN, initialise
 from models.build import build_model
+from models.losses import slide_loss
+from training.evaluation import evaluate
+from training.loop import EpochSampler, fit
+from training.run_folder import RunFolder
 from utils.config import Config
-from utils.evaluation import evaluate
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import slide_loss
 from utils.memory import cache_bytes
 from utils.reproducibility import seed_everything
-from utils.results import RunFolder
-from utils.training import EpochSampler, fit
 
 TORCHMIL = "torchmil_ABMIL"
 

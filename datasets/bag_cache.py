@@ -8,7 +8,7 @@ from threading import Lock
 import torch
 
 from datasets.bags import read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.interface import Bag, BagForm
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.errors import Faults, UserError
 from utils.h5 import read_h5
@@ -43,9 +43,9 @@ def feature_width(folders: FeatureFolders, slides: Iterable[Slide], form: BagFor
 def _read_hierarchy(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     low_file, high_file = folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)
     faults = Faults()
-    low = faults.attempt(_read_low, folders, slide, feature_dim)
+    low = faults.maybe(_read_low, folders, slide, feature_dim)
     width = feature_dim or (low["features"].shape[-1] if low else None)
-    high = faults.attempt(_read_children, folders, slide, width)
+    high = faults.maybe(_read_children, folders, slide, width)
     faults.raise_any()
     assert low and high
     if len(low["features"]) != len(high["features"]):
@@ -66,9 +66,9 @@ def _read_hierarchy(folders: FeatureFolders, slide: Slide, feature_dim: int | No
 
 def _read_both(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     faults = Faults()
-    low = faults.attempt(_read_low, folders, slide, feature_dim)
+    low = faults.maybe(_read_low, folders, slide, feature_dim)
     width = feature_dim or (low["features"].shape[-1] if low else None)
-    flat = faults.attempt(_read_flat, folders, slide, width)
+    flat = faults.maybe(_read_flat, folders, slide, width)
     faults.raise_any()
     assert low and flat
     features = torch.from_numpy(low["features"])

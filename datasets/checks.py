@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Faults, UserError
@@ -60,7 +60,7 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
-        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
+        if bag := faults.maybe(read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag)}
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry

@@ -61,7 +61,7 @@ def read_class_texts(
             descriptions = read_descriptions(path, class_names, num_low, num_subtexts, text_format)
         except UserError as error:
             own = f"{path}: read as HiVE-MIL's descriptions; the other form would be {EXPECTED[form]}"
-            raise UserError([*error.faults, own]) from error
+            raise UserError([*map(str, error.faults), own]) from error
         made = texts_from_descriptions(form, descriptions.by_class, num_low, text_format, fits)
         return arrange_class_texts(form, made, [*made], str(path))
     faults = Faults()
@@ -71,7 +71,7 @@ def read_class_texts(
     except ValueError as error:
         raise UserError(f"{path}: not readable ({error}); expected {EXPECTED[form]}") from error
     names = sorted(by_class) if class_names is None else class_names
-    texts = faults.attempt(arrange_class_texts, form, by_class, names, str(path))
+    texts = faults.maybe(arrange_class_texts, form, by_class, names, str(path))
     faults.raise_any()
     assert texts
     return texts

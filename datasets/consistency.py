@@ -14,6 +14,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from datasets.feature_layouts import Patches, PatchSizes, patch_sizes, read_patches, row_norms
+from datasets.folders import FeatureFolders
 from datasets.hierarchy import (
     NONE,
     Hierarchy,
@@ -26,7 +27,6 @@ from datasets.hierarchy import (
     repeated_rows,
     write_hierarchy,
 )  # fmt: skip
-from datasets.layout import FeatureFolders
 from datasets.projection import TOLERANCE, Projection, has_unit_rows, projection_attributes, projection_fault
 from utils.errors import UserError
 from utils.h5 import write_h5
@@ -71,7 +71,7 @@ class SlideCheck:
         try:
             return step(*args, **kwargs)
         except UserError as error:
-            self.faults += [Fault(kind, text) for text in error.faults]
+            self.faults += [Fault(kind, str(fault)) for fault in error.faults]
             return None
 
     @property

@@ -28,10 +28,10 @@ def read_run_splits(files: Mapping[int, Path], table: Path) -> RunSplits:
     of its own, unless its name is a TCGA barcode. Raises UserError with the faults of all files."""
     faults = Faults()
     has_table = table.is_file()
-    found = faults.attempt(read_slides, table) if has_table else None
-    sites = (faults.attempt(read_sites, table) if found else None) or {}
+    found = faults.maybe(read_slides, table) if has_table else None
+    sites = (faults.maybe(read_sites, table) if found else None) or {}
     slides = found[1] if found else {}
-    ids = {fold: faults.attempt(read_split_ids, file) for fold, file in files.items()}
+    ids = {fold: faults.maybe(read_split_ids, file) for fold, file in files.items()}
     faults.raise_any()
     folds = {
         fold: Split(fold, **{name: [slides.get(i, Slide(i, i)) for i in part] for name, part in members.items()})

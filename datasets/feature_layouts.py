@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import read_table
 from utils.errors import UserError
 from utils.h5 import read_h5

@@ -227,21 +227,19 @@ def audit_folder(
     ``shots`` training slides a class, a fold left out, a file that is not the one its manifest tells of."""
     faults = Faults()
     files = split_files(folder)
-    faults.found += [
-        f"{folder}: no splits_{fold}.csv, expected folds 0 to {max(files)}"
-        for fold in range(max(files))
-        if fold not in files
-    ]
+    for fold in sorted(set(range(max(files))) - set(files)):
+        faults.add(f"{folder}: no splits_{fold}.csv, expected folds 0 to {max(files)}")
     splits = []
     for fold, path in files.items():
-        ids = faults.attempt(read_split_ids, path)
+        ids = faults.maybe(read_split_ids, path)
         if ids is None:
             continue
-        faults.attempt(build_split, path, fold, ids, slides, class_names)
+        faults.maybe(build_split, path, fold, ids, slides, class_names)
         split = Split(fold, **{name: [slides[slide] for slide in ids[name] if slide in slides] for name in SPLIT_NAMES})
-        faults.found += _other_faults(path, split, class_names, shots)
+        for fault in _other_faults(path, split, class_names, shots):
+            faults.add(fault)
         splits.append(split)
-    return splits, faults.found + list(_manifest_faults(folder))
+    return splits, [*map(str, faults.found), *_manifest_faults(folder)]
 
 
 def _other_faults(path: Path, split: Split, class_names: Sequence[str], shots: int | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.splits import Split
 from datasets.task import Slide
 from utils import __version__

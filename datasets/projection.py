@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from datasets.feature_layouts import Patches, row_norms
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from utils.errors import UserError
 from utils.files import file_sha256
 

@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from utils.archives import unpack
 from utils.download import download, download_from_drive
 from utils.errors import UserError

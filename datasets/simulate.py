@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from utils import __version__
 from utils.files import write_json, write_text
 from utils.h5 import write_h5

@@ -38,7 +38,7 @@ def find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
     if len(classes) < 2:
         raise UserError(f"{folder}: found {len(classes)} folders in it, expected one for each class, at least two")
     faults = Faults()
-    found = {entry.name: faults.attempt(_files_of, entry) or {} for entry in classes}
+    found = {entry.name: faults.maybe(_files_of, entry) or {} for entry in classes}
     places: dict[str, Path] = {}
     for files in found.values():
         for slide_id, file in files.items():
@@ -91,7 +91,7 @@ def magnifications(files: Mapping[str, Path]) -> dict[str, float | None]:
     """Magnification of each slide's level 0, None where its file does not tell. Raises UserError for all files that are
     not readable as slides."""
     faults = Faults()
-    found = {slide_id: faults.attempt(level0_magnification, file) for slide_id, file in files.items()}
+    found = {slide_id: faults.maybe(level0_magnification, file) for slide_id, file in files.items()}
     faults.raise_any()
     return found
 

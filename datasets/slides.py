@@ -75,7 +75,8 @@ def reading(file: Path) -> Iterator[openslide.OpenSlide]:
     except openslide.OpenSlideError as error:
         raise UserError(f"{file}: cannot be read, it may be damaged ({error})") from error
     except UserError as error:
-        named = [fault if fault.startswith(str(file)) else f"{file}: {fault}" for fault in error.faults]
+        texts = map(str, error.faults)
+        named = [text if text.startswith(str(file)) else f"{file}: {text}" for text in texts]
         raise UserError(named) from error
 
 

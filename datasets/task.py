@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.descriptions import Descriptions
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from utils.errors import UserError
 
 NO_LABEL = -1

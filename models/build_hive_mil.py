@@ -6,6 +6,7 @@ from models.htcl import HTCL
 from models.htcl import released as released_htcl
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
 from models.logits import TopKLogits
+from models.losses import build_bag_loss
 from models.message_passing import HierarchicalLayer
 from models.network import DROPOUT, GraphNetwork
 from models.prompts import PromptLearner, PublishedEncoding
@@ -15,7 +16,6 @@ from models.released.message_passing import ReleasedLayer, ReleasedNetwork
 from models.released.text_encoding import ReleasedEncoding
 from models.text_towers import ClipTextTower
 from utils.config import Config
-from utils.losses import build_bag_loss
 
 NUM_LAYERS = 2
 

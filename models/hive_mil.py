@@ -11,11 +11,11 @@ from torch import Tensor
 from models.graph import NODE_TYPES, HierarchicalGraph
 from models.htcl import TextLoss
 from models.logits import TopKLogits
+from models.losses import BagLoss
 from models.network import Chosen, Network
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
 from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
-from utils.losses import BagLoss
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
 Layout = Callable[["HiveMIL"], dict[str, str]]

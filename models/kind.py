@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from models.losses import BagLoss, build_bag_loss
 from models.text_towers import TextTower
 from utils.config import Config
 from utils.interface import BagForm, SlideModel
-from utils.losses import BagLoss, build_bag_loss
 
 # options that a model reads or not; those of main.py that stand nowhere here concern all models
 COMMON = frozenset({"bag_loss", "drop_out"})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.results import FoldResult, RunFolder
-from utils.run_grid import Setting
-from utils.run_results import Fold, Run
+from reports.finished_runs import Fold, Run
+from reports.settings import Setting
+from training.run_folder import FoldResult, RunFolder
 
 RESULT = FoldResult(0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, nan, 0, 1)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from training.metrics import classification_metrics
+from training.run_folder import FoldResult, RunFolder
 from utils.config import Config
 from utils.files import file_sha256
-from utils.metrics import classification_metrics
-from utils.results import FoldResult, RunFolder
 
 CLASSES = ("LUAD", "LUSC", "OTHER")
 

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from tests.conftest import RunMain, SimulatedTask
 
 SCRIPT = "check_hierarchical_consistency"

@@ -16,7 +16,7 @@ import pytest
 
 from datasets.bags import read_bag
 from datasets.feature_layouts import PatchSizes
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.datasets.test_feature_layouts import write_clam, write_file, write_trident

@@ -20,18 +20,18 @@ import create_simulated_task
 import extract_features
 import main
 from datasets.feature_layouts import read_attributes
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from explain import write_report
+from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil
+from explanation.explained_slide import Pixel, SlideReport
 from models.tiny_clip import save_tiny_clip
-from runs.explained import choose_slides, explain_slide, load_hive_mil
-from runs.trained import TrainedRun
 from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
 from tests.run_contents import notes
 from tests.slide_files import real_slide, tissue, write_slide
+from training.inputs import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag
-from utils.slide_report import Pixel, SlideReport
 
 O, S = 4, 3  # noqa: E741
 
@@ -136,7 +136,7 @@ def test_removal_is_of_the_predicted_class_over_the_folds(trained: Trained, monk
     def watch(bag: Bag, scores: np.ndarray, probability: Callable[[Bag], float], draws: int) -> None:
         given.append((scores, probability(bag)))
 
-    monkeypatch.setattr("runs.explained.removal_curve", watch)
+    monkeypatch.setattr("explanation.explain_slide.removal_curve", watch)
     both, predicted = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {}), set()
     for slide_id in both.slides:
         report = explain_slide(both, slide_id, ["fold 0", "fold 1"], 1)
@@ -156,7 +156,7 @@ def test_the_table_of_slides_tells_the_size_of_pixels(
     def untold(file: Path) -> dict[str, Any]:
         return {name: value for name, value in read_attributes(file).items() if name != "level0_magnification"}
 
-    monkeypatch.setattr("datasets.slide_pixels.read_attributes", untold)
+    monkeypatch.setattr("explanation.slide_pixels.read_attributes", untold)
     table = pd.read_csv(trained.task.root / "simulated.csv").assign(level0_mag=level0)
     table.to_csv(tmp_path / "simulated.csv", index=False)
     run = load_hive_mil([trained.checkpoint(0)], {"dataset_csv": str(tmp_path / "simulated.csv")})

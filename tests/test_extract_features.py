@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import PROJECT, RunMain, SimulatedTask
@@ -226,7 +226,7 @@ def test_a_slide_that_breaks_while_it_is_read(
 def test_a_reader_that_is_ended_from_outside_is_told_of(
     slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from datasets.extraction import RegionReader
+    from datasets.slide_features import RegionReader
 
     monkeypatch.setattr(RegionReader, "_read", lambda *_: os._exit(3))
     code, _, said = run_main([*options(folders, slides / "told", clip), "--workers", "1"], SCRIPT)

@@ -11,7 +11,10 @@ import pytest
 from tests.conftest import PROJECT
 
 PACKAGES = {
-    "runs": {"models", "datasets", "utils"},
+    "explanation": {"reports", "training", "models", "datasets", "utils"},
+    "reports": {"training", "utils"},
+    "experiments": {"utils"},
+    "training": {"models", "datasets", "utils"},
     "models": {"utils", "conch"},
     "datasets": {"utils"},
     "utils": set(),

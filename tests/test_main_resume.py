@@ -134,7 +134,7 @@ def test_features_that_changed_are_another_run(
 
 
 def test_two_processes_do_not_train_the_same_fold(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
-    from utils.results import RunFolder
+    from training.run_folder import RunFolder
 
     with RunFolder(simulated.run_folder(tmp_path)).lock("fold_0"):
         code, _, err = run_main(simulated.options(tmp_path))
@@ -267,7 +267,7 @@ def test_resume_after_the_last_epoch_only_tests(
     simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped between training and the fold's results."""
-    from utils.results import RunFolder
+    from training.run_folder import RunFolder
 
     def stop(self: RunFolder, result: object) -> None:
         raise KeyboardInterrupt
@@ -287,11 +287,11 @@ def test_resume_draws_the_same_dropout(
     simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a thread that reads ahead, too: it is started in an epoch that is not the first."""
-    import utils.training
+    import training.loop
 
     options = ["--drop_out", "--num_workers", "1", "--k_end", "1"]
     main.main(simulated.options(tmp_path / "whole", *options))
-    save, calls = utils.training._save, []
+    save, calls = training.loop._save, []
 
     def save_and_stop(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
@@ -300,7 +300,7 @@ def test_resume_draws_the_same_dropout(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(utils.training, "_save", save_and_stop)
+        patch.setattr(training.loop, "_save", save_and_stop)
         assert run_main(simulated.options(tmp_path / "stopped", *options))[0] == 130
     assert run_main(simulated.options(tmp_path / "stopped", *options, "--resume"))[0] == 0
     stopped, expected = (numbers(simulated.run_folder(tmp_path / name)) for name in ("stopped", "whole"))

@@ -79,10 +79,10 @@ def test_an_interrupted_call_goes_on(
     run_main: RunMain, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finished slides are not predicted again, and the table is that of an undisturbed call."""
-    import utils.evaluation
+    import training.evaluation
 
     whole, _ = predicted(run_main, tmp_path / "whole.csv", "--checkpoint", *checkpoints)
-    evaluate, seen = utils.evaluation.evaluate, []
+    evaluate, seen = training.evaluation.evaluate, []
 
     def counted(model, bags, *rest):
         if len(seen) == 4:
@@ -90,7 +90,7 @@ def test_an_interrupted_call_goes_on(
         seen.append([slide.slide_id for slide in bags.slides])
         return evaluate(model, bags, *rest)
 
-    monkeypatch.setattr(utils.evaluation, "evaluate", counted)
+    monkeypatch.setattr(training.evaluation, "evaluate", counted)
     monkeypatch.setattr(predict, "SLIDES_A_CHUNK", 10)
     output = tmp_path / "p.csv"
     given = ["--checkpoint", *checkpoints, "--output", str(output)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datasets.bags import read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conch.weights import golden_visual
 from tests.conftest import RunMain, SimulatedTask

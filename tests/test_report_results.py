@@ -12,10 +12,10 @@ from markdown_it import MarkdownIt
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, roc_auc_score
 from statsmodels.stats.contingency_tables import mcnemar
 
+from reports.statistics import patient_weights
 from tests.conftest import RunMain
 from tests.run_contents import contents
 from tests.run_folders import CLASSES, write_run, write_table
-from utils.statistics import patient_weights
 
 Folds = dict[int, dict[str, list[str]]]
 METRICS = ("auc", "f1", "acc")
@@ -24,7 +24,7 @@ METRICS = ("auc", "f1", "acc")
 @pytest.fixture
 def report(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunMain:
     """The report without its figures, which take longer than all else."""
-    monkeypatch.setattr("utils.report.add_figures", lambda *_: None)
+    monkeypatch.setattr("reports.report.add_figures", lambda *_: None)
 
     def run(*arguments: object, output: str = "report") -> tuple[int, str, str]:
         options = ["--output-dir", str(tmp_path / output), "--resamples", "200"]

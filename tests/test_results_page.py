@@ -19,8 +19,8 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from tests.browser import open_page, overflow
 from tests.conftest import SimulatedTask
+from training.run_folder import METRICS, FoldResult, RunFolder
 from utils.config import Config
-from utils.results import METRICS, FoldResult, RunFolder
 
 Run = Callable[..., tuple[int, str, str]]
 ODD_CLASSES = ["A", '<b>&"']
@@ -100,7 +100,7 @@ def page_of_made_up(made_up: RunFolder, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take most of a page's time: tests that do not look at them go without."""
-    monkeypatch.setattr("utils.results_page.data_uri", lambda figure: "data:,")
+    monkeypatch.setattr("reports.run_page.data_uri", lambda figure: "data:,")
 
 
 def read(page: Path) -> BeautifulSoup:
@@ -190,7 +190,7 @@ def test_figures_are_of_the_test_slides(tmp_path: Path, monkeypatch: pytest.Monk
     drawn: dict[str, list[tuple[Any, ...]]] = {}
     for name in ("roc_figure", "confusion_figure", "reliability_figure", "history_figure"):
         calls = drawn.setdefault(name, [])
-        monkeypatch.setattr(f"utils.results_page.{name}", lambda *given, calls=calls: calls.append(given))
+        monkeypatch.setattr(f"reports.run_page.{name}", lambda *given, calls=calls: calls.append(given))
     results_page.main([str(run.path)])
     tables = [pd.read_csv(run.predictions(fold)).query("split == 'test'") for fold in (0, 1)]
     for place, table in enumerate([pd.concat(tables), *tables]):

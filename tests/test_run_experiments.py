@@ -17,8 +17,8 @@ import pytest
 import main
 import run_experiments
 from tests.conftest import PROJECT, RunMain, SimulatedTask
+from training.run_folder import METRICS
 from utils.errors import UserError
-from utils.results import METRICS
 
 # writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
 STAND_IN = """

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Generic, ParamSpec, TypeVar
 
 EXIT_USER_ERROR = 2
 MOST_SHOWN = 40
@@ -11,12 +12,39 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-class UserError(Exception):
-    """One or several faults in what the user gave; each says what was found, what was expected and how to mend it."""
+@dataclass(frozen=True)
+class Fault:
+    """Something the user can mend.
 
-    def __init__(self, faults: str | Sequence[str]):
-        self.faults = [faults] if isinstance(faults, str) else list(faults)
-        super().__init__("\n".join(self.faults))
+    code: its stable name, ``subject.problem``, by which programs and tests know it. where: the file, folder, slide or
+    option that is at fault. found: what is there, in words. expected: what should be, in words. mend: what to do about
+    it, a sentence that mostly ends in a command.
+    """
+
+    code: str
+    where: str
+    found: str
+    expected: str = ""
+    mend: str = ""
+
+    def __str__(self) -> str:
+        """where: found; expected ...; mend"""
+        parts = [f"{self.where}: {self.found}" if self.where else self.found]
+        parts += [f"expected {self.expected}"] if self.expected else []
+        parts += [self.mend] if self.mend else []
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+class UserError(Exception):
+    """One or several faults. Without any: a step that cannot be done because of faults that were gathered before."""
+
+    def __init__(self, faults: Fault | str | Sequence[Fault | str]):
+        several = [faults] if isinstance(faults, str | Fault) else list(faults)
+        self.faults = [fault if isinstance(fault, Fault) else Fault("unnamed", "", fault) for fault in several]
+        super().__init__("\n".join(map(str, self.faults)))
 
     def __str__(self) -> str:
         if len(self.faults) == 1:
@@ -27,16 +55,45 @@ class UserError(Exception):
         return "\n".join(lines)
 
 
+class Attempt(Generic[Result]):
+    """What a step gave, or that it failed. ``value`` may be asked for in a later step, which then fails as well,
+    without a fault of its own; once ``Faults.raise_any`` was passed it is always there."""
+
+    def __init__(self, *result: Result):
+        self._result = result
+
+    def __bool__(self) -> bool:
+        """Whether the step succeeded."""
+        return bool(self._result)
+
+    @property
+    def value(self) -> Result:
+        """Raises UserError, without faults, where the step failed."""
+        if not self._result:
+            raise UserError([])
+        return self._result[0]
+
+
 class Faults:
     """Gathers the faults of several steps, so that a user sees all of them at once."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.found: list[Fault] = []
 
-    def add(self, fault: str) -> None:
-        self.found.append(fault)
+    def add(self, fault: Fault | str) -> None:
+        self.found.append(fault if isinstance(fault, Fault) else Fault("unnamed", "", fault))
 
     def attempt(
+        self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Attempt[Result]:
+        """Take a step; where it raises a UserError, its faults are kept."""
+        try:
+            return Attempt(step(*args, **kwargs))
+        except UserError as error:
+            self.found += error.faults
+            return Attempt()
+
+    def maybe(
         self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result | None:
         """The step's result, or None where it raised a UserError, whose faults are kept."""

@@ -4,9 +4,9 @@ from torch import nn
 
 from models.baselines.gated_attention import GatedAttention
 from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.losses import BagLoss, bag_output
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, bag_output
 
 EMBEDDING, HIDDEN = 512, 384
 DROPOUT = 0.25

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
 from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.losses import BagLoss, build_bag_loss, slide_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, build_bag_loss, slide_loss
 
 EMBEDDING, HIDDEN = 512, 256
 DROPOUT = 0.25

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
 from models.kind import Inputs, Kind, bag_loss
+from models.losses import BagLoss, slide_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
 
 EMBEDDING, HIDDEN = 512, 128
 MAX_GRADIENT_NORM = 5.0

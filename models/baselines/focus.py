@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.losses import BagLoss, bag_output
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, bag_output
 
 WINDOW = 8
 SIMILARITY = 0.8

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from models.baselines.mscpt_prompts import DeepPromptLearner
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.losses import BagLoss, slide_loss
 from models.prompt_notes import notes_of_cut
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
 
 TOP_LOW, TOP_HIGH = 5, 100
 SELECTED = 30

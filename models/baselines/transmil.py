@@ -11,9 +11,9 @@ from nystrom_attention import NystromAttention
 from torch import Tensor, nn
 
 from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.losses import BagLoss, bag_output
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, bag_output
 
 EMBEDDING, HEADS, LANDMARKS = 512, 8, 256
 ITERATIONS, KERNEL = 6, 33

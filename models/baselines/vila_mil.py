@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
 from models.kind import TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.losses import BagLoss, bag_output
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner, PromptTokens, PublishedEncoding
 from models.text_towers import ClipTextTower, TextTower, first_position
 from utils.config import Config
 from utils.errors import UserError
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, bag_output
 
 HIDDEN = 192
 PROTOTYPES = 16

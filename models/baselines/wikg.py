@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.losses import BagLoss, slide_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
-from utils.losses import BagLoss, slide_loss
 
 HIDDEN = 512
 DROPOUT = 0.3

@@ -13,7 +13,7 @@ import torch
 from datasets import bag_cache
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
 from datasets.bags import read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.errors import UserError
 from utils.h5 import write_h5

@@ -10,7 +10,7 @@ import torch
 
 from datasets.bag_cache import BagCache, num_bytes
 from datasets.bags import feature_width, read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
 from utils.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datasets.bags import read_bag
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
 from utils.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 from datasets import checks
 from datasets.bag_cache import BagCache
 from datasets.checks import check_features
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.errors import UserError
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from datasets.consistency import check_slide, keep_backup, repair_slide
 from datasets.feature_layouts import patch_sizes, read_patches
+from datasets.folders import FeatureFolders
 from datasets.hierarchy import build_hierarchy, read_stored, write_hierarchy
-from datasets.layout import FeatureFolders
 from utils.errors import UserError
 from utils.h5 import write_h5
 

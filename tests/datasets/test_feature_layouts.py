@@ -18,7 +18,7 @@ from datasets.feature_layouts import (
     size_from_attributes,
     stride,
 )
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from utils.errors import UserError
 
 WIDTH = 4

@@ -10,7 +10,7 @@ import torch
 import conch.tokenizer
 from datasets.bags import read_bag
 from datasets.descriptions import read_descriptions
-from datasets.layout import FeatureFolders
+from datasets.folders import FeatureFolders
 from datasets.task import read_slides
 from models.build import build_model
 from models.hive_mil import HiveMIL

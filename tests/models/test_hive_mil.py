@@ -12,6 +12,7 @@ from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL
 from models.htcl import class_wise
 from models.logits import TopKLogits
+from models.losses import build_bag_loss
 from models.message_passing import HierarchicalLayer
 from models.network import GraphNetwork
 from models.text_towers import TextTower, load_text_tower
@@ -19,7 +20,6 @@ from models.tiny_clip import save_tiny_clip
 from tests.models.random_slide import FixedTexts, random_bag, random_texts
 from utils.config import Config
 from utils.interface import Bag
-from utils.losses import build_bag_loss
 
 CLASSES = ("A", "B", "C")
 LOW = [f"pattern {o} of class {k}: broad {k} areas" for k in CLASSES for o in range(2)]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from models.baselines.clam import CLAM, MULTI_BRANCH, SINGLE_BRANCH
 from models.kind import Inputs
+from models.losses import build_bag_loss
 from tests.models.baselines.behaviour import check_any_order, gradient_norms
 from tests.models.baselines.golden import BaselineCase, bag_of
 from utils.config import Config
 from utils.interface import ModelOutput
-from utils.losses import build_bag_loss
 
 NAMES = {
     "attention_net.0": "embed.0",

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models.baselines.dtfd_mil import DTFDMIL
+from models.losses import build_bag_loss
 from tests.models.baselines.golden import BaselineCase, bag_of
 from utils.interface import Bag
-from utils.losses import build_bag_loss
 
 NAMES = {
     "dim_reduction.fc1": "embed",

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from models.baselines.focus import FOCUS, distinct, most_relevant, not_redundant
 from models.build import build_model
+from models.losses import build_bag_loss
 from models.prompts import PromptLearner
 from tests.models.baselines.golden import bag_of
 from tests.models.baselines.random_towers import random_tower
 from tests.models.baselines.text_case import TextCase
 from utils.config import Config
-from utils.losses import build_bag_loss
 
 NAMES = {
     "feature_encoder.0": "embed.0",

@@ -15,12 +15,12 @@ from torch import Tensor
 from models.baselines.mscpt import MSCPT, ForwardGCN
 from models.baselines.mscpt_prompts import DeepPromptLearner
 from models.build import build_model
+from models.losses import build_bag_loss
 from models.text_towers import ClipTextTower, TextTower
 from tests.models.baselines.golden import bag_of, read
 from tests.models.baselines.random_towers import WordTokenizer, random_tower
 from tests.models.baselines.text_case import TextCase
 from utils.config import Config
-from utils.losses import build_bag_loss
 
 NAMES = {
     "prompt_learner.p_input": "texts.first",

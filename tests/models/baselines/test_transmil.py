@@ -8,10 +8,10 @@ import torch
 
 from models.baselines.transmil import KIND, TransMIL
 from models.kind import Inputs
+from models.losses import build_bag_loss
 from tests.models.baselines.behaviour import gradient_norms
 from tests.models.baselines.golden import BaselineCase, bag_of
 from utils.config import Config
-from utils.losses import build_bag_loss
 
 NAMES = {
     "_fc1": "embed",

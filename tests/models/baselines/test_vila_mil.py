@@ -10,6 +10,7 @@ from torch.nn import MultiheadAttention
 
 from models.baselines.vila_mil import EarlyEncoding, ViLaMIL, trained_copy
 from models.build import build_model
+from models.losses import build_bag_loss
 from models.prompts import PromptLearner, PublishedEncoding
 from models.text_towers import load_text_tower
 from tests.models.baselines.golden import bag_of, read
@@ -17,7 +18,6 @@ from tests.models.baselines.random_towers import random_tower
 from tests.models.baselines.text_case import TextCase, find_tower
 from utils.config import Config
 from utils.errors import UserError
-from utils.losses import build_bag_loss
 
 NAMES = {
     "prompt_learner.ctx": "prompts.context_tokens",

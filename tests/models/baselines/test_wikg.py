@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from models.baselines import wikg
 from models.baselines.wikg import WiKG, nearest
+from models.losses import build_bag_loss
 from tests.models.baselines.golden import BaselineCase, bag_of
-from utils.losses import build_bag_loss
 
 NAMES = {
     "_fc1.0": "embed.0",

@@ -1,0 +1,135 @@
+"""The first look at a slide, at low resolution: its magnification, its tissue, the patches to be read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+
+from datasets.feature_layouts import PATCH_SIZE, read_attributes
+from datasets.folders import FeatureFolders
+from datasets.slides import Magnification, read_area, reading, tagged_magnification
+from datasets.stain import Macenko
+from datasets.tissue import PatchGrid, draw_grid, lay_grid
+from utils.errors import UserError
+from utils.files import whole_file
+
+STAIN_SAMPLE = 50  # parents
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a slide's features, beside the slide. encoder: its name, what it gives, its weights' digest."""
+
+    low_magnification: int
+    high_magnification: int
+    min_tissue: float
+    stain_normalisation: str
+    encoder: Mapping[str, Any]
+
+    def attributes(self) -> dict[str, Any]:
+        """As the files carry them."""
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "encoder"}
+        return {**own, **self.encoder, "patch_size": PATCH_SIZE}
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """A slide's patches, before any is read at full size. made: says of its files how they are made."""
+
+    slide_id: str
+    file: Path
+    made: dict[str, Any]
+    magnification: Magnification
+    grid: PatchGrid
+    stain: Macenko | None
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SlideJob:
+    """A slide to plan. given: its magnification where no tag tells it. thumbnail: where to draw it, or None."""
+
+    slide_id: str
+    file: Path
+    given: Magnification | None
+    settings: Settings
+    folders: FeatureFolders
+    thumbnail: Path | None
+    overwrite: bool = False
+
+
+def plan_slide(job: SlideJob) -> SlidePlan | None:
+    """Find the tissue, lay the grid and draw both; None where the slide's files are there already.
+
+    Raises UserError, naming the file, where the slide is not readable, its magnification not known or too low, no patch
+    has tissue enough, or files made otherwise are there.
+    """
+    settings = job.settings
+    with reading(job.file) as slide:
+        magnification = _choose(tagged_magnification(slide), job.given)
+        if magnification is None:
+            raise UserError(
+                "no tag tells its magnification (objective power, microns per pixel); give that of its level 0 with "
+                "--level0-mag, or in the column level0_mag of --dataset-csv"
+            )
+        slide_is = {"level0_magnification": magnification.value, "slide_bytes": job.file.stat().st_size}
+        made = {**settings.attributes(), **slide_is}
+        if is_made(job.folders, job.slide_id, made, job.overwrite):
+            return None
+        scales = settings.low_magnification, settings.high_magnification
+        grid, overview = lay_grid(slide, magnification.value, scales, settings.min_tissue)
+        if job.thumbnail is not None:
+            with whole_file(job.thumbnail) as temporary:
+                draw_grid(grid, overview).save(temporary, format="JPEG", quality=85)
+        if not grid.is_child.any():
+            raise UserError(
+                f"{overview.tissue.mean():.1%} of it is tissue, not enough for a patch of --min-tissue "
+                f"{settings.min_tissue:g}; expected a stained section, see its thumbnail (level 0 has "
+                f"{magnification.value:g}x by {magnification.origin})"
+            )
+        stain = _fit_stains(slide, grid) if settings.stain_normalisation == "macenko" else None
+    return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+
+
+def _choose(tagged: Magnification | None, given: Magnification | None) -> Magnification | None:
+    """The slide's own tag, else what the user says; a tag says where the user says otherwise."""
+    if tagged and given and tagged.value != given.value:
+        return Magnification(tagged.value, f"{tagged.origin}, although {given.origin} says {given.value:g}x")
+    return tagged or given
+
+
+def _fit_stains(slide: openslide.OpenSlide, grid: PatchGrid) -> Macenko:
+    """From parents evenly spread over the slide, at the low magnification."""
+    chosen = np.unique(np.linspace(0, len(grid.parents) - 1, STAIN_SAMPLE).astype(int))
+    side = (grid.parent_size, grid.parent_size)
+    images = [read_area(slide, (x, y), side, (PATCH_SIZE, PATCH_SIZE)) for x, y in grid.parents[chosen].tolist()]
+    return Macenko.fit(np.concatenate([np.asarray(image).reshape(-1, 3) for image in images]))
+
+
+def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], overwrite: bool = False) -> bool:
+    """Whether a slide's three files are there. Raises UserError, or with ``overwrite`` says no, where one is damaged or
+    was made otherwise."""
+    files = folders.low_file(slide_id), folders.high_file(slide_id), folders.hierarchical_file(slide_id)
+    there = [file for file in files if file.exists()]
+    for file in there:
+        try:
+            found = read_attributes(file)
+        except UserError as error:
+            if overwrite:
+                return False
+            raise UserError(f"{error.faults[0]}; delete it, or replace it with --overwrite") from error
+        other = [name for name, value in made.items() if name not in found or found[name] != value]
+        if other and overwrite:
+            return False
+        if other:
+            kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
+            raise UserError(
+                f"{file} is there, made otherwise ({', '.join(kinds)}); --overwrite replaces it, another "
+                "--dataset-root-path keeps it"
+            )
+    return len(there) == len(files)

@@ -1,0 +1,180 @@
+"""Slides to features at two magnifications, in one pass.
+
+Every parent region is read once, at the level nearest to the high magnification. It is cut into its children, and
+averaged over R x R pixels into the parent; all patches of a batch of regions are encoded together.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import openslide
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.extraction_plan import SlidePlan
+from datasets.feature_layouts import PATCH_SIZE, PatchSizes
+from datasets.folders import FeatureFolders
+from datasets.hierarchy import Hierarchy, write_hierarchy
+from datasets.slides import open_slide, read_area
+from utils import __version__
+from utils.errors import UserError
+from utils.h5 import write_h5
+
+Encode = Callable[[Tensor], Tensor]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def cut_region(region: np.ndarray, is_child: np.ndarray) -> np.ndarray:
+    """A parent and its children, from its region at the high magnification.
+
+    region: (R * S, R * S, 3) uint8, patches of S pixels. is_child: (R, R) bool. Returns (1 + children, S, S, 3) uint8:
+    the parent, each pixel the mean of R x R, rounded; then the children, row by row.
+    """
+    ratio = len(is_child)
+    size = len(region) // ratio
+    parent = Image.fromarray(region).reduce(ratio)
+    children = region.reshape(ratio, size, ratio, size, 3).swapaxes(1, 2)[is_child]
+    return np.concatenate([np.asarray(parent)[None], children])
+
+
+class Regions(NamedTuple):
+    """A batch of parent regions. patches: (N, 3, S, S) uint8, of each region the parent, then its children. places:
+    (slide, parent, patches) of each region. faults: {slide: what was wrong} for those that could not be read."""
+
+    patches: Tensor
+    places: list[tuple[int, int, int]]
+    faults: dict[int, str]
+
+
+class RegionReader(Dataset[Any]):
+    """All parent regions of some slides, in order; a process has one slide open at a time."""
+
+    def __init__(self, plans: Sequence[SlidePlan]):
+        self.plans = plans
+        self.items = [(index, parent) for index, plan in enumerate(plans) for parent in range(len(plan.grid.parents))]
+        self._opened: tuple[int, openslide.OpenSlide] | None = None
+        self._faults: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, item: int) -> tuple[int, int, np.ndarray | str]:
+        index, parent = self.items[item]
+        if index in self._faults:
+            return index, parent, self._faults[index]
+        try:
+            return index, parent, self._read(index, parent)
+        except (openslide.OpenSlideError, UserError, OSError) as error:
+            self._opened = None
+            x, y = self.plans[index].grid.parents[parent]
+            self._faults[index] = f"{self.plans[index].file}: cannot be read at ({x}, {y}) ({error})"
+            return index, parent, self._faults[index]
+
+    def _read(self, index: int, parent: int) -> np.ndarray:
+        plan = self.plans[index]
+        grid = plan.grid
+        if self._opened is None or self._opened[0] != index:
+            self._opened = index, open_slide(plan.file)
+        side, ratio = grid.parent_size, grid.is_child.shape[1]
+        x, y = grid.parents[parent].tolist()
+        region = np.asarray(read_area(self._opened[1], (x, y), (side, side), (ratio * PATCH_SIZE, ratio * PATCH_SIZE)))
+        if plan.stain is not None:
+            region = plan.stain.apply(region)
+        return cut_region(region, grid.is_child[parent])
+
+
+def _collate(items: Sequence[tuple[int, int, np.ndarray | str]]) -> Regions:
+    read = [(index, parent, found) for index, parent, found in items if not isinstance(found, str)]
+    empty = np.empty((0, PATCH_SIZE, PATCH_SIZE, 3), dtype=np.uint8)
+    patches = torch.from_numpy(np.concatenate([empty, *(found for *_, found in read)])).permute(0, 3, 1, 2)
+    faults = {index: found for index, _, found in items if isinstance(found, str)}
+    return Regions(patches, [(index, parent, len(found)) for index, parent, found in read], faults)
+
+
+# ---- encoding --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SlideFeatures:
+    """low: (P, D) float32. high: (P, R * R, D) float32, zero rows where a child is no patch."""
+
+    plan: SlidePlan
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def empty(cls, plan: SlidePlan, output_dim: int) -> "SlideFeatures":
+        shape = len(plan.grid.parents), plan.grid.is_child[0].size, output_dim
+        return cls(plan, np.zeros(shape[::2], np.float32), np.zeros(shape, np.float32))
+
+
+def extract_features(
+    plans: Sequence[SlidePlan],
+    encode: Encode,
+    output_dim: int,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool = False,
+    progress: Callable[[int], None] = lambda patches: None,
+) -> Iterator[SlideFeatures | tuple[SlidePlan, str]]:
+    """Read and encode slides in order; of a slide that cannot be read, its plan and what was wrong.
+
+    encode: (N, 3, S, S) uint8 -> (N, D), about ``batch_size`` patches at a time, of several parents and slides.
+    progress: called with the number of patches just encoded.
+    """
+    regions = max(1, batch_size // (1 + max((plan.grid.is_child[0].size for plan in plans), default=0)))
+    reader = RegionReader(plans)
+    batches = DataLoader(reader, regions, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory)
+    features: dict[int, SlideFeatures] = {}
+    faults: dict[int, str] = {}
+    left = [len(plan.grid.parents) for plan in plans]
+    waiting = 0
+    for batch in batches:
+        faults |= batch.faults
+        encoded = encode(batch.patches).float().cpu().numpy() if len(batch.patches) else np.empty((0, output_dim))
+        progress(len(encoded))
+        start = 0
+        for index, parent, number in batch.places:
+            if index not in faults:
+                slide = features.get(index) or SlideFeatures.empty(plans[index], output_dim)
+                features[index] = slide
+                slide.low[parent] = encoded[start]
+                slide.high[parent, slide.plan.grid.is_child[parent].ravel()] = encoded[start + 1 : start + number]
+            start += number
+            left[index] -= 1
+        while waiting < len(plans) and (left[waiting] == 0 or waiting in faults):
+            finished = features.pop(waiting, None)
+            yield (plans[waiting], faults[waiting]) if waiting in faults or finished is None else finished
+            waiting += 1
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_slide(folders: FeatureFolders, slide: SlideFeatures, precision: str = "fp32") -> None:
+    """Write a slide's low, high and hierarchical file. precision: the encoder's, for the record."""
+    plan, grid = slide.plan, slide.plan.grid
+    mask = grid.is_child.reshape(len(grid.parents), -1)
+    coords = grid.child_coords().reshape(*mask.shape, 2)
+    made = {
+        **plan.made,
+        "magnification_from": plan.magnification.origin,
+        "slide_file": plan.file.name,
+        "precision": precision,
+        "version": __version__,
+    }
+    for file, features, corners, magnification, size in (
+        (folders.low_file(plan.slide_id), slide.low, grid.parents, folders.low_magnification, grid.parent_size),
+        (folders.high_file(plan.slide_id), slide.high[mask], coords[mask], folders.high_magnification, grid.child_size),
+    ):
+        attributes = {**made, "magnification": magnification, "patch_size_level0": size}
+        write_h5(file, {"features": features, "coords": corners}, attributes)
+    hierarchy = Hierarchy(slide.high, coords * mask[..., None], mask, True, orphans=0, repeated=0, dropped=0, crowded=0)
+    sizes = PatchSizes(grid.parent_size, grid.child_size, "slide", "slide")
+    write_hierarchy(folders.hierarchical_file(plan.slide_id), hierarchy, sizes, made)

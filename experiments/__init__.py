@@ -1,0 +1,1 @@
+"""Grids of runs: their options, their processes, their progress."""

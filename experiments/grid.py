@@ -1,0 +1,224 @@
+"""Grids of training runs: rows of tables (presets) times options with several values."""
+
+import argparse
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.config import CIRCUMSTANCES, PROJECT, Config, add_options
+from utils.errors import Faults, UserError
+
+PRESETS = PROJECT / "experiments" / "presets.yaml"
+# what a run's own folder says of it
+NAMED = ("task", "feature_extractor", "model_type", "few_shot_num", "seed")
+# options that run_experiments.py gives to every fold itself
+OWN = {"results_dir", "resume", "dry_run", "k_start", "k_end"}
+# options whose values may hold the values of others: splits/{task}_{few_shot_num}
+PATTERNS = ("data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt")
+
+Values = dict[str, list[str]]  # an option's values, as the command line would spell them
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table: their options by label, and the table's own, which a grid may replace. preset: the table's
+    name in presets.yaml."""
+
+    runs: Mapping[str, Values]
+    preset: str | None = None
+    options: Mapping[str, list[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of main.py over all folds."""
+
+    label: str
+    preset: str | None
+    config: Config
+
+    def argv(self) -> list[str]:
+        """main.py's options, as far as they differ from its defaults."""
+        return [f"--{name}={value}" for name, value in differing(self.config).items()]
+
+    def record(self, results: Path) -> dict[str, Any]:
+        """The run as experiment.json lists it. path: relative to ``results``; options: those of its setting."""
+        config = self.config
+        return {
+            "label": self.label,
+            "preset": self.preset,
+            "path": config.run_path().relative_to(results).as_posix(),
+            "task": config.task,
+            "feature_extractor": config.feature_extractor,
+            "model_type": config.model_type,
+            "shots": config.few_shot_num,
+            "seed": config.seed,
+            "options": setting(config),
+        }
+
+
+def differing(config: Config) -> dict[str, Any]:
+    """The options that differ from main.py's defaults."""
+    defaults = asdict(Config())
+    return {name: value for name, value in asdict(config).items() if value != defaults[name]}
+
+
+def setting(config: Config) -> dict[str, Any]:
+    """Of the options that differ from the defaults, those that neither the run's own folder says nor are
+    circumstances."""
+    return {name: value for name, value in differing(config).items() if name not in CIRCUMSTANCES.union(NAMED)}
+
+
+def setting_folder(config: Config) -> str:
+    """The folder of a setting, '' for main.py's defaults: {"htcl": "none", "early_stopping": True} ->
+    early_stopping,htcl=none"""
+    words = [name if value is True else f"{name}={value}" for name, value in sorted(setting(config).items())]
+    return ",".join(words).replace("/", "-")
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_grid(path: Path) -> tuple[Values, list[str], Rows | None]:
+    """A grid file: main.py's options with one or several values, ``preset`` (names), ``runs`` ({label: options}).
+
+    Returns the options, the names of presets and the file's own rows. Raises UserError with all faults.
+    """
+    content = _read_yaml(path)
+    faults = Faults()
+    presets = _values(content.pop("preset", []), f"{path}: preset", faults)
+    runs = content.pop("runs", None)
+    rows = Rows(_rows(runs, f"{path}: runs", faults)) if runs is not None else None
+    options = _options(content, str(path), faults)
+    faults.raise_any()
+    return options, presets, rows
+
+
+def read_presets(names: Sequence[str]) -> list[Rows]:
+    """Tables of presets.yaml by name, in the order asked for. Raises UserError where one is not there."""
+    known = _read_yaml(PRESETS) if names else {}
+    faults = Faults()
+    found = []
+    for name in dict.fromkeys(names):
+        if name not in known:
+            faults.add(f"--preset {name}: not in {PRESETS}; expected some of {', '.join(known)}")
+            continue
+        source = f"{PRESETS}: {name}"
+        options = _options(known[name].get("options", {}), source, faults)
+        found.append(Rows(_rows(known[name]["runs"], source, faults), name, options))
+    faults.raise_any()
+    return found
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: file not found; expected YAML, see experiments/README.md")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: found a {type(content).__name__}, expected lines of the form option: value")
+    return content
+
+
+def _rows(value: Any, source: str, faults: Faults) -> dict[str, Values]:
+    if not isinstance(value, dict) or not value:
+        faults.add(f"{source}: expected rows of the form label: {{option: value}}")
+        return {}
+    return {str(label): _options(row, f"{source}: {label}", faults) for label, row in value.items()}
+
+
+def _options(value: Any, source: str, faults: Faults) -> Values:
+    if not isinstance(value, dict):
+        faults.add(f"{source}: found {value!r}, expected {{option: value}}")
+        return {}
+    spelt = {str(name).replace("-", "_"): given for name, given in value.items()}
+    known = {item.name for item in fields(Config)}
+    for name in sorted(spelt.keys() - known):
+        faults.add(f"{source}: {name} is no option of main.py")
+    for name in sorted(spelt.keys() & OWN):
+        faults.add(f"{source}: {name} cannot stand in a grid; run_experiments.py sets it for every fold")
+    return {name: _values(given, f"{source}: {name}", faults) for name, given in spelt.items()}
+
+
+def _values(value: Any, source: str, faults: Faults) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    if any(item is None or isinstance(item, list | dict) for item in values):
+        faults.add(f"{source}: found {value!r}, expected one value or a list of values")
+        return []
+    return [str(item) for item in values]
+
+
+def replaced_by_rows(given: Collection[str], tables: Iterable[Rows]) -> list[str]:
+    """What is said of given options that rows of tables set themselves."""
+    rows_of = {
+        (name, table.preset or "runs"): [label for label, row in table.runs.items() if name in row]
+        for table in tables
+        for name in given
+    }
+    return [
+        f"{name}: the value given is not that of {table}: {', '.join(labels)}"
+        for (name, table), labels in rows_of.items()
+        if labels
+    ]
+
+
+# ---- expanding -------------------------------------------------------------------------------------------------------
+
+
+def expand(
+    options: Mapping[str, list[str]],
+    tables: Iterable[Rows],
+    results: Path,
+    without_effect: Callable[[Config], Iterable[str]] = lambda config: (),
+) -> list[Run]:
+    """Every row of every table, with every combination of the options' values; a row's own options take precedence
+    over the grid's, these over the table's. Rows that are the same run, of two tables or with other values of options
+    ``without_effect``, share a folder.
+
+    Raises UserError with all faults: values that main.py refuses, two different runs in one folder.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    add_options(parser)
+    faults = Faults()
+    runs: dict[Run, None] = {}
+    for table in tables:
+        for label, row in table.runs.items():
+            merged = {**(table.options or {}), **options, **row}
+            varied = [name for name, values in merged.items() if len(values) > 1 and name not in NAMED]
+            for values in product(*merged.values()):
+                given = dict(zip(merged, values, strict=True))
+                if config := faults.maybe(_config, parser, given):
+                    config = replace(config, **{name: getattr(Config(), name) for name in without_effect(config)})
+                    config = replace(config, results_dir=str(results / setting_folder(config)))
+                    words = [label or config.model_type, *(f"{name} {given[name]}" for name in varied)]
+                    runs[Run(", ".join(words), table.preset, config)] = None
+    there: dict[Path, Config] = {}
+    for run in runs:
+        path = run.config.run_path()
+        if (other := there.setdefault(path, run.config)) != run.config:
+            names = sorted(name for name in asdict(other) if getattr(other, name) != getattr(run.config, name))
+            faults.add(f"{path}: two runs that differ in {', '.join(names)} would share this folder; run them apart")
+    if faults.found:
+        raise UserError(list(dict.fromkeys(faults.found)))
+    return list(runs)
+
+
+def _config(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Config:
+    known = {**{name: str(value) for name, value in asdict(Config()).items()}, **given}
+    try:
+        filled = {name: text.format_map(known) if name in PATTERNS else text for name, text in given.items()}
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(f"{error} in a path: expected the name of an option in braces, as {{task}}") from error
+    try:
+        config = Config(**vars(parser.parse_args([f"--{name}={text}" for name, text in filled.items()])))
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    if absent := [name for name in ("task", "data_root_dir") if not getattr(config, name)]:
+        raise UserError([f"{name} missing: give --{name}, or name it in the grid" for name in absent])
+    return config

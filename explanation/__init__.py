@@ -1,0 +1,1 @@
+"""What explains a slide's prediction: scores, maps, tables, pages."""

@@ -1,0 +1,95 @@
+"""Explanations of slides by the trained HiVE-MIL models of a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from datasets.bags import read_bag
+from datasets.feature_layouts import read_level0_magnifications
+from datasets.task import Slide
+from explanation.explain_model import explain
+from explanation.explained_slide import FoldOutcome, Scale, SlideReport, text_names
+from explanation.explanation import mean_explanation
+from explanation.faithfulness import removal_curve
+from explanation.slide_pixels import size_of_pixels, sizes_of_patches
+from models.hive_mil import HiveMIL
+from training.evaluation import autocast
+from training.inputs import TrainedRun, load_run
+from utils.errors import UserError
+from utils.interface import Bag
+
+
+def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> TrainedRun:
+    """As ``load_run``, of HiVE-MIL models alone; the slides' features are not looked at yet."""
+    run = load_run(checkpoints, given, check=False)
+    if run.config.model_type != "HiVE_MIL":
+        raise UserError(
+            f"{checkpoints[0].parent}: a run of {run.config.model_type}; expected one of --model_type HiVE_MIL"
+        )
+    return run
+
+
+def choose_slides(run: TrainedRun, slide_ids: Sequence[str] | None, split: str | None) -> dict[str, list[str]]:
+    """{slide_id: folds that explain it}: all folds for a slide that was named, those that have it in ``split`` else."""
+    if slide_ids:
+        return {slide_id: list(run.models) for slide_id in slide_ids}
+    unknown = [fold for fold in run.models if fold not in run.parts]
+    if unknown:
+        raise UserError(f"--split {split}: no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}; name "
+                        "slides with --slide")  # fmt: skip
+    found: dict[str, list[str]] = {}
+    for fold, parts in run.parts.items():
+        for slide_id, part in parts.items():
+            if part == split:
+                found.setdefault(slide_id, []).append(fold)
+    return found
+
+
+def explain_slide(
+    run: TrainedRun, slide_id: str, folds: Sequence[str], draws: int = 0, file: Path | None = None
+) -> SlideReport:
+    """Explain a slide by the models of some folds. draws: removals at random, 0 for none at all. file: the slide's, for
+    the size of its pixels."""
+    slide, texts, config = run.slides.get(slide_id) or Slide(slide_id, slide_id), run.descriptions, run.config
+    bag = read_bag(run.folders, slide, run.cache.feature_dim)
+    level0 = read_level0_magnifications(config.csv_path()).get(slide_id)
+    sizes = sizes_of_patches(run.folders, bag, level0)
+    on_device = bag.to(run.device)
+    with autocast(run.device, config.precision):
+        by_fold = {fold: explain(cast(HiveMIL, run.models[fold]), on_device) for fold in folds}
+    explanation = mean_explanation(list(by_fold.values()))
+    outcomes = [
+        FoldOutcome(fold, run.parts.get(fold, {}).get(slide_id, ""), found.probabilities, found.hit_ratio)
+        for fold, found in by_fold.items()
+    ]
+    names = text_names(run.class_names, config.num_low_mag_texts, config.num_high_mag_subtexts)
+    assert bag.low_coords is not None and bag.high_coords is not None
+    low_coords, high_coords, is_child = bag.low_coords.numpy(), bag.high_coords.numpy(), bag.child_mask.numpy()
+    is_parent = np.ones(len(low_coords), dtype=bool)
+    report = SlideReport(
+        slide_id,
+        run.class_names,
+        slide.label,
+        outcomes,
+        explanation,
+        Scale(config.low_mag, low_coords, sizes.parent, is_parent, texts.low_texts, names[0], explanation.low),
+        Scale(config.high_mag, high_coords, sizes.child, is_child, texts.high_texts, names[1], explanation.high),
+        pixel=size_of_pixels(run.folders, slide_id, level0, file),
+    )
+    if not draws:
+        return report
+    scores = report.low.class_scores[:, report.prediction]
+    probability = partial(mean_probability, run, folds, report.prediction)
+    return replace(report, removal=removal_curve(on_device, scores, probability, draws))
+
+
+def mean_probability(run: TrainedRun, folds: Sequence[str], label: int, bag: Bag) -> float:
+    """Of a class, over the folds."""
+    with torch.no_grad(), autocast(run.device, run.config.precision):
+        logits = torch.stack([run.models[fold](bag).logits.double() for fold in folds])
+    return float(logits.softmax(1)[:, label].mean())

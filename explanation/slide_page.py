@@ -1,0 +1,137 @@
+"""An explanation as one HTML file that needs nothing beside it: no server, no network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from explanation.explained_slide import Scale, SlideReport
+from explanation.figures import removal_figure
+from explanation.heatmap import Canvas, colour_bar, heat_map, image_uri, limits, scale_bar
+from reports.plots import data_uri
+from reports.templating import page_template
+
+OVERVIEW_EDGE = 1200  # pixels
+PATCH_EDGE = 128  # pixels
+
+
+def render_explanation(report: SlideReport, run_name: str, top: int, files: Mapping[str, str]) -> str:
+    """The page of a slide. top: patches shown for each class and scale. files: {name: what is in it} of those beside
+    the page."""
+    canvas = Canvas.of(report.frame, report.high.size)
+    x, y, width, height = report.frame
+    order = sorted(range(len(report.class_names)), key=lambda k: (k != report.prediction, k))
+    maps = {scale.magnification: _Maps(canvas, scale) for scale in report.scales}
+    removal = report.removal
+    return page_template("explanation.html").render(
+        report=report,
+        run_name=run_name,
+        files=files,
+        top=top,
+        frame={"x": x, "y": y, "width": width, "height": height},
+        overview=_overview(report),
+        scale_bar=scale_bar(width, report.pixel.microns if report.pixel else None),
+        colour_bar=colour_bar(),
+        class_maps={scale.magnification: maps[scale.magnification].by_class() for scale in report.scales},
+        graph_maps=_graph_maps(report, maps),
+        classes=[
+            {
+                "label": k,
+                "name": report.class_names[k],
+                "scales": [_class_part(report, scale, k, maps[scale.magnification], top) for scale in report.scales],
+            }
+            for k in order
+        ],
+        most_added=max(1e-12, *(np.abs(scale.explanation.text_logits).max() for scale in report.scales)),
+        removal=data_uri(removal_figure(removal, report.class_names[report.prediction])) if removal else None,
+        removal_means=removal.mean_probabilities() if removal else None,
+    )
+
+
+class _Maps:
+    """Heat maps of one scale."""
+
+    def __init__(self, canvas: Canvas, scale: Scale):
+        self.scale = scale
+        self.places = canvas.place(scale.places, scale.size)
+
+    def draw(self, values: np.ndarray, bounds: tuple[float, float] | None = None) -> dict[str, Any]:
+        """values: (M,) of the real patches. bounds: of the colours, the values' own by default."""
+        bounds = bounds or limits(values)
+        return {"image": image_uri(heat_map(self.places, values, bounds)), "limits": bounds}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """Class scores, in the same colours for all classes."""
+        scores = self.scale.class_scores
+        return [self.draw(scores[:, k], limits(scores)) for k in range(scores.shape[1])]
+
+
+def _graph_maps(report: SlideReport, maps: Mapping[int, _Maps]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for scale in report.scales:
+        kept = scale.explanation.kept[scale.is_patch].sum(1)
+        drawn = maps[scale.magnification].draw(kept, (0.0, max(1.0, float(kept.max(initial=0)))))
+        found[f"{scale.magnification}x: texts that the filtering joined with each patch, of {len(scale.texts)}"] = drawn
+    for layer in report.explanation.attention[-1:]:
+        title = f"{report.high.magnification}x: weight that each child gets from its parent, last layer"
+        found[title] = maps[report.high.magnification].draw(layer[report.high.is_patch])
+    return found
+
+
+def _overview(report: SlideReport) -> str | None:
+    if report.read is None:
+        return None
+    x, y, width, height = report.frame
+    shrink = max(1.0, max(width, height) / OVERVIEW_EDGE)
+    image = report.read((x, y), (width, height), (max(1, round(width / shrink)), max(1, round(height / shrink))))
+    return image_uri(image, "JPEG")
+
+
+def _class_part(report: SlideReport, scale: Scale, label: int, maps: _Maps, top: int) -> dict[str, Any]:
+    """A class at one scale: its texts, and its best patches."""
+    own = scale.explanation
+    match, kept = own.match[scale.is_patch], own.kept[scale.is_patch].sum(0)
+    best = np.argsort(-scale.class_scores[:, label], kind="stable")[:top]
+    texts: list[dict[str, Any]] = [
+        {
+            "name": scale.text_names[t], "text": scale.texts[t], "added": float(own.text_logits[t]),
+            "kept": float(kept[t]), "share": float(kept[t] / max(1, len(match))), "map": maps.draw(match[:, t]),
+        }
+        for t in scale.class_texts(label, len(report.class_names))
+    ]  # fmt: skip
+    return {
+        "scale": scale,
+        "texts": texts,
+        "added": float(sum(text["added"] for text in texts)),
+        "patches": [_patch(report, scale, label, index, match[index]) for index in best.tolist()],
+    }
+
+
+def _patch(report: SlideReport, scale: Scale, label: int, index: int, match: np.ndarray) -> dict[str, Any]:
+    x, y = scale.places[index].tolist()
+    edge = min(PATCH_EDGE, scale.size)
+    text = int(match.argmax())
+    return {
+        "x": x,
+        "y": y,
+        "image": image_uri(report.read((x, y), (scale.size,) * 2, (edge, edge)), "JPEG") if report.read else None,
+        "score": float(scale.class_scores[index, label]),
+        "added": float(scale.explanation.patch_logits[scale.is_patch][index, label]),
+        "name": scale.text_names[text],
+        "text": scale.texts[text],
+        "match": float(match[text]),
+        "children": _children(report, index) if scale is report.low else [],
+    }
+
+
+def _children(report: SlideReport, parent: int) -> Sequence[dict[str, float]]:
+    """A parent's children that have a weight in the last layer: place and edge as shares of the parent's edge,
+    the weight, and its share of the greatest."""
+    found = []
+    for layer in report.explanation.attention[-1:]:
+        weights = layer[parent]
+        for slot in np.flatnonzero(weights > 0):
+            x, y = (report.high.coords[parent, slot] - report.low.coords[parent]) / report.low.size
+            shade, weight = float(weights[slot] / np.nanmax(weights)), float(weights[slot])
+            found.append({"x": x, "y": y, "edge": report.high.size / report.low.size, "shade": shade, "weight": weight})
+    return found

@@ -1,1 +1,0 @@
-"""What scripts share in composing models and data."""

@@ -1,0 +1,310 @@
+"""Patches and features of slides: against OpenSlide's own reads at the coordinates that the files give."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import openslide
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.extraction_plan import Settings, SlideJob, SlidePlan, plan_slide
+from datasets.folders import FeatureFolders
+from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide
+from datasets.slides import Magnification, read_area
+from tests import slide_files
+from tests.slide_files import real_slide, tissue
+from utils.errors import UserError
+
+ENCODER = {"encoder": "pixels", "encoder_sha256": "0", "projected": True, "normalised": False}
+PLAIN = Settings(5, 20, 0.1, "none", ENCODER)
+SPOT = (500, 400, 2500, 1500)
+THUMBNAIL = 32  # pixels along the edge of what the stand-in encoder returns
+WIDTH = 3 * THUMBNAIL**2
+
+
+def shrink(patches: Tensor) -> Tensor:
+    """The stand-in encoder: (N, 3, 256, 256) uint8 -> (N, WIDTH), means of 8 x 8 pixels."""
+    return torch.nn.functional.avg_pool2d(patches.float(), 256 // THUMBNAIL).flatten(1)
+
+
+def plan(folder: Path, file: Path, settings: Settings = PLAIN, level0: float | None = 20, **options: Any) -> SlidePlan:
+    given = Magnification(level0, "--level0-mag") if level0 else None
+    folders = FeatureFolders(folder, "task", "pixels")
+    found = plan_slide(SlideJob(file.stem, file, given, settings, folders, None, **options))
+    assert found is not None
+    return found
+
+
+def extract(plans: Sequence[SlidePlan], batch_size: int = 64, workers: int = 0) -> list[Any]:
+    return list(extract_features(plans, shrink, WIDTH, batch_size, workers))
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three 20x slides; the second has children of which not all are tissue."""
+    folder = tmp_path_factory.mktemp("slides")
+    spots = [[SPOT], [(100, 100, 900, 700), (1500, 1300, 2600, 2100)], [(0, 0, 1024, 1024)]]
+    return [
+        slide_files.write_slide(folder / f"slide_{number}.tif", tissue(2700, 2200, spot, seed=number))
+        for number, spot in enumerate(spots)
+    ]
+
+
+# ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ratio", "size"), [(4, 256), (2, 8), (4, 5)])
+def test_a_region_is_cut_into_its_children_and_averaged(ratio: int, size: int) -> None:
+    generator = np.random.default_rng(0)
+    region = generator.integers(0, 256, (ratio * size, ratio * size, 3), dtype=np.uint8)
+    is_child = generator.random((ratio, ratio)) < 0.6
+    patches = cut_region(region, is_child)
+    assert len(patches) == 1 + is_child.sum() and patches.dtype == np.uint8
+    at = [(row, column) for row in range(ratio) for column in range(ratio) if is_child[row, column]]
+    for patch, (row, column) in zip(patches[1:], at, strict=True):
+        np.testing.assert_array_equal(patch, region[row * size : (row + 1) * size, column * size : (column + 1) * size])
+    for row in range(size):
+        for column in range(size):
+            block = region[row * ratio : (row + 1) * ratio, column * ratio : (column + 1) * ratio]
+            assert np.abs(patches[0, row, column] - block.mean((0, 1))).max() <= 0.5
+
+
+# ---- features against direct reads -----------------------------------------------------------------------------------
+
+
+def check_against_openslide(file: Path, slide: SlideFeatures, tolerance: float) -> None:
+    """Every patch read anew, by itself, at level 0 and averaged."""
+    grid = slide.plan.grid
+    with openslide.OpenSlide(file) as opened:
+
+        def read(x: int, y: int, size: int) -> np.ndarray:
+            pixels = np.asarray(opened.read_region((x, y), 0, (size, size))).astype(float)
+            pixels = pixels[..., :3] + 255 - pixels[..., 3:]
+            block = size // THUMBNAIL
+            return pixels.reshape(THUMBNAIL, block, THUMBNAIL, block, 3).mean((1, 3)).transpose(2, 0, 1).ravel()
+
+        for parent, corner in enumerate(grid.parents.tolist()):
+            assert np.abs(slide.low[parent] - read(*corner, grid.parent_size)).max() <= tolerance
+            for child in range(16):
+                if grid.is_child[parent].ravel()[child]:
+                    x, y = corner[0] + child % 4 * grid.child_size, corner[1] + child // 4 * grid.child_size
+                    assert np.abs(slide.high[parent, child] - read(x, y, grid.child_size)).max() <= tolerance
+                else:
+                    assert (slide.high[parent, child] == 0).all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [1, 40, 1000])
+def test_features_are_those_of_the_patches_at_their_coordinates(
+    tmp_path: Path, slides: list[Path], workers: int, batch_size: int
+) -> None:
+    plans = [plan(tmp_path, file) for file in slides]
+    results = extract(plans, batch_size, workers)
+    assert [result.plan.slide_id for result in results] == ["slide_0", "slide_1", "slide_2"]
+    for file, result in zip(slides, results, strict=True):
+        check_against_openslide(file, result, tolerance=0.6)
+
+
+@pytest.mark.parametrize("levels", [(1,), (1, 2), (1, 4)])
+def test_a_40x_slide(tmp_path: Path, levels: tuple[int, ...]) -> None:
+    file = slide_files.write_slide(
+        tmp_path / "slide.svs", tissue(4200, 3000, [(300, 300, 4000, 2000)]), 40, 0.25, levels
+    )
+    planned = plan(tmp_path, file, level0=None)
+    assert (planned.grid.parent_size, planned.grid.child_size) == (2048, 512)
+    check_against_openslide(file, extract([planned])[0], tolerance=1)
+
+
+@pytest.mark.parametrize(("name", "level0"), [("cmu-1-small-region.svs", None), ("tcga-cr-7395.svs", 20)])
+def test_real_slides(tmp_path: Path, name: str, level0: float | None) -> None:
+    file = real_slide(name)
+    planned = plan(tmp_path, file, level0=level0)
+    assert len(planned.grid.parents) >= 4
+    check_against_openslide(file, extract([planned])[0], tolerance=1)
+
+
+def test_parents_are_the_means_of_their_children_before_encoding(tmp_path: Path) -> None:
+    """Where all 16 are patches, pixel by pixel; also after stain normalisation."""
+    file = real_slide("tcga-cr-7395.svs")
+    for stain in ("none", "macenko"):
+        seen: list[Tensor] = []
+
+        def record(patches: Tensor, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(patches)
+            return torch.zeros(len(patches), 1)
+
+        planned = plan(tmp_path, file, Settings(5, 20, 0.1, stain, ENCODER))
+        list(extract_features([planned], record, 1, 1, 0))
+        full = [patches for patches in seen if len(patches) == 17]
+        assert len(full) >= 3
+        for patches in full:
+            rows = [torch.cat(list(patches[1 + 4 * row : 5 + 4 * row]), dim=2) for row in range(4)]
+            mean = torch.nn.functional.avg_pool2d(torch.cat(rows, dim=1).float(), 4)
+            assert (patches[0].float() - mean).abs().max() <= 2
+
+
+def test_stain_normalisation_is_applied(tmp_path: Path, slides: list[Path]) -> None:
+    planned = plan(tmp_path, slides[0], Settings(5, 20, 0.1, "macenko", ENCODER))
+    stained, plain = extract([planned])[0], extract([plan(tmp_path, slides[0])])[0]
+    assert planned.stain is not None
+    parent = plain.low[0].reshape(3, -1).T.round().astype(np.uint8)
+    expected = planned.stain.apply(parent).T.ravel()
+    assert np.abs(stained.low[0] - plain.low[0]).mean() > 5
+    assert np.abs(stained.low[0] - expected).mean() < 3
+
+
+def test_stains_are_of_parents_all_over_the_slide(
+    tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.extraction_plan.STAIN_SAMPLE", 3)
+    read: list[tuple[Any, ...]] = []
+
+    def watch(slide: Any, *area: Any) -> Any:
+        read.append(area)
+        return read_area(slide, *area)
+
+    monkeypatch.setattr("datasets.extraction_plan.read_area", watch)
+    parents = plan(tmp_path, slides[0], Settings(5, 20, 0.1, "macenko", ENCODER)).grid.parents.tolist()
+    assert len(parents) > 3
+    corners, sizes, shapes = zip(*read, strict=True)
+    assert len(corners) == 3 and (corners[0], corners[-1]) == (tuple(parents[0]), tuple(parents[-1]))
+    assert set(sizes) == {(1024, 1024)} and set(shapes) == {(256, 256)}
+
+
+def test_each_region_is_read_once(tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(tmp_path, slides[0])
+    reads: list[tuple[int, int]] = []
+    original = openslide.OpenSlide.read_region
+
+    def read(self: Any, at: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+        reads.append(at)
+        return original(self, at, level, size)
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", read)
+    extract([planned])
+    assert sorted(reads) == sorted(map(tuple, planned.grid.parents.tolist()))
+
+
+def test_progress_counts_all_patches(tmp_path: Path, slides: list[Path]) -> None:
+    counted: list[int] = []
+    plans = [plan(tmp_path, file) for file in slides]
+    list(extract_features(plans, shrink, WIDTH, 40, 0, progress=counted.append))
+    assert sum(counted) == sum(planned.grid.num_patches for planned in plans)
+    assert max(counted) <= 40
+
+
+# ---- slides that cannot be read --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, 64), (2, 64), (0, 1000)])
+def test_other_slides_go_on(tmp_path: Path, slides: list[Path], workers: int, batch_size: int) -> None:
+    """Also where the last slide's patches are encoded with those that were read of the bad one."""
+    bad = slide_files.write_slide(tmp_path / "bad.tif", tissue(2700, 2200, [SPOT]), compression="deflate")
+    plans = [plan(tmp_path, slides[0]), plan(tmp_path, bad), plan(tmp_path, slides[2])]
+    content = bytearray(bad.read_bytes())
+    content[len(content) * 2 // 3 :] = bytes(len(content) - len(content) * 2 // 3)
+    content[: len(content) * 2 // 3] = bad.read_bytes()[: len(content) * 2 // 3]
+    bad.write_bytes(content)
+    first, (failed, fault), last = extract(plans, batch_size, workers)
+    assert failed.slide_id == "bad" and "bad.tif: cannot be read" in fault
+    check_against_openslide(slides[0], first, tolerance=0.6)
+    check_against_openslide(slides[2], last, tolerance=0.6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file.unlink(), "file not found"),
+        (lambda file: file.write_bytes(b"II*\0nothing"), "not readable as a slide"),
+        (lambda file: slide_files.write_slide(file, np.full((1500, 1500, 3), 240, np.uint8)), "is tissue, not enough"),
+    ],
+)
+def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+    file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]))
+    change(file)
+    with pytest.raises(UserError, match=rf"slide\.tif.*{message}"):
+        plan(tmp_path, file)
+
+
+def test_a_slide_without_magnification_is_refused(tmp_path: Path, slides: list[Path]) -> None:
+    with pytest.raises(UserError, match=r"slide_0\.tif: no tag tells its magnification.*--level0-mag"):
+        plan(tmp_path, slides[0], level0=None)
+
+
+def test_a_tag_goes_before_what_the_user_says(tmp_path: Path) -> None:
+    file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]), mpp=0.5)
+    said = "0.5 microns per pixel, although --level0-mag says 40x"
+    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, said)
+    assert plan(tmp_path, file, level0=20).magnification == Magnification(20, "0.5 microns per pixel")
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_files(tmp_path: Path, slides: list[Path]) -> None:
+    folders = FeatureFolders(tmp_path, "task", "pixels")
+    planned = plan(tmp_path, slides[1])
+    assert not planned.grid.is_child.all()
+    slide = extract([planned])[0]
+    write_slide(folders, slide, "bf16")
+    with h5py.File(folders.hierarchical_file("slide_1")) as file:
+        np.testing.assert_array_equal(file["features"], slide.high)
+        np.testing.assert_array_equal(file["mask"], planned.grid.is_child.reshape(-1, 16))
+        coords = planned.grid.child_coords().reshape(-1, 16, 2)
+        np.testing.assert_array_equal(file["coords"], coords * planned.grid.is_child.reshape(-1, 16, 1))
+        assert dict(file.attrs) | {
+            "encoder": "pixels", "projected": True, "patch_size_level0": 256, "parent_size_level0": 1024,
+            "level0_magnification": 20, "magnification_from": "--level0-mag", "min_tissue": 0.1, "slots": "grid",
+            "low_magnification": 5, "high_magnification": 20, "stain_normalisation": "none",
+        } == dict(file.attrs)  # fmt: skip
+    with h5py.File(folders.low_file("slide_1")) as file:
+        np.testing.assert_array_equal(file["features"], slide.low)
+        np.testing.assert_array_equal(file["coords"], planned.grid.parents)
+        assert (file.attrs["magnification"], file.attrs["patch_size_level0"]) == (5, 1024)
+        assert file.attrs["precision"] == "bf16"
+    with h5py.File(folders.high_file("slide_1")) as file:
+        np.testing.assert_array_equal(file["features"], slide.high[planned.grid.is_child.reshape(-1, 16)])
+        assert (file.attrs["magnification"], file.attrs["patch_size_level0"]) == (20, 256)
+
+
+def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: list[Path]) -> None:
+    folders = FeatureFolders(tmp_path, "task", "pixels")
+    files = folders.low_file("slide_2"), folders.high_file("slide_2"), folders.hierarchical_file("slide_2")
+
+    def again(settings: Settings = PLAIN, level0: float = 20, overwrite: bool = False) -> SlidePlan | None:
+        given = Magnification(level0, "--level0-mag")
+        return plan_slide(SlideJob("slide_2", slides[2], given, settings, folders, None, overwrite))
+
+    planned = again()
+    assert planned is not None
+    write_slide(folders, extract([planned])[0])
+    assert again() is None and again(overwrite=True) is None
+    for other, level0 in [
+        (Settings(5, 20, 0.2, "none", ENCODER), 20),
+        (Settings(5, 20, 0.1, "macenko", ENCODER), 20),
+        (Settings(5, 20, 0.1, "none", {**ENCODER, "encoder_sha256": "1"}), 20),
+        (PLAIN, 40),
+    ]:
+        with pytest.raises(UserError, match=r"is there, made otherwise.*--overwrite"):
+            again(other, level0)
+        assert again(other, level0, overwrite=True) is not None
+    other_slide = slide_files.write_slide(tmp_path / "slide_2.tif", tissue(2700, 3300, [SPOT]))
+    with pytest.raises(UserError, match=r"made otherwise \(slide_bytes"):
+        plan(tmp_path, other_slide)
+    for file in files:
+        kept = file.read_bytes()
+        file.unlink()
+        assert again() is not None
+        file.write_bytes(kept[:100])
+        with pytest.raises(UserError, match=r"may be cut off.*delete it, or replace it with --overwrite"):
+            again()
+        assert again(overwrite=True) is not None
+        file.write_bytes(kept)
+    with h5py.File(files[0], "r+") as opened:
+        opened.attrs.clear()
+    with pytest.raises(UserError, match=r"slide_2\.h5 is there, made otherwise"):
+        again()

@@ -1,0 +1,166 @@
+"""The run's folder: what is written when, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training.metrics import Metrics
+from training.run_folder import METRICS, FoldResult, RunFolder
+from utils.config import Config
+from utils.errors import UserError
+
+
+def fold_result(fold: int) -> FoldResult:
+    """Metrics that differ from each other and from fold to fold, in no round numbers."""
+    values = np.random.default_rng(fold).random(7)
+    test, val = Metrics(*values[:3].tolist()), Metrics(*values[3:6].tolist())
+    return FoldResult.of(fold, test, val, float(values[6]), best_epoch=fold, epochs=fold + 5)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def record(**options: Any) -> dict[str, Any]:
+    inputs = {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc"}
+    return {"options": Config(task="T", **options).to_dict(), "class_names": ["A", "B"], "inputs": inputs}
+
+
+def test_fold_result_keeps_test_and_val_apart() -> None:
+    result = FoldResult.of(2, Metrics(0.1, 0.2, 0.3), Metrics(0.4, 0.5, 0.6), 0.7, 8, 9)
+    assert (result.test_auc, result.test_f1, result.test_acc) == (0.1, 0.2, 0.3)
+    assert (result.val_auc, result.val_f1, result.val_acc) == (0.4, 0.5, 0.6)
+    assert (result.fold, result.test_hit_ratio, result.best_epoch, result.epochs) == (2, 0.7, 8, 9)
+
+
+def test_a_finished_fold_reads_as_it_was_written(run: RunFolder) -> None:
+    assert run.finished(1) is None
+    run.finish(fold_result(1))
+    assert run.finished(1) == fold_result(1)
+    assert run.finished(0) is None
+
+
+def test_resume_state_goes_when_the_fold_is_finished(run: RunFolder) -> None:
+    files = run.training(1)
+    run.path.mkdir()
+    for file in (files.state, files.checkpoint, files.history, run.training(0).state):
+        file.touch()
+    run.finish(fold_result(1))
+    assert not files.state.exists()
+    assert files.checkpoint.exists() and files.history.exists() and run.training(0).state.exists()
+
+
+def test_clear_forgets_one_fold(run: RunFolder) -> None:
+    for fold in (0, 1):
+        run.finish(fold_result(fold))
+        files = run.training(fold)
+        for file in (files.state, files.checkpoint, files.history, run.predictions(fold)):
+            file.touch()
+    before = {path.name for path in run.path.iterdir()}
+    run.clear(0)
+    gone = before - {path.name for path in run.path.iterdir()}
+    assert gone == {"fold_0.json", "resume_0.pt", "s_0_checkpoint.pt", "history_0.csv", "predictions_0.csv"}
+    run.clear(0)  # nothing left to forget: no error
+
+
+def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
+    summary = pd.read_csv(run.path / f"summary{suffix}.csv")
+    assert summary["fold"].tolist() == folds
+    for row, fold in zip(summary.to_dict("records"), folds, strict=True):
+        assert row == pytest.approx(vars(fold_result(fold)), abs=1e-15)
+    results = pd.read_csv(run.path / f"results{suffix}.csv")
+    assert list(results) == ["metric", "test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc"]
+    assert results["metric"].tolist() == ["mean", "std"]
+    for name in METRICS:
+        values = [getattr(fold_result(fold), name) for fold in folds]
+        mean = sum(values) / len(values)
+        std = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+        assert results[name].tolist() == pytest.approx([mean, std], abs=1e-12)
+
+
+def test_tables_of_all_folds(run: RunFolder) -> None:
+    for fold in range(3):
+        run.finish(fold_result(fold))
+    table = run.summarise([0, 1, 2], 3)
+    check_tables(run, "", [0, 1, 2])
+    assert table.loc["mean", "test_auc"] == pytest.approx(np.mean([fold_result(fold).test_auc for fold in range(3)]))
+    assert not list(run.path.glob("*partial*"))
+
+
+def test_tables_of_some_folds_and_then_of_all(run: RunFolder) -> None:
+    for fold in (1, 2):
+        run.finish(fold_result(fold))
+    table = run.summarise([1, 2], 3)
+    check_tables(run, "_partial_1_3", [1, 2])
+    assert table.loc["mean", "val_f1"] == pytest.approx((fold_result(1).val_f1 + fold_result(2).val_f1) / 2)
+    assert not (run.path / "results.csv").exists()
+    run.finish(fold_result(0))
+    table = run.summarise([0], 3)
+    check_tables(run, "_partial_0_1", [0])
+    check_tables(run, "_partial_1_3", [1, 2])
+    check_tables(run, "", [0, 1, 2])
+    assert table.loc["mean", "val_f1"] == pytest.approx(np.mean([fold_result(fold).val_f1 for fold in range(3)]))
+
+
+def test_std_of_one_fold_is_zero(run: RunFolder) -> None:
+    run.finish(fold_result(0))
+    run.summarise([0], 2)
+    results = pd.read_csv(run.path / "results_partial_0_1.csv", index_col="metric")
+    assert (results.loc["std"] == 0).all()
+
+
+def test_open_writes_the_record(run: RunFolder) -> None:
+    run.open(record(lr=0.5))
+    written = json.loads(run.config.read_text())
+    assert written == json.loads(json.dumps(record(lr=0.5)))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"lr": 0.5}, "lr 0.0001, now 0.5"),
+        ({"htcl": "none"}, "htcl"),
+        ({"testing": True}, "testing"),
+        ({"k": 3}, "k 5"),
+    ],
+)
+def test_open_refuses_a_folder_of_another_run(run: RunFolder, options: dict[str, Any], named: str) -> None:
+    run.open(record())
+    before = run.config.read_bytes()
+    with pytest.raises(UserError, match="other settings") as error:
+        run.open(record(**options))
+    assert named in str(error.value) and str(run.path) in str(error.value)
+    assert run.config.read_bytes() == before
+
+
+def test_open_takes_options_without_effect(run: RunFolder) -> None:
+    run.open(record())
+    before = run.config.read_bytes()
+    run.open(record(htcl="none"), {"htcl", "tgdf"})
+    assert run.config.read_bytes() == before
+    with pytest.raises(UserError, match=r"lr 0\.0001, now 0\.5") as error:
+        run.open(record(htcl="none", lr=0.5), {"htcl"})
+    assert "htcl" not in str(error.value)
+
+
+def test_open_refuses_changed_inputs(run: RunFolder) -> None:
+    run.open(record())
+    changed = record()
+    changed["inputs"]["dataset_csv"] = "other"
+    with pytest.raises(UserError, match="dataset_csv has changed since"):
+        run.open(changed)
+
+
+def test_open_takes_another_place_and_other_folds(run: RunFolder) -> None:
+    run.open(record(k_end=1))
+    later = record(k_start=1, data_root_dir="/elsewhere", resume=True, num_workers=4, device="cuda")
+    del later["inputs"]["splits_0"]
+    later["inputs"]["splits_1"] = "dd"
+    run.open(later)
+    inputs = json.loads(run.config.read_text())["inputs"]
+    assert inputs == {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc", "splits_1": "dd"}

@@ -1,0 +1,75 @@
+"""Predictions of a model on slides, and their metrics."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from training.metrics import Metrics, classification_metrics, hit_ratio_at_2
+from utils.errors import UserError
+from utils.interface import Bag, SlideModel
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of N slides: labels (N,), -1 where unknown; probabilities (N, K); the mean loss and Hit Ratio@2 of those
+    that have one, else NaN."""
+
+    slide_ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    loss: float
+    hit_ratio: float
+
+    def metrics(self) -> Metrics:
+        return classification_metrics(self.labels, self.probabilities)
+
+    def table(self, class_names: list[str]) -> pd.DataFrame:
+        """slide_id, label, prediction, prob_<CLASS>...; names of classes, an empty label where it is unknown."""
+        names = np.array([*class_names, ""])
+        table = pd.DataFrame(
+            {
+                "slide_id": self.slide_ids,
+                "label": names[self.labels],
+                "prediction": names[self.probabilities.argmax(1)],
+            }
+        )
+        for k, name in enumerate(class_names):
+            table[f"prob_{name}"] = self.probabilities[:, k]
+        return table
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The context a model runs in: bf16 autocast, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.no_grad()
+def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
+    """Run a model over slides, one at a time. Raises UserError where its logits are not finite."""
+    model.eval()
+    slide_ids, labels, probabilities, losses, hit_ratios = [], [], [], [], []
+    for bag in bags:
+        bag = bag.to(device)
+        with autocast(device, precision):
+            output = model(bag)
+        if not torch.isfinite(output.logits).all():
+            raise UserError(f"slide {bag.slide_id}: the logits are not finite; try a lower --lr, or --precision fp32")
+        slide_ids.append(bag.slide_id)
+        labels.append(bag.label)
+        probabilities.append(output.logits.double().softmax(0).cpu().numpy())
+        if output.loss is not None:
+            losses.append(float(output.loss))
+        if output.embeddings is not None:
+            hit_ratios.append(hit_ratio_at_2(output.embeddings, bag.child_mask))
+    known = [ratio for ratio in hit_ratios if not np.isnan(ratio)]
+    return Predictions(
+        slide_ids,
+        np.array(labels, dtype=np.int64),
+        np.array(probabilities),
+        float(np.mean(losses)) if losses else float("nan"),
+        float(np.mean(known)) if known else float("nan"),
+    )

@@ -1,0 +1,211 @@
+"""The training loop: epochs, early stopping, checkpoints, and going on where it was stopped.
+
+It knows of a model only what utils/interface.py says, and ``checkpoint`` / ``load_checkpoint``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from training.evaluation import Predictions, autocast, evaluate
+from utils.config import Config
+from utils.errors import UserError
+from utils.files import read_tensors, write_tensors, write_text
+from utils.interface import Bag, SlideModel
+from utils.reproducibility import seed_everything
+
+PATIENCE = 10
+SGD_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """What training leaves on disk. state: everything needed to go on; gone when the fold is finished."""
+
+    checkpoint: Path
+    history: Path
+    state: Path
+    tensorboard: Path
+
+
+@dataclass
+class Progress:
+    """How far a fold is. Epochs count from 0; best_error is the lowest validation error so far, best_weights what was
+    trained by then."""
+
+    epochs: int = 0
+    best_epoch: int = -1
+    best_error: float = float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        return self.epochs - 1 - self.best_epoch
+
+
+class EpochSampler(Sampler[int]):
+    """The training order of an epoch, from the seed and the epoch alone, so that any epoch can be repeated.
+
+    weighted: draw with replacement, all classes equally often.
+    """
+
+    def __init__(self, labels: Sequence[int], seed: int, weighted: bool = False):
+        self.labels = torch.tensor(labels)
+        self.seed = seed
+        self.weighted = weighted
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Any:
+        mixed = np.random.SeedSequence([self.seed % 2**32, self.epoch, 1]).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(mixed))
+        if self.weighted:
+            weights = 1.0 / torch.bincount(self.labels).double()[self.labels]
+            yield from torch.multinomial(weights, len(weights), replacement=True, generator=generator).tolist()
+        else:
+            yield from torch.randperm(len(self.labels), generator=generator).tolist()
+
+
+def build_optimizer(model: SlideModel, config: Config) -> torch.optim.Optimizer:
+    """Adam or SGD over what is trained."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.opt == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=SGD_MOMENTUM, weight_decay=config.reg)
+    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.reg)
+
+
+def train_epoch(
+    model: SlideModel, bags: Iterable[Bag], optimizer: torch.optim.Optimizer, config: Config, title: str = ""
+) -> dict[str, float]:
+    """One slide a step. Returns the means of the loss, its named terms and the accuracy.
+
+    Raises UserError when a loss is not finite.
+    """
+    model.train()
+    device = next(model.parameters()).device
+    sums: dict[str, float] = {}
+    bar = tqdm(bags, desc=title, leave=False, disable=None, unit="slide")
+    for count, bag in enumerate(bar, start=1):
+        with autocast(device, config.precision):
+            output = model(bag.to(device))
+        loss = output.loss
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"{title}: the loss on slide {bag.slide_id} is {loss.item()}; try a lower --lr, or --precision fp32, "
+                "in another --results_dir. Finished folds are kept"
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        model.clip_gradients()
+        optimizer.step()
+        values = {"loss": loss, **{f"{name}_loss": value for name, value in output.losses.items()}}
+        values["acc"] = (output.logits.argmax() == bag.label).float()
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        bar.set_postfix(loss=f"{sums['loss'] / count:.4f}", acc=f"{sums['acc'] / count:.3f}")
+    return {name: total / count for name, total in sums.items()}
+
+
+def fit(
+    model: SlideModel,
+    train_bags: Iterable[Bag],
+    val_bags: Iterable[Bag],
+    sampler: EpochSampler,
+    config: Config,
+    files: FoldFiles,
+    title: str,
+) -> Progress:
+    """Train until the epochs are used up or the validation error has not fallen for ``PATIENCE`` epochs (a tie is no
+    improvement); leaves the best epoch's weights in the model and, at the end, in ``files.checkpoint``.
+
+    With ``config.resume`` it goes on behind the last finished epoch and ends as if it had never been stopped.
+    """
+    device = next(model.parameters()).device
+    optimizer = build_optimizer(model, config)
+    progress = _restore(model, optimizer, files.state) if config.resume else Progress()
+    max_epochs = min(config.max_epochs, 2) if config.testing else config.max_epochs
+    writer = _tensorboard(files.tensorboard, progress.epochs) if config.log_data else None
+    while progress.epochs < max_epochs and not (config.early_stopping and progress.waited() >= PATIENCE):
+        epoch = progress.epochs
+        seed_everything(config.seed, epoch + 1)
+        sampler.epoch = epoch
+        train = train_epoch(model, train_bags, optimizer, config, f"{title} epoch {epoch + 1}/{max_epochs}")
+        validation = evaluate(model, val_bags, device, config.precision)
+        row = _history_row(epoch, train, validation)
+        progress.history.append(row)
+        progress.epochs += 1
+        error = 1 - row["val_acc"]
+        if error < progress.best_error:
+            progress.best_error, progress.best_epoch = error, epoch
+            progress.best_weights = trained_weights(model)
+        write_text(files.history, pd.DataFrame(progress.history).to_csv(index=False))
+        _save(model, optimizer, progress, files.state)
+        if writer:
+            for name, value in row.items():
+                writer.add_scalar(name, value, epoch)
+            writer.flush()
+        mark = " *" if progress.best_epoch == epoch else ""
+        tqdm.write(
+            f"{title} epoch {epoch + 1:>3}/{max_epochs}  train loss {row['train_loss']:.4f} acc {row['train_acc']:.3f}"
+            f"  val loss {row['val_loss']:.4f} acc {row['val_acc']:.3f} auc {row['val_auc']:.3f}{mark}"
+        )
+    if writer:
+        writer.close()
+    _set_weights(model, progress.best_weights)
+    write_tensors(files.checkpoint, model.checkpoint())
+    return progress
+
+
+def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -> dict[str, float]:
+    metrics = validation.metrics()._asdict()
+    return {
+        "epoch": epoch,
+        **{f"train_{name}": value for name, value in train.items()},
+        "val_loss": validation.loss,
+        **{f"val_{name}": value for name, value in metrics.items()},
+        "val_hit_ratio": validation.hit_ratio,
+    }
+
+
+def trained_weights(model: SlideModel) -> dict[str, Tensor]:
+    """A copy of what is trained, on the CPU."""
+    named = model.named_parameters()
+    return {name: parameter.detach().cpu().clone() for name, parameter in named if parameter.requires_grad}
+
+
+@torch.no_grad()
+def _set_weights(model: SlideModel, weights: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(weights[name])
+
+
+def _save(model: SlideModel, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
+    state = {"model": trained_weights(model), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
+    write_tensors(path, state)
+
+
+def _restore(model: SlideModel, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
+    if not path.exists():
+        return Progress()
+    state = read_tensors(path)
+    _set_weights(model, state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return Progress(**state["progress"])
+
+
+def _tensorboard(folder: Path, first_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=first_step)
