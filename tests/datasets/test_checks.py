@@ -134,7 +134,7 @@ def test_the_faults_of_all_slides_are_told_at_once(folders: FeatureFolders) -> N
         check_features(BagCache(folders, WIDTH, 0), SLIDES)
     both = [(folders.low_file(slide_id), folders.hierarchical_file(slide_id)) for slide_id in ("s0", "s1", "s3")]
     faulty = [*both[0], both[1][0], *both[2]]
-    assert [fault.split(": ")[0] for fault in caught.value.faults] == [str(file) for file in faulty]
+    assert [str(fault).split(": ")[0] for fault in caught.value.faults] == [str(file) for file in faulty]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"file": 3}'])

@@ -35,8 +35,8 @@ def read(form: str, file: Path, names: list[str] | None = NAMES) -> Any:
 def faults_of(form: str, file: Path, names: list[str] | None = NAMES) -> list[str]:
     with pytest.raises(UserError) as error:
         read(form, file, names)
-    assert all(str(file) in fault for fault in error.value.faults)
-    return error.value.faults
+    assert all(str(file) in str(fault) for fault in error.value.faults)
+    return list(map(str, error.value.faults))
 
 
 PROMPTS = {name: {"low": f"low, {name}.", "high": f"high, {name}."} for name in NAMES}

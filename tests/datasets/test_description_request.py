@@ -45,7 +45,7 @@ FLAT = {name: {f"Term {name}{place}": f"what {name}{place} looks like" for place
 def faults_of(answer: Any, **changes: Any) -> list[str]:
     with pytest.raises(UserError) as caught:
         request(**changes).read_answer(answer if isinstance(answer, str) else json.dumps(answer))
-    return caught.value.faults
+    return list(map(str, caught.value.faults))
 
 
 # ---- the prompt ------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def test_a_bad_table_is_refused_with_all_its_faults(tmp_path: Path, text: str, f
     with pytest.raises(UserError) as error:
         read_mil_csv(file)
     assert len(error.value.faults) == len(found)
-    for fault, part in zip(error.value.faults, found, strict=True):
+    for fault, part in zip(map(str, error.value.faults), found, strict=True):
         assert str(file) in fault and part in fault
 
 

@@ -71,7 +71,7 @@ def test_faults_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         find_slides(tmp_path)
     assert len(caught.value.faults) == 2
-    assert "b/one.tif" in caught.value.faults[0] and "a/one.svs" in caught.value.faults[0]
+    assert "b/one.tif" in str(caught.value.faults[0]) and "a/one.svs" in str(caught.value.faults[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"not a slide", b"II*\0" + bytes(100)])
