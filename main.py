@@ -10,22 +10,27 @@ from utils.config import Config, add_options
 from utils.errors import Fault, Faults, UserError, run_script
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Config, set[str], bool]:
-    """The options, the names of those given, and whether the checks are to be printed as JSON."""
+def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
+    """The options of the run, and the names of all that were given, ``json`` among them."""
     usage = "main.py --task TASK --data_root_dir DIR [options]"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
     add_options(parser)
-    parser.add_argument("--json", action="store_true", help="with --dry_run: print faults and passed checks as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="with --dry_run: faults and passed checks as JSON",
+    )
     given = vars(parser.parse_args(argv))
-    as_json = given.pop("json")
-    config = Config(**given)
-    if as_json and not config.dry_run:
+    config = Config(**{name: value for name, value in given.items() if name != "json"})
+    if "json" in given and not config.dry_run:
         parser.error("--json: expected together with --dry_run")
-    return config, set(given), as_json
+    return config, set(given)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config, given, as_json = parse(argv)
+    config, given = parse(argv)
+    as_json = "json" in given
     from models.build import options_without_effect
     from training.fold import run_fold
     from training.inputs import load_inputs
