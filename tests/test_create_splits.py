@@ -14,7 +14,7 @@ import pytest
 import create_splits
 from datasets.splits import read_split_ids
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.run_contents import contents
+from tests.support.run_contents import contents
 
 PARTS = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))

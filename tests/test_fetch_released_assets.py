@@ -20,8 +20,8 @@ from datasets.descriptions import read_descriptions
 from datasets.splits import read_split_ids
 from datasets.task import read_slides
 from tests.conftest import SHARED, RunMain
-from tests.drive_server import QUOTA, as_attachment, serve_drive
-from tests.failing_server import Reply, Request, files_of, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
+from tests.support.drive_server import QUOTA, as_attachment, serve_drive
+from tests.support.failing_server import Reply, Request, files_of, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
 from tests.utils.test_archives import archive_of, contents, write_files
 from utils.config import Config
 

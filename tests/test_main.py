@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import main
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import CLASSES, METRICS, contents
+from tests.support.run_contents import CLASSES, METRICS, contents
 from utils.config import Config
 
 # ------------------------------------------------------------------------------------------------ files of a run

@@ -19,7 +19,7 @@ import torch
 import main
 from datasets.task import Slide
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.run_contents import METRICS, contents, notes, numbers, train_loss
+from tests.support.run_contents import METRICS, contents, notes, numbers, train_loss
 from utils.interface import Bag
 
 # ------------------------------------------------------------------------------------------------ repeating a run

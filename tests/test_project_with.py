@@ -11,10 +11,10 @@ import torch
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conch.weights import golden_visual
 from tests.conftest import RunMain, SimulatedTask
 from tests.datasets.test_feature_layouts import write_file
 from tests.datasets.test_projection import as_conch, unit
+from tests.support.conch_weights import golden_visual
 from tests.test_create_hierarchical_features import (
     WIDTH,
     attributes,

@@ -14,8 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from reports.statistics import patient_weights
 from tests.conftest import RunMain
-from tests.run_contents import contents
-from tests.run_folders import CLASSES, write_run, write_table
+from tests.support.run_contents import contents
+from tests.support.run_folders import CLASSES, write_run, write_table
 
 Folds = dict[int, dict[str, list[str]]]
 METRICS = ("auc", "f1", "acc")

@@ -15,8 +15,8 @@ from datasets.feature_layouts import Patches, read_patches
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import read_stored
 from datasets.projection import Projection, load_projection, projection_attributes, projection_fault
-from tests.conch.weights import golden_visual
 from tests.datasets.test_consistency import SLIDE, WIDTH, changed, content, draw_slide, write_slide
+from tests.support.conch_weights import golden_visual
 from utils.errors import UserError
 
 COMMAND = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import (
+from tests.support.damage import (
     Refused,
     contents,
     count_faults,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import (
+from tests.support.damage import (
     HIGH,
     LOW,
     SLIDE,

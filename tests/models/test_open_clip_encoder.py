@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.image_encoders import load_image_encoder
-from tests.faults.common import LFS_POINTER, change_json, cut
-from tests.models.images import as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.damage import LFS_POINTER, change_json, cut
+from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
 from utils.errors import UserError
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.run_contents import contents
+from tests.support.run_contents import contents
 from utils.archives import unpack
 from utils.errors import UserError
 
