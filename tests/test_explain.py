@@ -25,10 +25,10 @@ from explanation.explain_run import explain_slide, load_hive_mil, slides_to_expl
 from explanation.explained_slide import ExplainedSlide, Pixel
 from explanation.slide_files import write_explanation
 from models.tiny_clip import save_tiny_clip
-from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import notes
 from tests.slide_files import real_slide, tissue, write_slide
+from tests.support.browser import open_page, overflow
+from tests.support.run_contents import notes
 from training.trained_run import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag
