@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from training.trained_run import load_run
 
     if output.is_dir():
-        raise UserError(Fault("option.file", f"--output {output}", "is a folder", "the name of a CSV file"))
+        raise UserError(Fault("output.folder", f"--output {output}", "is a folder", "the name of a CSV file"))
     if useless := sorted(set(given) & TRAINING_ONLY):
         print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     slide_ids = None

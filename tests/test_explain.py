@@ -25,9 +25,10 @@ from explanation.explain_run import explain_slide, load_hive_mil, slides_to_expl
 from explanation.explained_slide import ExplainedSlide, Pixel
 from explanation.slide_files import write_explanation
 from models.tiny_clip import save_tiny_clip
-from tests.conftest import RunMain, SimulatedTask
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
 from tests.support.browser import open_page, overflow
+from tests.support.damage import check_fault
 from tests.support.run_contents import notes
 from training.trained_run import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
@@ -367,31 +368,65 @@ def test_an_option_without_effect_is_noted(trained: Trained, run_main: RunMain, 
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "code", "where"),
     [
-        (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], ["s_7_checkpoint.pt", "no such checkpoint"]),
-        (["--checkpoint", "{folder}/config.json", "--slide", "X"], ["config.json", "not a checkpoint"]),
-        (["--checkpoint", "{s0}", "{s0}", "--slide", "X"], ["different folds"]),
-        (["--checkpoint", "{s0}", "--slide", "NOT-THERE", "SIM-0000"], ["NOT-THERE.h5", "not found"]),
-        (["--checkpoint", "{s0}", "--slide", "X", "--top_k_low", "5"], ["--top_k_low 5", "trained with 2"]),
-        (["--checkpoint", "{s0}", "--slide", "SIM-0000", "--wsi-dir", "{folder}"], ["SIM-0000", "{folder}"]),
-        (["--checkpoint", "{s0}"], ["--slide", "--split", "required"]),
-        (["--checkpoint", "{s0}", "--slide", "X", "--draws", "-1"], ["--draws"]),
-        (["--checkpoint", "{bare}", "--slide", "X"], ["--task and --data_root_dir missing"]),
+        (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], "checkpoint.missing",
+         "{folder}/s_7_checkpoint.pt"),
+        (["--checkpoint", "{folder}/config.json", "--slide", "X"], "file.unreadable", "{folder}/config.json"),
+        (["--checkpoint", "{s0}", "{s0}", "--slide", "X"], "checkpoint.several_runs", "--checkpoint {s0} {s0}"),
+        (["--checkpoint", "{s0}", "--slide", "X", "--top_k_low", "5"], "run.other_settings", "--top_k_low 5"),
+        (["--checkpoint", "{s0}", "--slide", "SIM-0000", "--wsi-dir", "{folder}"], "slide.none", "{folder}"),
     ],
     ids=str,
-)
-def test_mistakes(trained: Trained, run_main: RunMain, tmp_path: Path, options: list[str], words: list[str]) -> None:
-    bare = shutil.copy(trained.checkpoint(0), tmp_path)
-    places = {"folder": trained.folder, "s0": trained.checkpoint(0), "bare": bare}
+)  # fmt: skip
+def test_mistakes(
+    trained: Trained, faults_of: FaultsOf, tmp_path: Path, options: list[str], code: str, where: str
+) -> None:
+    places = {"folder": trained.folder, "s0": trained.checkpoint(0)}
     argv = [option.format(**places) for option in options]
-    code, _, err = run_main([*argv, "--output-dir", str(tmp_path / "out")], "explain")
-    assert code == 2 and "Traceback" not in err
-    assert all(word.format(**places) in err for word in words)
-    assert not list((tmp_path / "out").rglob("NOT-THERE*")) and not list((tmp_path / "out").rglob("X*"))
+    (fault,) = faults_of([*argv, "--output-dir", str(tmp_path)], "explain")
+    check_fault(fault, code, where.format(**places))
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bare_checkpoint_explains_with_main_py_s_options(trained: Trained, run_main: RunMain, tmp_path: Path) -> None:
+def test_a_slide_without_features_hides_no_other(trained: Trained, faults_of: FaultsOf, tmp_path: Path) -> None:
+    options = ["--slide", "NOT-THERE", "SIM-0000", "--output-dir", str(tmp_path), "--draws", "0"]
+    faults = faults_of(["--checkpoint", str(trained.checkpoint(0)), *options], "explain")
+    assert len(faults) == 2 and all("NOT-THERE.h5" in str(fault) for fault in faults)
+    assert {file.name.split("_")[0].removesuffix(".html") for file in tmp_path.iterdir()} == {"SIM-0000"}
+
+
+def test_a_bare_checkpoint_needs_its_task(trained: Trained, faults_of: FaultsOf, tmp_path: Path) -> None:
+    bare = shutil.copy(trained.checkpoint(0), tmp_path)
+    faults = faults_of(["--checkpoint", str(bare), "--slide", "X", "--output-dir", str(tmp_path)], "explain")
+    assert [(fault.code, fault.where) for fault in faults] == [
+        ("option.missing", "--task"), ("option.missing", "--data_root_dir"),
+    ]  # fmt: skip
+
+
+def test_a_file_is_no_folder_to_write_to(trained: Trained, faults_of: FaultsOf, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = ["--slide", "X", "--output-dir", str(tmp_path / "file")]
+    (fault,) = faults_of(["--checkpoint", str(trained.checkpoint(0)), *options], "explain")
+    check_fault(fault, "output.file", f"--output-dir {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [([], ["--slide", "--split", "required"]), (["--slide", "X", "--draws", "-1"], ["--draws", "less than 0"])],
+    ids=str,
+)
+def test_unreadable_options(
+    trained: Trained, run_main: RunMain, tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    argv = ["--checkpoint", str(trained.checkpoint(0)), "--output-dir", str(tmp_path), *options]
+    code, _, err = run_main(argv, "explain")
+    assert code == 2 and all(word in err for word in words)
+
+
+def test_a_bare_checkpoint_explains_with_main_py_s_options(
+    trained: Trained, run_main: RunMain, faults_of: FaultsOf, tmp_path: Path
+) -> None:
     task = trained.task
     bare = shutil.copy(trained.checkpoint(0), tmp_path)
     options = [
@@ -405,5 +440,5 @@ def test_a_bare_checkpoint_explains_with_main_py_s_options(trained: Trained, run
     assert (code, err) == (0, "")
     found = pd.read_csv(tmp_path / f"{explained.slide_id}_5x.csv")["score_SIMULATED_A"]
     np.testing.assert_allclose(found, explained.low.class_scores[:, 0], atol=1e-5)
-    code, _, err = run_main([*argv, "--split", "test"], "explain")
-    assert code == 2 and "splits_<fold>.csv" in err and "--slide" in err
+    (fault,) = faults_of([*argv, "--split", "test"], "explain")
+    check_fault(fault, "split.missing", "--split test", "splits_<fold>.csv", "--slide")

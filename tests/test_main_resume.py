@@ -18,7 +18,8 @@ import torch
 
 import main
 from datasets.task import Slide
-from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.conftest import PROJECT, FaultsOf, RunMain, SimulatedTask
+from tests.support.damage import check_fault
 from tests.support.run_contents import METRICS, files_below, notes, numbers, train_loss
 from utils.interface import Bag
 
@@ -81,19 +82,19 @@ def test_training_slides_come_in_another_order_every_epoch(
 
 
 def test_finished_folds_are_not_overwritten(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, faults_of: FaultsOf
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = simulated.run_folder(tmp_path)
     before = files_below(folder)
-    code, _, err = run_main(simulated.options(tmp_path))
-    assert code == 2
-    assert "fold 0, 1 of this run is finished" in err and "--resume" in err
+    (fault,) = faults_of(simulated.options(tmp_path))
+    assert (fault.code, fault.where) == ("run.finished", str(folder))
+    assert "fold 0, 1" in fault.found and "--resume" in fault.mend
     assert files_below(folder) == before
 
 
 def test_resume_takes_options_without_effect(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     before = files_below(simulated.run_folder(tmp_path))
@@ -101,9 +102,8 @@ def test_resume_takes_options_without_effect(
     assert code == 0
     assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
     assert files_below(simulated.run_folder(tmp_path)) == before
-    code, _, err = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
-    assert code == 2
-    assert "htcl 'class_wise', now 'none'" in err and "prototype_number" not in err
+    (fault,) = faults_of(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
+    assert "htcl 'class_wise', now 'none'" in str(fault) and "prototype_number" not in str(fault)
 
 
 def test_an_unfinished_fold_starts_over(
@@ -119,7 +119,7 @@ def test_an_unfinished_fold_starts_over(
 
 
 def test_features_that_changed_are_another_run(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, faults_of: FaultsOf
 ) -> None:
     """Folds of different features are not averaged."""
     shutil.copytree(whole, tmp_path / "results")
@@ -128,18 +128,18 @@ def test_features_that_changed_are_another_run(
     with h5py.File(file, "r+") as opened:
         opened["features"][0, 0] += 1.0
     options = simulated.options(tmp_path / "results", "--resume")
-    code, _, err = run_main([*options, "--data_root_dir", str(tmp_path / "features")])
-    assert code == 2
-    assert "features_0 has changed since" in err
+    (fault,) = faults_of([*options, "--data_root_dir", str(tmp_path / "features")])
+    check_fault(fault, "run.other_settings", simulated.run_folder(tmp_path / "results"), "features_0 has changed since")
 
 
-def test_two_processes_do_not_train_the_same_fold(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+def test_two_processes_do_not_train_the_same_fold(
+    simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
+) -> None:
     from training.run_folder import RunFolder
 
     with RunFolder(simulated.run_folder(tmp_path)).lock("fold_0"):
-        code, _, err = run_main(simulated.options(tmp_path))
-    assert code == 2
-    assert "another process is at work on fold_0" in err
+        (fault,) = faults_of(simulated.options(tmp_path))
+    check_fault(fault, "run.locked", simulated.run_folder(tmp_path), "another process is at work on fold_0")
     assert run_main(simulated.options(tmp_path, "--k_end", "1"))[0] == 0
 
 
@@ -181,6 +181,37 @@ def test_dry_run_writes_no_run(simulated: SimulatedTask, tmp_path: Path, run_mai
     assert "epoch" not in out
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["checked_features.json"]
     assert not simulated.run_folder(tmp_path).exists()
+
+
+def test_dry_run_for_programs(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    """One JSON object on standard output: no faults, the checks that passed, and what a user would be told."""
+    code, out, _ = run_main(simulated.options(tmp_path, "--dry_run", "--json", "--mode", "x"))
+    found = json.loads(out)
+    assert code == 0 and found.keys() == {"faults", "passed", "notes"}
+    assert found["faults"] == []
+    assert found["passed"] == [
+        *("options", "device", "vision-language model", "table of slides", "descriptions"),
+        *("splits of fold 0", "splits of fold 1", "features", "model"),
+    ]
+    assert found["notes"][0] == "note: --mode has no effect on HiVE_MIL --variant paper"
+    assert not simulated.run_folder(tmp_path).exists()
+
+
+def test_dry_run_lists_faults_for_programs(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+    """Beside what passed; the user's form of the faults is on standard error."""
+    shutil.copytree(simulated.split_dir, tmp_path / "splits")
+    (tmp_path / "splits" / "splits_1.csv").unlink()
+    wrong = ("--feature_dim", "32", "--split_dir", str(tmp_path / "splits"), "--text_prompt", str(tmp_path / "none"))
+    code, out, err = run_main(simulated.options(tmp_path, "--dry_run", "--json", *wrong))
+    found = json.loads(out)
+    assert code == 2 and err.startswith("error: 3 faults")
+    assert [list(fault) for fault in found["faults"]] == 3 * [["code", "where", "found", "expected", "mend"]]
+    assert "option.feature_dim" in {fault["code"] for fault in found["faults"]}
+    assert found["passed"] == [
+        *("options", "device", "vision-language model", "table of slides", "splits of fold 0", "features"),
+    ]
+    code, out, _ = run_main(simulated.options(tmp_path, "--dry_run", "--json", "--k_end", "9"))
+    assert code == 2 and [fault["code"] for fault in json.loads(out)["faults"]] == ["option.range"]
 
 
 # ---------------------------------------------------------------------------------------------- after an interruption

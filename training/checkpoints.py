@@ -61,19 +61,21 @@ def _read_record(file: Path) -> Record | None:
     record = read_json(file)
     if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
         mend = "move it away to use the checkpoint without it"
-        raise UserError(Fault("run.record", str(file), "not a config.json of main.py", mend=mend))
+        raise UserError(Fault("run.foreign", str(file), "not a config.json of main.py", mend=mend))
     unknown = sorted(set(record["options"]) - {item.name for item in fields(Config)})
     if unknown:
         found = f"unknown options {', '.join(unknown)}: another version wrote the file"
-        raise UserError(Fault("run.unknown_options", str(file), found))
+        raise UserError(Fault("run.unknown_option", str(file), found))
     return record
 
 
 def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     free = FREE | options_without_effect(Config(**options))
     faults = [
-        Fault("run.other_settings", f"--{name} {value}", "not what the run was trained with",
-              f"{options.get(name)!r} ({file})", "leave it out")
+        Fault(
+            "run.other_settings", f"--{name} {value}", f"the run was trained with {options.get(name)!r} ({file})",
+            mend=f"leave --{name} out",
+        )
         for name, value in given.items()
         if name not in free and value != options.get(name)
     ]  # fmt: skip
