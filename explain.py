@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import add_option, add_options, at_least
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS
 from utils.errors import Faults, UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from explanation.explain_slide import SlideReport
 
-OWN = ("checkpoint", "slide", "split", "output_dir", "wsi_dir", "top", "draws")
 PARTS = ("train", "val", "test")
 
 
@@ -39,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
+    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
 
 
 def write_report(report: "SlideReport", folder: Path, run_name: str, top: int) -> list[Path]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from utils.config import Config, add_options
+from utils.arguments import add_options
+from utils.config import Config
+from utils.effects import notes, options_without_effect
 from utils.errors import Faults, UserError, run_script
 
 if TYPE_CHECKING:
@@ -80,13 +82,13 @@ def load_inputs(config: Config) -> RunInputs:
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
-    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
+    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if config.text_form else None
     split_command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
     ids = {fold: faults.maybe(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
     table = faults.maybe(read_slides, config.csv_path())
     class_names, slides = table or (None, {})
     descriptions = faults.maybe(
-        read_texts, config, kind.texts, class_names, room_for(tower, config.num_context_tokens) if tower else None
+        read_texts, config, config.text_form, class_names, room_for(tower, config.num_context_tokens) if tower else None
     )
     if class_names is None:
         faults.maybe(check_root, folders)
@@ -195,14 +197,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from datasets.model_texts import text_source
     from datasets.splits import patient_audit
-    from models.build import KINDS, options_without_effect
     from training.run_folder import RunFolder
     from utils.reproducibility import choose_device
 
     device = choose_device(config.device)
-    without_effect = options_without_effect(config)
-    for name in sorted(given & without_effect):
-        print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
+    for note in notes(config, given, "training"):
+        print(f"note: {note}")
     run_inputs = load_inputs(config)
     task, splits = run_inputs.task, run_inputs.splits
     if run_inputs.tower is not None:
@@ -217,9 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"warning: {sentence}")
     for note in run_inputs.build_model(config).notes():
         print(f"warning: {note}")
-    kind = KINDS[config.model_type]
-    if kind.texts and kind.texts != "HiVE_MIL":
-        print(f"texts of {config.model_type}: {text_source(config, kind.texts)}")
+    if config.text_form and config.text_form != "HiVE_MIL":
+        print(f"texts of {config.model_type}: {text_source(config, config.text_form)}")
     print(
         f"task {task.name}: classes {', '.join(task.class_names)}; {len(task.slides)} slides; folds "
         f"{', '.join(str(split.fold) for split in splits)}; {config.model_type} ({config.variant}) on {device}"
@@ -229,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     run = RunFolder(config.run_path())
     with run.lock("config", wait=True):
-        run.open(record_of(config, run_inputs, splits), without_effect)
+        run.open(record_of(config, run_inputs, splits), options_without_effect(config))
     finished = {split.fold: result for split in splits if (result := run.finished(split.fold))}
     if finished and not config.resume:
         raise UserError(

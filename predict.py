@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import PROJECT, TRAINING_ONLY, add_option, add_options
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS, PROJECT
+from utils.effects import FREE
 from utils.errors import UserError, run_script
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from training.inputs import TrainedRun
 
-OWN = ("checkpoint", "output", "wsi_dir")
 BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
 SLIDES_A_CHUNK = 32  # after which finished ones are written down
 
@@ -41,17 +42,16 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     )  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
+    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
 
 
 def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]:
     """Make the features of the slides in a folder that have none yet; returns their ids. Raises UserError where that
     fails."""
     from datasets.slides import find_slides
-    from models.build import options_without_effect
     from training.run_record import config_of, read_record
 
-    config = config_of(read_record(checkpoint, given, options_without_effect), given)
+    config = config_of(read_record(checkpoint, given), given)
     slide_ids = list(find_slides(wsi_dir))
     command = [
         *(sys.executable, str(PROJECT / "extract_features.py"), "--wsi-dir", str(wsi_dir)),
@@ -68,7 +68,6 @@ def extract(checkpoint: Path, given: dict[str, Any], wsi_dir: Path) -> list[str]
 
 def fingerprint(run: "TrainedRun") -> str:
     """Tells whether predictions come from the same models: weights, options, classes and their texts."""
-    from training.run_record import FREE
     from utils.files import tensors_sha256, text_sha256
 
     weights = [tensors_sha256(model.checkpoint()) for model in run.models.values()]
@@ -157,8 +156,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder, expected the name of a CSV file")
-    if useless := sorted(set(given) & TRAINING_ONLY):
-        print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     slide_ids = extract(options.checkpoint[0], given, options.wsi_dir) if options.wsi_dir else None
     run = load_run(options.checkpoint, given, slide_ids)
     print(f"classes: {', '.join(run.class_names)}")

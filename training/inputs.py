@@ -16,15 +16,17 @@ from datasets.folders import FeatureFolders
 from datasets.model_texts import arrange_texts, read_texts
 from datasets.splits import read_split_ids
 from datasets.task import Slide, read_labels, read_slides
-from models.build import KINDS, build_model, options_without_effect
+from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.text_towers import load_text_tower
 from training.run_record import config_of, read_record
-from utils.config import TRAINING_ONLY, Config
+from utils.config import Config
+from utils.effects import notes
 from utils.errors import Faults, UserError
 from utils.files import read_tensors, tensors_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
+from utils.options import Stage
 from utils.reproducibility import choose_device
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
@@ -55,32 +57,36 @@ class TrainedRun:
 
 
 def load_run(
-    checkpoints: Sequence[Path], given: Mapping[str, Any], slide_ids: Sequence[str] | None = None, check: bool = True
+    checkpoints: Sequence[Path],
+    given: Mapping[str, Any],
+    slide_ids: Sequence[str] | None = None,
+    check: bool = True,
+    stage: Stage = "prediction",
 ) -> TrainedRun:
     """Load checkpoints of a run's folds.
 
     given: options of main.py, in place of those in the config.json beside the checkpoints or, for bare ones, all there
     are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
-    where a task has none, all with features. check: read and check the slides' features.
+    where a task has none, all with features. check: read and check the slides' features. stage: what the run is loaded
+    for; options without effect on it are noted.
 
-    Options without effect on the run's model are noted. Raises UserError with all faults: a checkpoint that is missing
+    Raises UserError with all faults: a checkpoint that is missing
     or does not fit, an option or an input other than the run's, slides that are faulty.
     """
     names = _fold_names(checkpoints)
-    record = read_record(checkpoints[0], given, options_without_effect)
+    record = read_record(checkpoints[0], given)
     config = config_of(record, given)
-    for name in sorted(set(given) & options_without_effect(config) - TRAINING_ONLY):
-        print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
+    for note in notes(config, given, stage):
+        print(f"note: {note}")
     device = choose_device(config.device)
-    kind, faults = KINDS[config.model_type], Faults()
-    form = kind.form(config)
-    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
+    form, faults = KINDS[config.model_type].form(config), Faults()
+    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if config.text_form else None
     if tower and given.get("feature_dim") not in (None, tower.output_dim):
         faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")
     if tower and record and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
         faults.add(f"--vlm_path {config.vlm_path}: not the vision-language model that the checkpoint was trained with")
     fits = room_for(tower, config.num_context_tokens) if tower else None
-    texts = faults.maybe(_read_texts, config, kind.texts, record, given, fits)
+    texts = faults.maybe(_read_texts, config, config.text_form, record, given, fits)
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )

@@ -1,26 +1,20 @@
 """A run's config.json, read again by the scripts that use its checkpoints."""
 
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from utils.config import CIRCUMSTANCES, TRAINING_ONLY, Config
+from utils.config import Config
+from utils.effects import FREE, options_without_effect
 from utils.errors import UserError
 from utils.files import read_json
 
-# what may differ from the run that made the checkpoint
-FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
 
-
-def read_record(
-    checkpoint: Path, given: Mapping[str, Any], without_effect: Callable[[Config], AbstractSet[str]]
-) -> dict[str, Any] | None:
+def read_record(checkpoint: Path, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config.json beside the checkpoint; None beside a bare one.
 
-    without_effect: the options that a run's model does not read. Raises UserError where another option given differs
-    from the run's, and may not (``FREE``).
+    Raises UserError where an option given differs from the run's, though the model reads it and it is not ``FREE``.
     """
     file = checkpoint.with_name("config.json")
     if not file.exists():
@@ -28,15 +22,13 @@ def read_record(
     record = read_json(file)
     if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
         raise UserError(f"{file}: not a config.json of main.py; move it away to use the checkpoint without it")
-    options = record["options"]
-    unknown = sorted(set(options) - {item.name for item in fields(Config)})
-    if unknown:
-        raise UserError(f"{file}: unknown options {', '.join(unknown)}; it was written by another version")
-    free = FREE | without_effect(Config(**options))
+    trained = Config.from_record(record["options"], file)
+    options = asdict(trained)
+    free = FREE | options_without_effect(trained)
     faults = [
-        f"--{name} {value}: the checkpoint was trained with {options.get(name)!r} ({file})"
+        f"--{name} {value}: the checkpoint was trained with {options[name]!r} ({file})"
         for name, value in given.items()
-        if name not in free and value != options.get(name)
+        if name not in free and value != options[name]
     ]
     if faults:
         raise UserError(faults)
