@@ -240,7 +240,7 @@ class Config:
         if unknown := sorted(set(options) - set(OPTIONS)):
             raise UserError(
                 Fault(
-                    "run.unknown_option",
+                    "run.unknown_options",
                     str(file),
                     f"unknown options {', '.join(unknown)}",
                     mend="use the version that wrote the file",

@@ -26,10 +26,11 @@ FREE = CIRCUMSTANCES | {
 
 def options_without_effect(config: Config, stage: Stage = "training") -> set[str]:
     """The options that the model does not read in a stage, or whose effect another option takes away."""
-    return {name for name in OPTIONS if not _has_effect(config, name, stage)}
+    return {name for name in OPTIONS if not has_effect(config, name, stage)}
 
 
-def _has_effect(config: Config, name: str, stage: Stage) -> bool:
+def has_effect(config: Config, name: str, stage: Stage = "training") -> bool:
+    """Whether the model reads an option in a stage, and no other option takes its effect away."""
     told = OPTIONS[name]
     return told.is_read(config.model_type, stage) and not any(_holds(config, values) for values in told.unless)
 
@@ -37,17 +38,18 @@ def _has_effect(config: Config, name: str, stage: Stage) -> bool:
 def _holds(config: Config, values: Mapping[str, Any]) -> bool:
     """Whether the options have these values, and these an effect."""
     return all(
-        (found is not None if value is GIVEN else found == value) and _has_effect(config, name, "training")
+        (found is not None if value is GIVEN else found == value) and has_effect(config, name)
         for name, value in values.items()
         for found in [getattr(config, name)]
     )
 
 
-def notes(config: Config, given: Collection[str], stage: Stage) -> list[str]:
-    """One sentence for each option given that has no effect on a stage; with the model, where it has none on any."""
+def effect_notes(config: Config, given: Collection[str], stage: Stage) -> list[str]:
+    """A line for each option given that has no effect on a stage; it names the model where that reads the option in no
+    stage."""
     of_model = options_without_effect(config)
     model = f"{config.model_type} --variant {config.variant}"
     return [
-        f"--{name} has no effect on {model if name in of_model else stage}"
+        f"note: --{name} has no effect on {model if name in of_model else stage}"
         for name in sorted(options_without_effect(config, stage).intersection(given))
     ]

@@ -225,5 +225,5 @@ def test_records_of_older_versions_are_read() -> None:
     with pytest.raises(UserError) as caught:
         Config.from_record({"task": "T", "forgotten": 1}, Path("config.json"))
     (fault,) = caught.value.faults
-    assert (fault.code, fault.where) == ("run.unknown_option", "config.json")
+    assert (fault.code, fault.where) == ("run.unknown_options", "config.json")
     assert "forgotten" in fault.found

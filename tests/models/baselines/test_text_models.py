@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.build import KINDS, build_model
-from tests.models.baselines.golden import bag_of
-from tests.models.baselines.random_towers import random_tower
+from tests.support.baseline_case import bag_of
+from tests.support.random_towers import random_tower
 from utils.config import MODEL_TYPES, Config
 from utils.effects import options_without_effect
 from utils.interface import Bag, SlideModel
