@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.config import add_option, add_options, at_least
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS
 from utils.errors import Fault, Faults, UserError, run_script
+from utils.options import at_least
 
-OWN = ("checkpoint", "slide", "split", "output_dir", "wsi_dir", "top", "draws")
 PARTS = ("train", "val", "test")
 
 
@@ -34,7 +35,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
+    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from utils.config import Config, add_options
+from utils.arguments import add_options
+from utils.config import Config
+from utils.effects import options_without_effect
 from utils.errors import Fault, Faults, UserError, run_script
 
 
@@ -31,7 +33,6 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
 def main(argv: Sequence[str] | None = None) -> None:
     config, given = parse(argv)
     as_json = "json" in given
-    from models.build import options_without_effect
     from training.fold import run_fold
     from training.inputs import load_inputs
     from training.run_folder import RunFolder

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.config import TRAINING_ONLY, add_option, add_options
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS
 from utils.errors import Fault, UserError, run_script
-
-OWN = ("checkpoint", "output", "wsi_dir")
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -31,7 +30,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     )  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
+    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,8 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if output.is_dir():
         raise UserError(Fault("output.folder", f"--output {output}", "is a folder", "the name of a CSV file"))
-    if useless := sorted(set(given) & TRAINING_ONLY):
-        print(f"note: no effect on predictions: {', '.join(f'--{name}' for name in useless)}")
     slide_ids = None
     if options.wsi_dir:
         _, config = read_settings(options.checkpoint[0], given)
@@ -61,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("dry run: all checks passed")
         return
     kept = output.with_name(f".{output.name}.partial.json")
-    predictions = predict_slides(run, kept, bool(given.get("resume")))
+    predictions = predict_slides(run, kept, run.config.resume)
     if metrics := write_predictions(output, predictions):
         labels, probabilities = predictions.labelled()
         right = (probabilities.argmax(1) == labels).sum()

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from utils.config import Config, add_option, at_least
+from utils.arguments import add_config_option, add_option
 from utils.errors import Faults, run_script
 
 MOST_PAIRS = 20
@@ -21,13 +20,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("descriptions", type=Path, help="JSON file of {class: {term: explanation}}")
 
-    add = partial(add_option, parser)
-    count: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
-    add("feature-extractor", default=Config.feature_extractor, help="whose text tower is used (default: plip)")
-    add("vlm-path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
-    add("num-low-mag-texts", default=Config.num_low_mag_texts, **count, help="low descriptions a class (default: 4)")
-    add("num-high-mag-subtexts", default=Config.num_high_mag_subtexts, **count, help="high ones a low one (default: 3)")
-    add("threshold", type=float, default=0.95, help="cosine from which texts of two classes are listed (default: 0.95)")
+    of_main = partial(add_config_option, parser)
+    of_main("feature_extractor", help="whose text tower is used (default: plip)")
+    of_main("vlm_path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
+    of_main("num_low_mag_texts")
+    of_main("num_high_mag_subtexts")
+    add_option(
+        parser, "threshold", type=float, default=0.95,
+        help="cosine from which texts of two classes are listed (default: 0.95)",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.config import Config, add_option, at_least
+from utils.arguments import add_option
+from utils.config import Config
 from utils.errors import Faults, UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from datasets.evaluation_track import RunSplits

@@ -27,7 +27,7 @@ from utils.interface import Bag
 def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> TrainedRun:
     """``load_run``, of HiVE-MIL models alone; the slides' features are not looked at yet. Raises UserError as it does,
     and for a run of another model."""
-    run = load_run(checkpoints, given, check=False)
+    run = load_run(checkpoints, given, check=False, stage="explanation")
     if run.config.model_type != "HiVE_MIL":
         found = f"a run of {run.config.model_type}"
         expected = "one of --model_type HiVE_MIL"

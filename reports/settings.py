@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from reports.finished_runs import DEFAULTS, Entry, Fold, Run
-from utils.config import CIRCUMSTANCES
+from utils.effects import CIRCUMSTANCES, NAMED
 from utils.errors import Faults
 
 # options that say in which column a run stands, or which of a setting's repeats it is
-PLACE = CIRCUMSTANCES | {"task", "feature_extractor", "few_shot_num", "model_type", "seed"}
+PLACE = CIRCUMSTANCES | NAMED
 
 Column = tuple[str, int]
 """Task and shots."""

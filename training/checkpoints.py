@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from datasets.splits import read_split_ids
-from models.build import options_without_effect
-from utils.config import CIRCUMSTANCES, TRAINING_ONLY, Config
+from utils.config import Config
+from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Fault, UserError
 from utils.files import read_json, read_tensors
 from utils.interface import SlideModel
+from utils.options import Nature
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
-# what may differ from the run that made the checkpoint
-FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
 
 Record = Mapping[str, Any]  # what config.json holds
 
@@ -38,13 +36,15 @@ def fold_names(checkpoints: Sequence[Path]) -> list[str]:
 def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[Record | None, Config]:
     """The config.json beside a checkpoint (None beside a bare one), and the run's options with those given in place.
 
-    The run's table of slides serves the run's task only. Raises UserError where config.json cannot be used, where an
-    option given differs from the run's and may not (``FREE``), and where an option that is needed is missing.
+    The run's table of slides serves the run's task only; options of the call that trained (``Nature.CALL``) serve that
+    call only. Raises UserError where config.json cannot be used, where an option given differs from the run's and may
+    not (``FREE``), and where an option that is needed is missing.
     """
     record = _read_record(checkpoint.with_name("config.json"))
     if record:
         _refuse_other_options(checkpoint.with_name("config.json"), record["options"], given)
-    options = dict(record["options"]) if record else {}
+    own = record["options"] if record else {}
+    options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
         options["dataset_csv"] = None
     config = Config(**{**options, **given})
@@ -62,22 +62,19 @@ def _read_record(file: Path) -> Record | None:
     if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
         mend = "move it away to use the checkpoint without it"
         raise UserError(Fault("run.foreign", str(file), "not a config.json of main.py", mend=mend))
-    unknown = sorted(set(record["options"]) - {item.name for item in fields(Config)})
-    if unknown:
-        found = f"unknown options {', '.join(unknown)}: another version wrote the file"
-        raise UserError(Fault("run.unknown_option", str(file), found))
     return record
 
 
 def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    free = FREE | options_without_effect(Config(**options))
+    trained = Config.from_record(options, file)
+    free = FREE | options_without_effect(trained)
     faults = [
         Fault(
-            "run.other_settings", f"--{name} {value}", f"the run was trained with {options.get(name)!r} ({file})",
+            "run.other_settings", f"--{name} {value}", f"the run was trained with {getattr(trained, name)!r} ({file})",
             mend=f"leave --{name} out",
         )
         for name, value in given.items()
-        if name not in free and value != options.get(name)
+        if name not in free and value != getattr(trained, name)
     ]  # fmt: skip
     if faults:
         raise UserError(faults)

@@ -16,11 +16,12 @@ from datasets.folders import FeatureFolders
 from datasets.model_texts import read_texts, text_source
 from datasets.splits import Split, build_split, patient_audit, read_split_ids
 from datasets.task import Slide, read_slides
-from models.build import KINDS, build_model, options_without_effect
+from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.text_towers import TextTower, load_text_tower
 from training.fold import choose_slides
 from utils.config import Config
+from utils.effects import effect_notes, has_effect
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import file_sha256, tensors_sha256, text_sha256
 from utils.interface import SlideModel
@@ -89,12 +90,11 @@ class InputReader:
 
     def __init__(self, config: Config, faults: Faults):
         self.config, self.faults = config, faults
-        self.kind = KINDS[config.model_type]
-        self.form = self.kind.form(config)
+        self.form = KINDS[config.model_type].form(config)
         self.folders = feature_folders(config)
         self.device = faults.check("device", choose_device, config.device)
         self.tower: Attempt[TextTower | None] = Attempt(None)
-        if self.kind.texts:
+        if config.text_form:
             self.tower = faults.check("vision-language model", self._load_tower)
 
     def _load_tower(self) -> TextTower | None:
@@ -103,8 +103,9 @@ class InputReader:
     def read_texts(self, class_names: Sequence[str] | None) -> Descriptions:
         """The texts of some classes (None: of all in the file), in the form of the model. Raises UserError."""
         tower = self.tower.value if self.tower else None
-        fits = room_for(tower, self.config.num_context_tokens) if tower else None
-        return read_texts(self.config, self.kind.texts, class_names, fits)
+        has_context = has_effect(self.config, "num_context_tokens")
+        fits = room_for(tower, self.config.num_context_tokens) if tower and has_context else None
+        return read_texts(self.config, self.config.text_form, class_names, fits)
 
     def open_cache(self, slides: Sequence[Slide], known_width: int | None = None) -> BagCache:
         """An empty cache of features as wide as the text tower reads them or, without one, as ``known_width`` or the
@@ -123,12 +124,6 @@ def feature_folders(config: Config) -> FeatureFolders:
     """Where the features of the task lie."""
     root = Path(config.data_root_dir)
     return FeatureFolders(root, config.task, config.feature_extractor, config.low_mag, config.high_mag)
-
-
-def effect_notes(config: Config, given: Collection[str]) -> list[str]:
-    """A line for each option given that the run's model does not read."""
-    useless = sorted(options_without_effect(config).intersection(given))
-    return [f"note: --{name} has no effect on {config.model_type} --variant {config.variant}" for name in useless]
 
 
 # ---- a run to be trained ---------------------------------------------------------------------------------------------
@@ -170,7 +165,9 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunIn
         splits=choose_slides(config, every),
     )
     model = faults.check("model", inputs.build_model)
-    inputs.notes.extend([*effect_notes(config, given), *_shot_notes(config, every), *_notes(inputs, model.value)])
+    inputs.notes.extend(
+        [*effect_notes(config, given, "training"), *_shot_notes(config, every), *_notes(inputs, model.value)]
+    )
     return inputs
 
 
@@ -217,7 +214,7 @@ def _shot_notes(config: Config, splits: Sequence[Split]) -> list[str]:
 
 
 def _notes(inputs: RunInputs, model: SlideModel) -> list[str]:
-    config, form = inputs.config, KINDS[inputs.config.model_type].texts
+    config, form = inputs.config, inputs.config.text_form
     warnings = [patient_audit(inputs.splits), *model.notes()]
     folds = ", ".join(str(split.fold) for split in inputs.splits)
     return [

@@ -13,10 +13,10 @@ import pandas as pd
 from datasets.bag_cache import BagLoader
 from datasets.slides import find_slides
 from datasets.task import NO_LABEL
-from training.checkpoints import FREE
 from training.evaluation import Predictions, evaluate
 from training.trained_run import TrainedRun
 from utils.config import PROJECT, Config
+from utils.effects import FREE
 from utils.errors import Fault, UserError
 from utils.files import read_json, tensors_sha256, text_sha256, write_json
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from training.loop import FoldFiles
 from training.metrics import Metrics
-from utils.config import CIRCUMSTANCES
+from utils.config import Config
+from utils.effects import CIRCUMSTANCES
 from utils.errors import UserError
 from utils.files import read_json, write_json, write_text
 
@@ -142,7 +143,7 @@ class RunFolder:
 def _differences(there: dict[str, Any], record: dict[str, Any], without_effect: Collection[str]) -> list[str]:
     if not isinstance(there, dict) or not {"options", "inputs"} <= set(there):
         return ["its config.json is not one of main.py"]
-    options, new_options = there["options"], record["options"]
+    options, new_options = {**asdict(Config()), **there["options"]}, record["options"]  # an older run lacks some
     names = sorted((set(options) | set(new_options)) - CIRCUMSTANCES.union(without_effect))
     differences = [
         f"{name} {options.get(name)!r}, now {new_options.get(name)!r}"

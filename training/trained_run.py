@@ -10,11 +10,13 @@ from datasets.descriptions import Descriptions
 from datasets.model_texts import arrange_texts
 from datasets.task import Slide, read_labels, read_slides
 from training.checkpoints import Record, fold_names, load_weights, parts_of, read_settings
-from training.inputs import InputReader, RunInputs, effect_notes
-from utils.config import TRAINING_ONLY, Config
+from training.inputs import InputReader, RunInputs
+from utils.config import Config
+from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import tensors_sha256
 from utils.interface import SlideModel
+from utils.options import Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +30,25 @@ class TrainedRun(RunInputs):
 
 
 def load_run(
-    checkpoints: Sequence[Path], given: Mapping[str, Any], slide_ids: Sequence[str] | None = None, check: bool = True
+    checkpoints: Sequence[Path],
+    given: Mapping[str, Any],
+    slide_ids: Sequence[str] | None = None,
+    check: bool = True,
+    stage: Stage = "prediction",
 ) -> TrainedRun:
     """Load checkpoints of a run's folds, with all that they need to be used on the same slides or on others.
 
     given: options of main.py, in place of those in the config.json beside the checkpoints or, for bare ones, all there
     are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
-    where a task has none, all with features. check: read and check the slides' features.
+    where a task has none, all with features. check: read and check the slides' features. stage: what the run is loaded
+    for; options without effect on it are noted.
 
     Raises UserError with all faults: a checkpoint that is missing or does not fit, an option or an input other than the
     run's, slides that are faulty.
     """
     names = fold_names(checkpoints)
     record, config = read_settings(checkpoints[0], given)
-    notes = effect_notes(config, given.keys() - TRAINING_ONLY)
+    notes = effect_notes(config, given.keys(), stage)
     faults = Faults()
     reader = InputReader(config, faults)
     faults.attempt(_check_tower, reader, record)
@@ -86,7 +93,7 @@ def _texts_of_run(reader: InputReader, record: Record | None, given: Mapping[str
     if record is None:
         labels = _labels(reader.config)
         return reader.read_texts(labels if len(labels) > 1 else None)
-    own = arrange_texts(reader.config, reader.kind.texts, record)
+    own = arrange_texts(reader.config, reader.config.text_form, record)
     if "text_prompt" in given and reader.read_texts(record["class_names"]) != own:
         found = "not the descriptions that the run was trained with"
         where = f"--text_prompt {reader.config.text_prompt}"
