@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ SHARED = PROJECT.parent / "shared"
 sys.path.insert(0, str(PROJECT))
 import utils.torchvision_compat  # noqa: E402, F401  (before open_clip and transformers)
 from utils.errors import Fault, UserError, run_script  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.support.planted_run import PlantedRun
 
 torch.set_num_threads(1)
 
@@ -124,6 +128,14 @@ def quick(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) ->
         return simulated.run_folder(results)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def planted_run(tmp_path_factory: pytest.TempPathFactory) -> "PlantedRun":
+    """A run of both folds that finds the planted patches. Read only."""
+    from tests.support.planted_run import train_planted_run
+
+    return train_planted_run(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture
