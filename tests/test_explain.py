@@ -119,9 +119,15 @@ def test_real_slides(run_main: RunMain, tmp_path: Path) -> None:
 def test_an_option_without_effect_is_noted(planted_run: PlantedRun, run_main: RunMain, tmp_path: Path) -> None:
     slide_id = pd.read_csv(planted_run.task.root / "simulated.csv")["slide_id"][0]
     argv = ["--checkpoint", str(planted_run.checkpoint(0)), "--slide", slide_id, "--output-dir", str(tmp_path)]
-    code, out, err = run_main([*argv, "--prototype_number", "8"], "explain")
+    useless = ["--prototype_number", "8", "--lr", "5", "--htcl", "none", "--num_workers", "2"]
+    code, out, err = run_main([*argv, *useless, "--device", "cpu"], "explain")
     assert (code, err) == (0, "")
-    assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
+    assert notes(out) == [
+        "note: --htcl has no effect on explanation",
+        "note: --lr has no effect on explanation",
+        "note: --num_workers has no effect on explanation",
+        "note: --prototype_number has no effect on HiVE_MIL --variant paper",
+    ]
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import main
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.damage import check_fault
+from tests.support.run_contents import notes
 
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
 
@@ -53,8 +54,10 @@ def test_options_of_the_run_are_kept(trained: Path, predict: Predict, faults_of:
     """But for those that its model does not read."""
     checkpoint = trained / "s_0_checkpoint.pt"
     plain, _ = predict(checkpoint)
-    table, out = predict(checkpoint, "--prototype_number", "8")
-    assert "--prototype_number has no effect on HiVE_MIL" in out
+    table, out = predict(checkpoint, "--prototype_number", "8", "--num_workers", "2", "--lr", "5")
+    assert notes(out) == [
+        "note: --lr has no effect on prediction", "note: --prototype_number has no effect on HiVE_MIL --variant paper"
+    ]  # fmt: skip
     assert table.equals(plain)
     options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "no.csv"), "--prototype_number", "8"]
     (fault,) = faults_of([*options, "--scales", "low"], "predict")
