@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from utils.config import Config, add_options
 from utils.errors import Faults, UserError, run_script
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from datasets.splits import Split
     from datasets.task import Task
     from models.text_towers import TextTower
-    from training.run_folder import FoldResult, RunFolder
+    from training.run_folder import RunFolder
+    from training.run_reader import FoldResult, RunRecord
     from utils.interface import SlideModel
 
 SLIDES_OF_A_QUICK_TRY = 2
@@ -121,8 +122,9 @@ def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
     return [take_few(split, SLIDES_OF_A_QUICK_TRY) for split in splits] if config.testing else splits
 
 
-def record_of(config: Config, run_inputs: RunInputs, splits: list["Split"]) -> dict[str, Any]:
+def record_of(config: Config, run_inputs: RunInputs, splits: list["Split"]) -> "RunRecord":
     """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
+    from training.run_reader import RunRecord
     from utils.files import file_sha256, tensors_sha256, text_sha256
     from utils.reproducibility import versions
 
@@ -135,14 +137,14 @@ def record_of(config: Config, run_inputs: RunInputs, splits: list["Split"]) -> d
         inputs[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
         slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
         inputs[f"features_{split.fold}"] = text_sha256("\n".join(f"{name} {digests[name]}" for name in slide_ids))
-    return {
-        "options": config.to_dict(),
-        "class_names": task.class_names,
-        "feature_dim": run_inputs.feature_dim,
-        "descriptions": task.descriptions.by_class,
-        "inputs": inputs,
-        "versions": versions(),
-    }
+    return RunRecord(
+        options=config.to_dict(),
+        class_names=task.class_names,
+        feature_dim=run_inputs.feature_dim,
+        descriptions=task.descriptions.by_class,
+        inputs=inputs,
+        versions=versions(),
+    )
 
 
 def run_fold(
@@ -154,7 +156,7 @@ def run_fold(
     from datasets.bag_cache import BagLoader
     from training.evaluation import evaluate
     from training.loop import EpochSampler, fit
-    from training.run_folder import FoldResult
+    from training.run_reader import FoldResult
     from utils.files import write_text
     from utils.reproducibility import seed_everything
 

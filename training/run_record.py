@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from training.run_reader import RunReader
 from utils.config import CIRCUMSTANCES, TRAINING_ONLY, Config
-from utils.errors import UserError
-from utils.files import read_json
+from utils.errors import Fault, UserError
 
 # what may differ from the run that made the checkpoint
 FREE = CIRCUMSTANCES | TRAINING_ONLY | {"task", "precision"}
@@ -22,19 +22,23 @@ def read_record(
     without_effect: the options that a run's model does not read. Raises UserError where another option given differs
     from the run's, and may not (``FREE``).
     """
-    file = checkpoint.with_name("config.json")
-    if not file.exists():
+    folder = RunReader(checkpoint.parent)
+    if not folder.config.exists():
         return None
-    record = read_json(file)
-    if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
-        raise UserError(f"{file}: not a config.json of main.py; move it away to use the checkpoint without it")
+    file, record = folder.config, asdict(folder.record())
     options = record["options"]
     unknown = sorted(set(options) - {item.name for item in fields(Config)})
     if unknown:
-        raise UserError(f"{file}: unknown options {', '.join(unknown)}; it was written by another version")
+        found = f"unknown options {', '.join(unknown)}; another version wrote the file"
+        raise UserError(Fault("run.unknown_option", str(file), found))
     free = FREE | without_effect(Config(**options))
     faults = [
-        f"--{name} {value}: the checkpoint was trained with {options.get(name)!r} ({file})"
+        Fault(
+            "run.other_settings",
+            f"--{name} {value}",
+            f"the checkpoint was trained with {options.get(name)!r} ({file})",
+            mend=f"leave --{name} out",
+        )
         for name, value in given.items()
         if name not in free and value != options.get(name)
     ]
@@ -51,5 +55,6 @@ def config_of(record: Mapping[str, Any] | None, given: Mapping[str, Any]) -> Con
     config = Config(**{**options, **given})
     absent = [f"--{name}" for name in ("task", "data_root_dir") if not getattr(config, name)]
     if absent:
-        raise UserError(f"{' and '.join(absent)} missing: needed with a checkpoint that has no config.json beside it")
+        found = f"{' and '.join(absent)} missing: needed with a checkpoint that has no config.json beside it"
+        raise UserError(Fault("option.missing", "", found))
     return config
