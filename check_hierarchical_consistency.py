@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.config import Config, add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.config import Config
 from utils.errors import UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from datasets.consistency import SlideCheck
@@ -58,7 +60,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     add = partial(add_option, parser)
     add_folder_options(parser)
-    add("dataset-csv", help="table of slides, read for level0_mag (default: dataset_csv/<dataset>.csv)")
+    add_config_option(
+        parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
+    )
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("fix", action="store_true", help="repair what can be repaired; the old file stays as .bak")
@@ -78,15 +82,14 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
     from datasets.projection import load_projection
 
     folders = FeatureFolders(
-        options.dataset_root_path, options.dataset_name, options.feature_extractor_name, options.low_mag,
-        options.high_mag,
+        options.data_root_dir, options.task, options.feature_extractor, options.low_mag, options.high_mag,
     )  # fmt: skip
     kinds = folders.low_file, folders.hierarchical_file
     slide_ids = sorted({path.stem for kind in kinds for path in kind("*").parent.glob("[!.]*.h5")})
     if not slide_ids:
         places = " and ".join(str(kind("*").parent) for kind in kinds)
         raise UserError(f"{places}: no feature files. Make them with: {folders.hierarchy_command()}")
-    table = Config(task=options.dataset_name, dataset_csv=options.dataset_csv).csv_path()
+    table = Config(task=options.task, dataset_csv=options.dataset_csv).csv_path()
     level0 = read_level0_magnifications(table) if options.dataset_csv or table.is_file() else {}
     projection = options.project_with and load_projection(options.project_with, read_projection)
     return [SlideJob(folders, slide_id, level0.get(slide_id), options.fix, projection) for slide_id in slide_ids]

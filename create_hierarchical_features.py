@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import Config, add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.config import Config
 from utils.errors import Faults, UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from datasets.feature_layouts import Patches, PatchSizes
@@ -69,7 +71,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("high-dir", type=Path, help="folder of the children's features, or one above")
     add("output-dir", type=Path, help="folder for the hierarchical files (default: main.py's)")
     add("layout", choices=["auto", "reference", "trident", "clam"], default="auto", help="of the features (auto)")
-    add("dataset-csv", help="table of slides, read for level0_mag (default: dataset_csv/<dataset>.csv)")
+    add_config_option(
+        parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
+    )
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("seed", type=at_least(0), default=1, help="of the choice among more than --max-patches children (default: 1)")
@@ -89,7 +93,7 @@ def plan(options: argparse.Namespace) -> list[SlideJob]:
     from datasets.folders import FeatureFolders
     from datasets.projection import load_projection
 
-    root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
+    root, name, extractor = options.data_root_dir, options.task, options.feature_extractor
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
     faults = Faults()
     low = faults.maybe(find_source, folders, options.low_mag, options.layout, options.low_dir, "--low-dir")

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.config import PROJECT, at_least
+from utils.arguments import add_option
+from utils.config import PROJECT
 from utils.errors import Faults, UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from datasets.splits import Split
@@ -26,8 +28,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
 
     def add(name: str, text: str, **settings: Any) -> None:
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        parser.add_argument(*spellings, dest=name, help=text, **settings)
+        add_option(parser, name, help=text, **settings)
 
     positive: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
     add("task", "name of the task; needed but for --audit of folders called <task>_<shots>")

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from utils.config import add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
 from utils.errors import UserError, run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +33,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = partial(add_option, parser)
     add("wsi-dir", type=Path, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)
-    add("vlm-path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id")
-    add("dataset-csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells")
+    of_main = partial(add_config_option, parser)
+    of_main(
+        "vlm_path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id"
+    )
+    of_main(
+        "dataset_csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells"
+    )
     add("level0-mag", type=nominal, help="magnification of level 0 of slides that no tag or table tells")
     add("min-tissue", type=share, default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
     add("workers", type=at_least(0), default=workers, help=f"processes that read slides (default: {workers})")
-    add("device", help="cpu, cuda or cuda:<n> (default: cuda where there is one)")
+    of_main("device")
     add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
     add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
     add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
@@ -193,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.files import tensors_sha256
     from utils.workers import over_slides
 
-    root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
+    root, name, extractor = options.data_root_dir, options.task, options.feature_extractor
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
     slides = list_slides(options)
     encoder = load_image_encoder(extractor, options.vlm_path)

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.config import add_option, at_least
+from utils.arguments import add_option
 from utils.errors import run_script
+from utils.options import at_least
 
 if TYPE_CHECKING:
     from reports.compose import RunSlides

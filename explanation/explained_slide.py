@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from explanation.explanation import Explanation, ScaleExplanation
+from explanation.contributions import Explanation, ScaleExplanation
 from explanation.faithfulness import Removal
 
 # corner (x, y) and size (width, height) in level-0 pixels, size of the image -> the image
@@ -68,7 +68,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class SlideReport:
+class ExplainedSlide:
     """label: the slide's class, or -1. explanation: the mean over ``folds``. read: reads the slide's pixels, where its
     file is given. pixel: None where nothing tells it."""
 

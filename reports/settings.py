@@ -11,11 +11,12 @@ import numpy as np
 
 from reports.finished_runs import ExperimentEntry, FinishedFold, FinishedRun
 from training.metrics import Measure
-from utils.config import CIRCUMSTANCES, Config
+from utils.config import Config
+from utils.effects import CIRCUMSTANCES, NAMED
 from utils.errors import Fault, Faults
 
 # options that say in which column a run stands, or which of a setting's repeats it is
-PLACE = CIRCUMSTANCES | {"task", "feature_extractor", "few_shot_num", "model_type", "seed"}
+PLACE = CIRCUMSTANCES | NAMED
 
 Column = tuple[str, int]
 """Task and shots."""

@@ -21,15 +21,15 @@ import extract_features
 import main
 from datasets.feature_layouts import read_attributes
 from datasets.folders import FeatureFolders
-from explain import write_report
-from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil
-from explanation.explained_slide import Pixel, SlideReport
+from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
+from explanation.explained_slide import ExplainedSlide, Pixel
+from explanation.slide_files import write_explanation
 from models.tiny_clip import save_tiny_clip
-from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import notes
 from tests.slide_files import real_slide, tissue, write_slide
-from training.inputs import TrainedRun
+from tests.support.browser import open_page, overflow
+from tests.support.run_contents import notes
+from training.trained_run import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag
 
@@ -51,9 +51,9 @@ class Trained:
         return load_hive_mil([self.checkpoint(fold)], {})
 
     @cache  # noqa: B019
-    def reports(self, fold: int) -> list[SlideReport]:
+    def reports(self, fold: int) -> list[ExplainedSlide]:
         run = self.run(fold)
-        return [explain_slide(run, slide_id, [f"fold {fold}"], 2) for slide_id in choose_slides(run, None, "test")]
+        return [explain_slide(run, slide_id, [f"fold {fold}"], 2) for slide_id in slides_to_explain(run, None, "test")]
 
     def planted(self, slide_id: str) -> tuple[np.ndarray, np.ndarray]:
         with h5py.File(self.task.features / "planted" / f"{slide_id}.h5") as file:
@@ -75,29 +75,29 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.mark.parametrize("fold", [0, 1])
 def test_planted_patches_have_the_highest_scores_and_are_kept(trained: Trained, fold: int) -> None:
-    right = [report for report in trained.reports(fold) if report.prediction == report.label]
+    right = [explained for explained in trained.reports(fold) if explained.prediction == explained.label]
     assert len(right) >= 4
-    for report in right:
-        low, high = trained.planted(report.slide_id)
-        high = high[report.high.is_patch]
-        for scale, planted, per_class in ((report.low, low, O), (report.high, high, O * S)):
-            own, background = (planted >= 0) & (planted // per_class == report.label), planted < 0
+    for explained in right:
+        low, high = trained.planted(explained.slide_id)
+        high = high[explained.high.is_patch]
+        for scale, planted, per_class in ((explained.low, low, O), (explained.high, high, O * S)):
+            own, background = (planted >= 0) & (planted // per_class == explained.label), planted < 0
             chosen = own | background
-            assert roc_auc_score(own[chosen], scale.class_scores[chosen, report.label]) >= 0.9
+            assert roc_auc_score(own[chosen], scale.class_scores[chosen, explained.label]) >= 0.9
             kept = scale.explanation.kept[scale.is_patch]
             own_text = kept[own.nonzero()[0], planted[own]].mean()
-            texts = scale.class_texts(report.label, 2)
+            texts = scale.class_texts(explained.label, 2)
             assert own_text > 0.5 > 0.3 > kept[background][:, texts].mean()
 
 
 @pytest.mark.parametrize("fold", [0, 1])
 def test_removing_high_scores_hurts_more_than_chance(trained: Trained, fold: int) -> None:
-    right = [report for report in trained.reports(fold) if report.prediction == report.label]
-    curves = np.array([report.removal.mean_probabilities() for report in right if report.removal])
+    right = [explained for explained in trained.reports(fold) if explained.prediction == explained.label]
+    curves = np.array([explained.removal.mean_probabilities() for explained in right if explained.removal])
     ranked, random = curves.mean(0)
     assert ranked < random - 0.02
-    first = [report.removal.ranked[0] for report in right if report.removal]
-    np.testing.assert_allclose(first, [report.probabilities[report.prediction] for report in right], atol=1e-6)
+    first = [explained.removal.ranked[0] for explained in right if explained.removal]
+    np.testing.assert_allclose(first, [explained.probabilities[explained.prediction] for explained in right], atol=1e-6)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -106,14 +106,14 @@ def test_removing_high_scores_hurts_more_than_chance(trained: Trained, fold: int
 def test_probabilities_are_those_of_the_run(trained: Trained) -> None:
     written = pd.read_csv(trained.folder / "predictions_0.csv").set_index("slide_id")
     written = written[written["split"] == "test"]
-    reports = {report.slide_id: report for report in trained.reports(0)}
+    reports = {explained.slide_id: explained for explained in trained.reports(0)}
     assert set(reports) == set(written.index)
     for slide_id, row in written.iterrows():
         expected = row[["prob_SIMULATED_A", "prob_SIMULATED_B"]].astype(float)
         np.testing.assert_allclose(reports[slide_id].probabilities, expected, atol=1e-5)
         assert reports[slide_id].class_names[reports[slide_id].label] == row["label"]
     hits = pd.read_csv(trained.folder / "summary.csv").set_index("fold").loc[0, "test_hit_ratio"]
-    assert np.nanmean([report.explanation.hit_ratio for report in reports.values()]) == pytest.approx(hits)
+    assert np.nanmean([explained.explanation.hit_ratio for explained in reports.values()]) == pytest.approx(hits)
 
 
 def test_folds_are_averaged(trained: Trained) -> None:
@@ -121,10 +121,10 @@ def test_folds_are_averaged(trained: Trained) -> None:
     slide_id = next(iter(both.slides))
     alone = [explain_slide(trained.run(fold), slide_id, [f"fold {fold}"]) for fold in (0, 1)]
     found = explain_slide(both, slide_id, ["fold 0", "fold 1"])
-    probabilities = np.array([report.probabilities for report in alone])
+    probabilities = np.array([explained.probabilities for explained in alone])
     np.testing.assert_allclose(found.probabilities, probabilities.mean(0), atol=1e-6)
     np.testing.assert_allclose(found.spread, np.abs(probabilities[0] - probabilities[1]) / 2, atol=1e-6)
-    scores = [report.low.class_scores for report in alone]
+    scores = [explained.low.class_scores for explained in alone]
     np.testing.assert_allclose(found.low.class_scores, (scores[0] + scores[1]) / 2, atol=1e-6)
     assert [fold.part for fold in found.folds] == [trained.run(fold).parts[f"fold {fold}"][slide_id] for fold in (0, 1)]
     assert found.removal is None
@@ -136,14 +136,14 @@ def test_removal_is_of_the_predicted_class_over_the_folds(trained: Trained, monk
     def watch(bag: Bag, scores: np.ndarray, probability: Callable[[Bag], float], draws: int) -> None:
         given.append((scores, probability(bag)))
 
-    monkeypatch.setattr("explanation.explain_slide.removal_curve", watch)
+    monkeypatch.setattr("explanation.explain_run.removal_curve", watch)
     both, predicted = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {}), set()
     for slide_id in both.slides:
-        report = explain_slide(both, slide_id, ["fold 0", "fold 1"], 1)
+        explained = explain_slide(both, slide_id, ["fold 0", "fold 1"], 1)
         scores, probability = given.pop()
-        np.testing.assert_array_equal(scores, report.low.class_scores[:, report.prediction])
-        assert probability == pytest.approx(max(report.probabilities), abs=1e-6)
-        predicted.add(report.prediction)
+        np.testing.assert_array_equal(scores, explained.low.class_scores[:, explained.prediction])
+        assert probability == pytest.approx(max(explained.probabilities), abs=1e-6)
+        predicted.add(explained.prediction)
     assert predicted == {0, 1}
 
 
@@ -165,7 +165,7 @@ def test_the_table_of_slides_tells_the_size_of_pixels(
 
 def test_a_split_takes_each_slide_by_the_folds_it_is_in(trained: Trained) -> None:
     both = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {})
-    chosen = choose_slides(both, None, "val")
+    chosen = slides_to_explain(both, None, "val")
     for fold in (0, 1):
         split = pd.read_csv(trained.task.split_dir / f"splits_{fold}.csv")
         assert {slide for slide, folds in chosen.items() if f"fold {fold}" in folds} == set(split["val"].dropna())
@@ -175,27 +175,31 @@ def test_a_split_takes_each_slide_by_the_folds_it_is_in(trained: Trained) -> Non
 
 
 @pytest.fixture(scope="module")
-def written(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[SlideReport, Path]:
-    """A report of both folds with names that must be escaped, and the folder it was written to."""
+def written(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExplainedSlide, Path]:
+    """A explained of both folds with names that must be escaped, and the folder it was written to."""
     both = load_hive_mil([trained.checkpoint(0), trained.checkpoint(1)], {})
-    report = explain_slide(both, next(iter(both.slides)), ["fold 0", "fold 1"], 2)
-    report = replace(report, class_names=['<b>"A"&', "B</script>"])
+    explained = explain_slide(both, next(iter(both.slides)), ["fold 0", "fold 1"], 2)
+    explained = replace(explained, class_names=['<b>"A"&', "B</script>"])
     folder = tmp_path_factory.mktemp("explained")
-    write_report(report, folder, "run", top=3)
-    return report, folder
+    write_explanation(explained, folder, "run", top=3)
+    return explained, folder
 
 
 @pytest.mark.parametrize("at", ["5x", "20x"])
-def test_geojson_is_valid_and_lies_on_the_patches(trained: Trained, written: tuple[SlideReport, Path], at: str) -> None:
-    report, folder = written
-    found = geojson.loads((folder / f"{report.slide_id}_{at}.geojson").read_text())
+def test_geojson_is_valid_and_lies_on_the_patches(
+    trained: Trained, written: tuple[ExplainedSlide, Path], at: str
+) -> None:
+    explained, folder = written
+    found = geojson.loads((folder / f"{explained.slide_id}_{at}.geojson").read_text())
     assert found.is_valid and not re.search("NaN|Infinity", json.dumps(found))
     task = FeatureFolders(trained.task.root / "features", "simulated", "tinyclip")
-    with h5py.File(task.low_file(report.slide_id) if at == "5x" else task.hierarchical_file(report.slide_id)) as file:
+    with h5py.File(
+        task.low_file(explained.slide_id) if at == "5x" else task.hierarchical_file(explained.slide_id)
+    ) as file:
         coords, size = file["coords"][()], int(file.attrs["patch_size_level0"])
         coords = coords if at == "5x" else coords[file["mask"][()]]
     assert len(found["features"]) == len(coords)
-    scale = report.low if at == "5x" else report.high
+    scale = explained.low if at == "5x" else explained.high
     for (x, y), feature, scores in zip(coords, found["features"], scale.class_scores, strict=True):
         ring = np.array(feature["geometry"]["coordinates"][0])
         assert ring[0].tolist() == ring[-1].tolist() and len(feature["geometry"]["coordinates"]) == 1
@@ -204,48 +208,48 @@ def test_geojson_is_valid_and_lies_on_the_patches(trained: Trained, written: tup
         assert turns.sum() / 2 == size**2  # counterclockwise
         properties = feature["properties"]
         assert properties["objectType"] == "tile"
-        measured = [properties["measurements"][f"Score: {name}"] for name in report.class_names]
+        measured = [properties["measurements"][f"Score: {name}"] for name in explained.class_names]
         np.testing.assert_allclose(measured, scores, atol=1e-6)
-        assert properties["classification"]["name"] == report.class_names[int(np.argmax(scores))]
+        assert properties["classification"]["name"] == explained.class_names[int(np.argmax(scores))]
     assert len({feature["id"] for feature in found["features"]}) == len(coords)
 
 
-def test_tables_hold_all_patches_and_texts(trained: Trained, written: tuple[SlideReport, Path]) -> None:
-    report, folder = written
+def test_tables_hold_all_patches_and_texts(trained: Trained, written: tuple[ExplainedSlide, Path]) -> None:
+    explained, folder = written
     low, high, texts, removal = (
-        pd.read_csv(folder / f"{report.slide_id}_{name}.csv") for name in ("5x", "20x", "texts", "removal")
+        pd.read_csv(folder / f"{explained.slide_id}_{name}.csv") for name in ("5x", "20x", "texts", "removal")
     )
-    assert len(low) == len(report.low.coords) and len(high) == report.high.is_patch.sum()
-    logits = report.explanation.logits
-    for k, name in enumerate(report.class_names):
+    assert len(low) == len(explained.low.coords) and len(high) == explained.high.is_patch.sum()
+    logits = explained.explanation.logits
+    for k, name in enumerate(explained.class_names):
         assert low[f"added_{name}"].sum() + high[f"added_{name}"].sum() == pytest.approx(logits[k], abs=1e-3)
         assert texts[texts["class"] == name]["added"].sum() == pytest.approx(logits[k], abs=1e-4)
     parents = low.set_index("parent").loc[high["parent"], ["x", "y"]].to_numpy()
     inside = high[["x", "y"]].to_numpy() - parents
     assert (inside >= 0).all() and (inside + high["size"].iloc[0] <= low["size"].iloc[0]).all()
-    name = report.low.text_names[0]
+    name = explained.low.text_names[0]
     assert low[f"kept_{name}"].sum() == pytest.approx(texts["kept"].iloc[0])
-    np.testing.assert_allclose(low[f"match_{name}"], report.explanation.low.match[:, 0], atol=1e-6)
-    outside = np.isnan(report.explanation.high.similarity[report.high.is_patch][:, 0])
+    np.testing.assert_allclose(low[f"match_{name}"], explained.explanation.low.match[:, 0], atol=1e-6)
+    outside = np.isnan(explained.explanation.high.similarity[explained.high.is_patch][:, 0])
     assert outside.any()
-    np.testing.assert_array_equal(high[f"similarity_{report.high.text_names[0]}"].isna(), outside)
+    np.testing.assert_array_equal(high[f"similarity_{explained.high.text_names[0]}"].isna(), outside)
     np.testing.assert_array_equal(high["attention_2"].isna(), outside)
-    assert texts["description"].tolist() == [*report.low.texts, *report.high.texts]
-    assert report.removal is not None
+    assert texts["description"].tolist() == [*explained.low.texts, *explained.high.texts]
+    assert explained.removal is not None
     np.testing.assert_allclose(removal["random_mean"], removal[["random_1", "random_2"]].mean(axis=1), atol=1e-5)
-    np.testing.assert_allclose(removal["ranked"], report.removal.ranked, atol=1e-6)
+    np.testing.assert_allclose(removal["ranked"], explained.removal.ranked, atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_loads_in_a_browser(written: tuple[SlideReport, Path], width: int) -> None:
-    report, folder = written
-    file = folder / f"{report.slide_id}.html"
+def test_the_page_loads_in_a_browser(written: tuple[ExplainedSlide, Path], width: int) -> None:
+    explained, folder = written
+    file = folder / f"{explained.slide_id}.html"
     with open_page(width) as (page, errors):
         page.goto(file.as_uri())
-        assert page.locator("h1").inner_text() == report.slide_id
+        assert page.locator("h1").inner_text() == explained.slide_id
         assert overflow(page) == 0
         cells = page.locator("tbody").first.locator("tr").all()
-        for row, name, probability in zip(cells, report.class_names, report.probabilities, strict=True):
+        for row, name, probability in zip(cells, explained.class_names, explained.probabilities, strict=True):
             assert row.locator("td").nth(0).inner_text() == name
             assert row.locator("td").nth(1).inner_text() == f"{probability:.3f}"
         assert page.locator("details[open] > ol.patches > li").count() == 6
@@ -396,10 +400,10 @@ def test_a_bare_checkpoint_explains_with_main_py_s_options(trained: Trained, run
         *("--text_prompt", str(task.root / "simulated.json"), "--device", "cpu"),
     ]
     argv = ["--checkpoint", str(bare), "--output-dir", str(tmp_path), *options]
-    report = trained.reports(0)[0]
-    code, _, err = run_main([*argv, "--slide", report.slide_id, "--draws", "0"], "explain")
+    explained = trained.reports(0)[0]
+    code, _, err = run_main([*argv, "--slide", explained.slide_id, "--draws", "0"], "explain")
     assert (code, err) == (0, "")
-    found = pd.read_csv(tmp_path / f"{report.slide_id}_5x.csv")["score_SIMULATED_A"]
-    np.testing.assert_allclose(found, report.low.class_scores[:, 0], atol=1e-5)
+    found = pd.read_csv(tmp_path / f"{explained.slide_id}_5x.csv")["score_SIMULATED_A"]
+    np.testing.assert_allclose(found, explained.low.class_scores[:, 0], atol=1e-5)
     code, _, err = run_main([*argv, "--split", "test"], "explain")
     assert code == 2 and "splits_<fold>.csv" in err and "--slide" in err

@@ -9,7 +9,7 @@ import pandas as pd
 
 from training.metrics import RESULT_COLUMNS
 from training.run_reader import FoldResult, RunReader, RunRecord
-from utils.config import CIRCUMSTANCES
+from utils.effects import CIRCUMSTANCES
 from utils.errors import Fault, UserError
 from utils.files import write_json, write_text
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunMain
-from tests.run_folders import CLASSES, write_run, write_table
 from tests.support.made_results import folds_of
+from tests.support.run_folders import CLASSES, write_run, write_table
 
 
 @pytest.fixture

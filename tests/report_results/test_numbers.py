@@ -12,8 +12,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from reports.significance import patient_weights
 from tests.conftest import RunMain
-from tests.run_folders import CLASSES, write_run
 from tests.support.made_results import METRICS, folds_of, metrics_of, predictions, rows_of
+from tests.support.run_folders import CLASSES, write_run
 
 
 @pytest.fixture(scope="module")

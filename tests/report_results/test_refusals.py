@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import RunMain
-from tests.run_folders import write_run
 from tests.support.made_results import folds_of
 from tests.support.refusals import faults_of
+from tests.support.run_folders import write_run
 from utils.errors import Fault
 
 

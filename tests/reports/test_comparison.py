@@ -18,7 +18,7 @@ from reports.comparison import (
 from reports.finished_runs import FinishedFold
 from reports.settings import Setting
 from reports.significance import CorrectedT, Interval, McNemar, corrected_t
-from tests.made_settings import accuracies, fold, setting
+from tests.support.made_settings import accuracies, fold, setting
 
 
 @pytest.mark.parametrize("same_training", [True, False])

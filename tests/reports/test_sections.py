@@ -13,7 +13,7 @@ from reports.compose import settings_by_file
 from reports.markdown import MarkdownReport
 from reports.sections import add_calibration, add_figures
 from reports.settings import ResultsTable, Setting
-from tests.made_settings import accuracies, finished_fold, setting
+from tests.support.made_settings import accuracies, finished_fold, setting
 
 
 def table_of(settings: Sequence[Setting]) -> ResultsTable:

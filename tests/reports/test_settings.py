@@ -8,7 +8,7 @@ import pytest
 
 from reports.finished_runs import ExperimentEntry, FinishedRun
 from reports.settings import build_tables
-from tests.made_settings import accuracies, finished_run, setting
+from tests.support.made_settings import accuracies, finished_run, setting
 from utils.errors import UserError
 
 A, B, C = (Path(f"/r/{letter}") for letter in "abc")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser import open_page, overflow
+from tests.support.browser import open_page, overflow
 from tests.support.made_page import ODD_SLIDE
 from training.run_folder import RunFolder
 

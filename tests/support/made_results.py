@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from tests.run_folders import CLASSES
+from tests.support.run_folders import CLASSES
 
 Folds = dict[int, dict[str, list[str]]]
 
