@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from explanation.slide_files import write_explanation
 
     if options.output_dir.is_file():
-        raise UserError(Fault("option.folder", f"--output-dir {options.output_dir}", "is a file", "a folder"))
+        raise UserError(Fault("output.file", f"--output-dir {options.output_dir}", "is a file", "a folder"))
     run = load_hive_mil(options.checkpoint, given)
     if run.notes:
         print("\n".join(run.notes))

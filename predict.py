@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from training.trained_run import load_run
 
     if output.is_dir():
-        raise UserError(Fault("option.file", f"--output {output}", "is a folder", "the name of a CSV file"))
+        raise UserError(Fault("output.folder", f"--output {output}", "is a folder", "the name of a CSV file"))
     slide_ids = None
     if options.wsi_dir:
         _, config = read_settings(options.checkpoint[0], given)

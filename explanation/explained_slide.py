@@ -49,7 +49,7 @@ class Scale:
     @property
     def places(self) -> np.ndarray:
         """(M, 2): coordinates of the real patches."""
-        return self.coords[self.is_patch]
+        return np.asarray(self.coords[self.is_patch])
 
     @property
     def parents(self) -> np.ndarray:
@@ -59,7 +59,7 @@ class Scale:
     @cached_property
     def class_scores(self) -> np.ndarray:
         """(M, K)"""
-        return self.explanation.class_scores[self.is_patch]
+        return np.asarray(self.explanation.class_scores[self.is_patch])
 
     def class_texts(self, label: int, num_classes: int) -> range:
         """The indices of a class's texts."""
@@ -90,12 +90,12 @@ class ExplainedSlide:
     @property
     def probabilities(self) -> np.ndarray:
         """(K,): mean over the folds."""
-        return np.mean([fold.probabilities for fold in self.folds], axis=0)
+        return np.asarray(np.mean([fold.probabilities for fold in self.folds], axis=0))
 
     @property
     def spread(self) -> np.ndarray:
         """(K,): standard deviation over the folds."""
-        return np.std([fold.probabilities for fold in self.folds], axis=0)
+        return np.asarray(np.std([fold.probabilities for fold in self.folds], axis=0))
 
     @property
     def prediction(self) -> int:

@@ -6,8 +6,6 @@ QuPath reads ``objectType``, ``classification``, ``name`` and ``measurements`` f
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import numpy as np
-
 from explanation.explained_slide import ExplainedSlide, Scale
 from reports.plots import COLOURS
 
@@ -52,4 +50,4 @@ def square(x: int, y: int, size: int) -> list[list[int]]:
 
 def colour(label: int) -> list[int]:
     """[red, green, blue] of a class, of 255."""
-    return np.frombuffer(bytes.fromhex(COLOURS[label % len(COLOURS)][1:]), np.uint8).tolist()
+    return list(bytes.fromhex(COLOURS[label % len(COLOURS)][1:]))

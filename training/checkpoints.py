@@ -61,7 +61,7 @@ def _read_record(file: Path) -> Record | None:
     record = read_json(file)
     if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
         mend = "move it away to use the checkpoint without it"
-        raise UserError(Fault("run.record", str(file), "not a config.json of main.py", mend=mend))
+        raise UserError(Fault("run.foreign", str(file), "not a config.json of main.py", mend=mend))
     return record
 
 
@@ -69,8 +69,10 @@ def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping
     trained = Config.from_record(options, file)
     free = FREE | options_without_effect(trained)
     faults = [
-        Fault("run.other_settings", f"--{name} {value}", "not what the run was trained with",
-              f"{getattr(trained, name)!r} ({file})", "leave it out")
+        Fault(
+            "run.other_settings", f"--{name} {value}", f"the run was trained with {getattr(trained, name)!r} ({file})",
+            mend=f"leave --{name} out",
+        )
         for name, value in given.items()
         if name not in free and value != getattr(trained, name)
     ]  # fmt: skip

@@ -178,7 +178,7 @@ def check_options(config: Config) -> Config:
         if not getattr(config, name):
             faults.add(Fault("option.missing", f"--{name}", "no value", mend=f"give --{name}"))
     if Path(config.results_dir).is_file():
-        faults.add(Fault("option.folder", f"--results_dir {config.results_dir}", "is a file", "a folder"))
+        faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
     if not config.folds() or config.k_end > config.k:
         where = f"--k_start {config.k_start} --k_end {config.k_end}"
         faults.add(Fault("option.range", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))

@@ -38,7 +38,7 @@ class RunPredictions:
     @property
     def probabilities(self) -> np.ndarray:
         """(N, K): the mean over the folds."""
-        return self.by_fold.mean(axis=1)
+        return np.asarray(self.by_fold.mean(axis=1))
 
     def labelled(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels (M,) and probabilities (M, K) of the slides whose label is known."""

@@ -83,8 +83,8 @@ def _check_tower(reader: InputReader, record: Record | None) -> None:
     """Raises UserError where the run was trained with another text tower."""
     tower = reader.tower.value
     if record and tower and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
-        where, found = f"--vlm_path {reader.config.vlm_path}", "not the model that the run was trained with"
-        raise UserError(Fault("run.other_settings", where, found, "the run's vision-language model"))
+        found = "not the vision-language model that the run was trained with"
+        raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
 
 
 def _texts_of_run(reader: InputReader, record: Record | None, given: Mapping[str, Any]) -> Descriptions:
@@ -95,8 +95,9 @@ def _texts_of_run(reader: InputReader, record: Record | None, given: Mapping[str
         return reader.read_texts(labels if len(labels) > 1 else None)
     own = arrange_texts(reader.config, reader.config.text_form, record)
     if "text_prompt" in given and reader.read_texts(record["class_names"]) != own:
-        where, found = f"--text_prompt {reader.config.text_prompt}", "not what the run was trained with"
-        raise UserError(Fault("run.other_settings", where, found, "the run's descriptions", "leave it out"))
+        found = "not the descriptions that the run was trained with"
+        where = f"--text_prompt {reader.config.text_prompt}"
+        raise UserError(Fault("run.other_settings", where, found, mend="leave --text_prompt out"))
     return own
 
 
@@ -109,7 +110,7 @@ def _classes_of_run(config: Config, record: Record | None, texts: Attempt[Descri
     labels = _labels(config)
     if len(labels) < 2:
         found = f"the labels {labels}, which are the classes of a checkpoint without config.json"
-        few = Fault("table.few_classes", str(config.csv_path()), found, "at least two labels")
+        few = Fault("table.classes", str(config.csv_path()), found, "at least two labels")
         raise UserError([few] if texts else [])  # what is wrong with the texts is told already
     return labels
 
