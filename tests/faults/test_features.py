@@ -49,11 +49,11 @@ SLIDE_FAULTS = {
     "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.damaged", ()),
     "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.damaged", ()),
     "low_without_coords": (
-        LOW, lambda path: change(path, "coords", None), "h5.no_data_set", ("'coords'", "found ['features']"),
+        LOW, lambda path: change(path, "coords", None), "h5.no_data_set", ("no data set 'coords'", "['features']"),
     ),
     "high_without_features": (
         HIGH, lambda path: change(path, "features", None), "h5.no_data_set",
-        ("'features'", "found ['coords', 'mask']"),
+        ("no data set 'features'", "['coords', 'mask']"),
     ),
     "low_features_a_group": (LOW, group_of_features, "h5.no_data_set", ("'features'",)),
     "low_narrow": (
