@@ -10,9 +10,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
 from datasets.make_splits import (
     PAIRS,
     audit_folder,
@@ -26,6 +23,9 @@ from datasets.make_splits import (
     split_files,
     take_slides,
 )
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
 from datasets.splits import Split, shared_patients
 from datasets.task import Slide, read_slides
 from utils.errors import UserError
