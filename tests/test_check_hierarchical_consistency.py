@@ -1,9 +1,7 @@
 """check_hierarchical_consistency.py: its table and exit code, and that --fix leaves files that pass and train."""
 
-import functools
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -12,18 +10,10 @@ import pytest
 
 from datasets.folders import FeatureFolders
 from tests.conftest import RunMain, SimulatedTask
+from tests.support.h5_files import arrays_of
+from tests.support.run_contents import files_below
 
 SCRIPT = "check_hierarchical_consistency"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_tokenizer() -> Iterator[None]:
-    """Build CLIP's vocabulary once, not for every run."""
-    import open_clip
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
-        yield
 
 
 @pytest.fixture
@@ -42,18 +32,9 @@ def options(task: SimulatedTask, *more: str) -> list[str]:
     return ["--dataset-root-path", str(task.root / "features"), *names, "--workers", "1", *more]
 
 
-def contents(file: Path) -> dict[str, np.ndarray]:
-    with h5py.File(file) as opened:
-        return {name: opened[name][()] for name in opened}
-
-
-def files_below(folder: Path) -> dict[Path, bytes]:
-    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
 def as_released(file: Path) -> bool:
     """Drop the mask and the childless parents; whether there were any."""
-    arrays = contents(file)
+    arrays = arrays_of(file)
     keep = arrays.pop("mask").any(1)
     with h5py.File(file, "w") as opened:
         for name, array in arrays.items():
@@ -74,7 +55,7 @@ def test_a_clean_task_passes_untouched(task: SimulatedTask, run_main: RunMain, w
         code, out, err = run_main(options(task, "--workers", workers, *more), SCRIPT)
         assert (code, err) == (0, "")
         assert "28 slides: 28 consistent (0 repaired), 0 with faults" in out
-        mask = contents(folders_of(task).hierarchical_file("SIM-0000"))["mask"]
+        mask = arrays_of(folders_of(task).hierarchical_file("SIM-0000"))["mask"]
         numbers = [str(len(mask)), str(mask.sum()), str((~mask.any(1)).sum())]
         assert row_of(out, "SIM-0000") == [*numbers, "ok"]
     assert files_below(task.root) == before
@@ -82,7 +63,7 @@ def test_a_clean_task_passes_untouched(task: SimulatedTask, run_main: RunMain, w
 
 def test_faults_are_told_by_slide_and_in_sum_and_fixed(task: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
     folders = folders_of(task)
-    originals = {file.name: contents(file) for file in folders.hierarchical_file("x").parent.iterdir()}
+    originals = {file.name: arrays_of(file) for file in folders.hierarchical_file("x").parent.iterdir()}
     for slide_id in ("SIM-0000", "SIM-0001"):
         with h5py.File(folders.hierarchical_file(slide_id), "r+") as opened:
             opened["mask"][0, :] = False
@@ -112,9 +93,9 @@ def test_faults_are_told_by_slide_and_in_sum_and_fixed(task: SimulatedTask, run_
     backups = {file.name.removesuffix(".bak") for file in folder.iterdir() if file.suffix == ".bak"}
     assert backups == {"SIM-0000.h5", "SIM-0001.h5", "SIM-0002.h5"}
     for name in backups:
-        assert (folder / f"{name}.bak").read_bytes() == before[folder / name]
+        assert (folder / f"{name}.bak").read_bytes() == before[str((folder / name).relative_to(task.root))]
     for name, original in originals.items():
-        for key, values in contents(folder / name).items():
+        for key, values in arrays_of(folder / name).items():
             np.testing.assert_array_equal(values, original[key])
     with h5py.File(folders.low_file("SIM-0004"), "r+") as opened:
         opened["features"][0] = 1
@@ -127,7 +108,7 @@ def test_released_files_without_their_childless_parents_are_completed(
 ) -> None:
     folders = folders_of(task)
     folder = folders.hierarchical_file("x").parent
-    originals = {file.name: contents(file) for file in folder.iterdir()}
+    originals = {file.name: arrays_of(file) for file in folder.iterdir()}
     incomplete = sum([as_released(file) for file in sorted(folder.iterdir())])
     assert incomplete > 3
     if not has_high:
@@ -145,7 +126,7 @@ def test_released_files_without_their_childless_parents_are_completed(
     assert "28 consistent (28 repaired), 0 with faults" in out
     assert run_main(options(task), SCRIPT)[0] == 0
     for name, original in originals.items():
-        for key, values in contents(folder / name).items():
+        for key, values in arrays_of(folder / name).items():
             np.testing.assert_array_equal(values, original[key])
     code, out, err = run_main(task.options(tmp_path / "results", "--dry_run"))
     assert (code, err) == (0, "")

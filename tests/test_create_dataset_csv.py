@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from datasets.task import read_slides
-from tests import gdc_server
 from tests.conftest import RunMain
-from tests.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
-from tests.gdc_server import record
 from tests.slide_files import write_slide
+from tests.support import gdc_server
+from tests.support.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
+from tests.support.gdc_server import record
 
 BRCA = [
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS"),

@@ -1,11 +1,10 @@
 """create_hierarchical_features.py: every layout against double loops; what it says, refuses, skips and keeps."""
 
-import functools
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +18,17 @@ from datasets.feature_layouts import PatchSizes
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.datasets.test_feature_layouts import write_clam, write_file, write_trident
-from tests.datasets.test_hierarchy import children_by_loops
+from tests.support.feature_files import write_clam, write_file
+from tests.support.h5_files import arrays_of, attributes_of
+from tests.support.linking_runs import WIDTH, numbers, options, place_trident, random_features, regular
+from tests.support.linking_twin import children_by_loops
 
 SCRIPT, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
-WIDTH = 6
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_tokenizer() -> Iterator[None]:
-    """Build CLIP's vocabulary once, not for every run."""
-    import open_clip
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
-        yield
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> FeatureFolders:
     return FeatureFolders(tmp_path / "data", "task", "plip")
-
-
-def options(folders: FeatureFolders, *more: str) -> list[str]:
-    return [
-        *("--dataset-root-path", str(folders.data_root), "--dataset-name", folders.task),
-        *("--feature-extractor-name", folders.feature_extractor, "--workers", "1", *more),
-    ]
-
-
-def contents(file: Path) -> dict[str, np.ndarray]:
-    with h5py.File(file) as opened:
-        return {name: opened[name][()] for name in opened}
-
-
-def attributes(file: Path) -> dict[str, Any]:
-    with h5py.File(file) as opened:
-        return dict(opened.attrs)
-
-
-def random_features(number: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(number, WIDTH)).astype(np.float32)
-
-
-def regular(level0: int, seed: int, missing: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of both scales on a regular grid, shuffled; some children and parents are missing."""
-    generator = np.random.default_rng(seed)
-    parent, child = 256 * level0 // 5, 256 * level0 // 20
-    cells = generator.permutation(49)[:30]
-    low = np.stack([cells % 7, cells // 7], axis=1) * parent + 3 * child
-    fine = np.array([(x, y) for y in range(28) for x in range(28)]) * child + 3 * child
-    return low, generator.permutation(fine[generator.random(len(fine)) > missing])
 
 
 def tissue_pieces(level0: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,11 +53,6 @@ def expected_children(low: np.ndarray, high: np.ndarray, level0: int) -> list[li
 def place_reference(folders: FeatureFolders, slide_id: str, scale: int, level0: int, *arrays: np.ndarray) -> list[str]:
     file = folders.low_file(slide_id) if scale == 5 else folders.high_file(slide_id)
     write_file(file, *arrays, {})
-    return []
-
-
-def place_trident(folders: FeatureFolders, slide_id: str, scale: int, level0: int, *arrays: np.ndarray) -> list[str]:
-    write_trident(folders.root, slide_id, *arrays, scale, level0, folders.feature_extractor)
     return []
 
 
@@ -148,7 +102,7 @@ def test_a_layout_gives_the_double_loops_children(
     for slide_id, (low, high, low_features, high_features) in made.items():
         expected = expected_children(low, high, level0)
         assert any(expected) and sum(map(len, expected)) < len(high)  # some children have no parent
-        file = contents(folders.hierarchical_file(slide_id))
+        file = arrays_of(folders.hierarchical_file(slide_id))
         assert {name: (values.dtype, values.shape) for name, values in file.items()} == {
             "features": (np.float32, (len(low), 16, WIDTH)),
             "coords": (np.int64, (len(low), 16, 2)),
@@ -160,11 +114,11 @@ def test_a_layout_gives_the_double_loops_children(
             np.testing.assert_array_equal(file["features"][row, kept], high_features[members].reshape(-1, WIDTH))
             assert not file["features"][row, ~kept].any() and not file["coords"][row, ~kept].any()
         # rows of the 5x file that main.py reads are those of the hierarchical file
-        np.testing.assert_array_equal(contents(folders.low_file(slide_id))["coords"], low)
+        np.testing.assert_array_equal(arrays_of(folders.low_file(slide_id))["coords"], low)
         bag = read_bag(folders, Slide(slide_id, "p", 0), WIDTH)
         np.testing.assert_array_equal(bag.low_features, low_features)
         np.testing.assert_array_equal(bag.child_mask, file["mask"])
-        told = attributes(folders.hierarchical_file(slide_id))
+        told = attributes_of(folders.hierarchical_file(slide_id))
         assert told["patch_sizes_from"] == f"{origin}, {origin}"
         assert (told["parent_size_level0"], told["patch_size_level0"]) == (256 * level0 // 5, 256 * level0 // 20)
         assert (told["encoder"], told["seed"], told["low_magnification"], told["high_magnification"]) == (
@@ -181,7 +135,7 @@ def test_copies_of_another_tools_features_tell_where_they_are_from(folders: Feat
         place_trident(folders, "a", scale, 40, random_features(len(coords), scale), coords.astype(float))
     assert run_main(options(folders), SCRIPT)[0] == 0
     for file, scale, coords in ((folders.low_file("a"), 5, low), (folders.high_file("a"), 20, high)):
-        copy, told = contents(file), attributes(file)
+        copy, told = arrays_of(file), attributes_of(file)
         np.testing.assert_array_equal(copy["coords"], coords)
         np.testing.assert_array_equal(copy["features"], random_features(len(coords), scale))
         assert (told["magnification"], told["patch_size_level0"], told["level0_magnification"]) == (
@@ -196,7 +150,7 @@ def test_the_simulated_task_is_rebuilt_as_it_was_and_trains(
     task = SimulatedTask(tmp_path / "copy")
     shutil.copytree(simulated.root, task.root)
     made = task.features / "hierarchical_tinyclip_5x_20x"
-    originals = {file.name: contents(file) for file in made.iterdir()}
+    originals = {file.name: arrays_of(file) for file in made.iterdir()}
     shutil.rmtree(made)
     folders = FeatureFolders(task.root / "features", "simulated", "tinyclip")
     code, out, _ = run_main(options(folders), SCRIPT)
@@ -204,12 +158,12 @@ def test_the_simulated_task_is_rebuilt_as_it_was_and_trains(
     assert re.search(r"slides done +28\n", out)
     assert {file.name for file in made.iterdir()} == originals.keys()
     for name, original in originals.items():
-        rebuilt = contents(made / name)
+        rebuilt = arrays_of(made / name)
         assert rebuilt.keys() == original.keys()
         for key, values in original.items():
             np.testing.assert_array_equal(rebuilt[key], values)
             assert rebuilt[key].dtype == values.dtype
-        assert attributes(made / name)["simulated"]
+        assert attributes_of(made / name)["simulated"]
     code, out, err = run_main(task.options(tmp_path / "results", "--dry_run"))
     assert (code, err) == (0, "")
     assert "dry run: all checks passed" in out
@@ -226,7 +180,7 @@ def test_released_files_and_ours_train_alike(simulated: SimulatedTask, tmp_path:
         assert code == 0
         if form == "released":
             for file in (task.features / "hierarchical_tinyclip_5x_20x").iterdir():
-                arrays = contents(file)
+                arrays = arrays_of(file)
                 front = np.argsort(~arrays["mask"], axis=1, kind="stable")[..., None]
                 with h5py.File(file, "w") as opened:
                     for name in ("features", "coords"):
@@ -255,11 +209,6 @@ def put(folders: FeatureFolders, slide_id: str, low: np.ndarray, high: np.ndarra
         write_file(file, random_features(len(coords), len(slide_id)), coords, told)
 
 
-def numbers(out: str) -> dict[str, int]:
-    rows = re.findall(r"^(\D+?) +([\d,]+)$", out, flags=re.MULTILINE)
-    return {name: int(number.replace(",", "")) for name, number in rows}
-
-
 def test_the_summary_counts(folders: FeatureFolders, run_main: RunMain) -> None:
     low = np.array([(x * 2048, y * 2048) for y in range(4) for x in range(4)])
     fine = np.array([(x * 512, y * 512) for y in range(16) for x in range(20)])  # the last four columns: no parent
@@ -273,7 +222,7 @@ def test_the_summary_counts(folders: FeatureFolders, run_main: RunMain) -> None:
         "children without parent": 64, "children repeated": 3,
     }  # fmt: skip
     assert "15 parents have more than --max-patches 10 children; 90 were left out, by a draw with --seed 1" in out
-    told = attributes(folders.hierarchical_file("a"))
+    told = attributes_of(folders.hierarchical_file("a"))
     assert (told["children_dropped"], told["children_without_parent"], told["children_repeated"]) == (90, 64, 3)
     assert told["slots"] == "packed"
 
@@ -289,7 +238,7 @@ def test_sizes_from_the_table_of_slides(folders: FeatureFolders, run_main: RunMa
         code, out, _ = run_main(options(folders, spelt, str(table), "--overwrite"), SCRIPT)
         assert code == 0
         assert "2048 by level0_mag, 512 by level0_mag (1 slides)" in out
-    assert attributes(folders.hierarchical_file("a"))["level0_magnification"] == 40
+    assert attributes_of(folders.hierarchical_file("a"))["level0_magnification"] == 40
     table.write_text("slide_id,level0_mag\na,much\n")
     code, _, err = run_main(options(folders, "--dataset_csv", str(table)), SCRIPT)
     assert (code, "level0_mag of a is 'much'" in err) == (2, True)
@@ -322,7 +271,7 @@ def test_conch_features_before_the_projection_are_warned_of(
     assert code == 0
     assert ("warning: projection: 1 slides" in out) is not projected
     assert ("training on them fails silently" in out) is not projected
-    told = attributes(folders.hierarchical_file("a"))
+    told = attributes_of(folders.hierarchical_file("a"))
     assert (bool(told["projected"]), bool(told["normalised"])) == (projected, projected)
     assert ("projection_warning" in told) is not projected
     assert run_main(options(folders), CHECK)[0] == (0 if projected else 1)
@@ -439,7 +388,7 @@ def test_files_made_otherwise_are_not_replaced_unasked(folders: FeatureFolders, 
     assert (code, "made otherwise" in err, "--overwrite replaces it" in err) == (2, True, True)
     assert folders.hierarchical_file("a").read_bytes() == before
     assert run_main(options(folders, "--max-patches", "8", "--overwrite"), SCRIPT)[0] == 0
-    assert contents(folders.hierarchical_file("a"))["mask"].shape == (30, 8)
+    assert arrays_of(folders.hierarchical_file("a"))["mask"].shape == (30, 8)
 
 
 def test_features_that_are_there_are_not_replaced_unasked(folders: FeatureFolders, run_main: RunMain) -> None:
@@ -452,7 +401,7 @@ def test_features_that_are_there_are_not_replaced_unasked(folders: FeatureFolder
     assert (code, "is there, and differs from" in err) == (2, True)
     assert (folders.low_file("a").read_bytes(), folders.high_file("a").read_bytes()) == before
     assert run_main(options(folders, "--overwrite"), SCRIPT)[0] == 0
-    np.testing.assert_array_equal(contents(folders.low_file("a"))["features"], random_features(len(low), 9))
+    np.testing.assert_array_equal(arrays_of(folders.low_file("a"))["features"], random_features(len(low), 9))
     folders.hierarchical_file("a").unlink()
     assert run_main(options(folders), SCRIPT)[0] == 0  # the same features: nothing to replace
     folders.low_file("a").unlink()
@@ -498,7 +447,7 @@ def test_the_seed_decides_and_workers_do_not(folders: FeatureFolders, run_main: 
         more = "--max-patches", "7", "--overwrite", "--seed", str(seed), "--workers", str(workers)
         assert run_main(options(folders, *more), SCRIPT)[0] == 0
         files = sorted(folders.hierarchical_file("x").parent.iterdir())
-        made[seed, workers] = [contents(file)["coords"] for file in files]
+        made[seed, workers] = [arrays_of(file)["coords"] for file in files]
     for one, two, other in zip(made[1, 1], made[1, 2], made[2, 2], strict=True):
         np.testing.assert_array_equal(one, two)
         assert (one != other).any()

@@ -14,7 +14,7 @@ import pytest
 import create_splits
 from datasets.splits import read_split_ids
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.run_contents import contents
+from tests.support.run_contents import files_below
 
 PARTS = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -53,7 +53,7 @@ def test_files_have_the_released_form(run_main: RunMain, table: Path, tmp_path: 
     names = [
         f"made_{shots}/{file}" for shots in (2, 4) for file in ("manifest.json", *(f"splits_{k}.csv" for k in range(3)))
     ]
-    assert sorted(contents(tmp_path)) == names
+    assert sorted(files_below(tmp_path)) == names
     assert f"written: {tmp_path / 'made_4'}" in output
     for shots in (2, 4):
         for fold in range(3):
@@ -107,7 +107,7 @@ def test_the_manifest_says_what_the_files_hold(run_main: RunMain, table: Path, t
 def test_shots_are_nested_and_the_rest_is_the_same(run_main: RunMain, table: Path, tmp_path: Path) -> None:
     assert run_main(options(table, tmp_path, "--few_shot_num", "2", "4", "16"), "create_splits")[0] == 0
     assert run_main(options(table, tmp_path / "alone", "--few_shot_num", "4"), "create_splits")[0] == 0
-    assert contents(tmp_path / "alone" / "made_4") == contents(tmp_path / "made_4")
+    assert files_below(tmp_path / "alone" / "made_4") == files_below(tmp_path / "made_4")
     for fold in range(3):
         two, four, sixteen = (read_split_ids(tmp_path / f"made_{n}" / f"splits_{fold}.csv") for n in (2, 4, 16))
         assert set(two["train"]) < set(four["train"]) < set(sixteen["train"])
@@ -117,12 +117,12 @@ def test_shots_are_nested_and_the_rest_is_the_same(run_main: RunMain, table: Pat
 def test_the_second_run_is_the_same_in_another_process(run_main: RunMain, table: Path, tmp_path: Path) -> None:
     more = ("--few_shot_num", "4", "--group", "site")
     assert run_main(options(table, tmp_path / "first", *more), "create_splits")[0] == 0
-    before = contents(tmp_path / "first")
+    before = files_below(tmp_path / "first")
     assert run_main(options(table, tmp_path / "first", *more), "create_splits")[0] == 0
-    assert contents(tmp_path / "first") == before
+    assert files_below(tmp_path / "first") == before
     command = [sys.executable, "create_splits.py", *options(table, tmp_path / "second", *more)]
     subprocess.run(command, cwd=PROJECT, env={**os.environ, "PYTHONHASHSEED": "1"}, check=True, capture_output=True)
-    assert contents(tmp_path / "second") == before
+    assert files_below(tmp_path / "second") == before
 
 
 def test_the_order_of_the_rows_does_not_matter(run_main: RunMain, table: Path, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_the_order_of_the_rows_does_not_matter(run_main: RunMain, table: Path, t
     pd.read_csv(table).sample(frac=1, random_state=5).to_csv(shuffled, index=False)
     for file, name in ((table, "a"), (shuffled, "b")):
         assert run_main(options(file, tmp_path / name, "--few_shot_num", "4"), "create_splits")[0] == 0
-    one, other = contents(tmp_path / "a"), contents(tmp_path / "b")
+    one, other = files_below(tmp_path / "a"), files_below(tmp_path / "b")
     assert one.pop("made_4/manifest.json") != other.pop("made_4/manifest.json")  # the table's sha256
     assert one == other
 
@@ -194,12 +194,12 @@ def test_other_splits_are_kept_unless_overwritten(run_main: RunMain, table: Path
     second = options(table, tmp_path, "--few_shot_num", "2", "4", "--seed", "9", "--k", "2")
     assert run_main(first, "create_splits")[0] == 0
     (folder / "notes.txt").write_text("mine")
-    before = contents(tmp_path)
+    before = files_below(tmp_path)
     code, _, errors = run_main(second, "create_splits")
     assert code == 2
     assert f"{folder}: found other splits (splits_0.csv, splits_1.csv, splits_2.csv), expected none" in errors
     assert "--overwrite" in errors
-    assert contents(tmp_path) == before, "nothing is written, made_2 neither"
+    assert files_below(tmp_path) == before, "nothing is written, made_2 neither"
     assert run_main([*second, "--overwrite"], "create_splits")[0] == 0
     assert sorted(file.name for file in folder.iterdir()) == [
         "manifest.json",
@@ -213,11 +213,11 @@ def test_other_splits_are_kept_unless_overwritten(run_main: RunMain, table: Path
 def test_what_an_interrupted_run_left_is_completed(run_main: RunMain, table: Path, tmp_path: Path) -> None:
     arguments = options(table, tmp_path, "--few_shot_num", "4")
     assert run_main(arguments, "create_splits")[0] == 0
-    before = contents(tmp_path)
+    before = files_below(tmp_path)
     (tmp_path / "made_4" / "manifest.json").unlink()
     (tmp_path / "made_4" / "splits_2.csv").unlink()
     assert run_main(arguments, "create_splits")[0] == 0
-    assert contents(tmp_path) == before
+    assert files_below(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_what_cannot_be_is_said_and_nothing_written(
     code, _, errors = run_main(options(table, tmp_path, *more), "create_splits")
     assert code == 2
     assert message in errors
-    assert contents(tmp_path) == {}
+    assert files_below(tmp_path) == {}
 
 
 def test_sites_must_be_known(run_main: RunMain, simulated: SimulatedTask, tmp_path: Path) -> None:

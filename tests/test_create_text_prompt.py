@@ -14,8 +14,8 @@ import pytest
 import create_text_prompt
 from datasets.descriptions import read_descriptions
 from models.tiny_clip import save_tiny_clip
-from tests.chat_server import ChatServer, Reply, chat_server
 from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.support.chat_server import ChatServer, Reply, chat_server
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Slides at the edge of what occurs: a single patch, no children, nothing but one colour, half precision, huge ones."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -17,16 +16,6 @@ WIDTH, CHILDREN = 16, 16
 SPLIT = {"train": ["SIM-0000", "SIM-0001", "SIM-1000", "SIM-1001"], "val": ["SIM-0002", "SIM-1002"]}
 SPLIT["test"] = ["SIM-0003", "SIM-1003"]
 Arrays = dict[str, np.ndarray]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_tokenizer() -> Iterator[None]:
-    """Build CLIP's vocabulary once, not in every run: it takes longer than training an epoch."""
-    import open_clip
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(open_clip, "SimpleTokenizer", functools.cache(open_clip.SimpleTokenizer))
-        yield
 
 
 def ordinary(generator: np.random.Generator, number: int, num_parents: int = 6) -> Arrays:

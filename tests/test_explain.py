@@ -25,10 +25,10 @@ from explain import write_report
 from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil
 from explanation.explained_slide import Pixel, SlideReport
 from models.tiny_clip import save_tiny_clip
-from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import notes
 from tests.slide_files import real_slide, tissue, write_slide
+from tests.support.browser import open_page, overflow
+from tests.support.run_contents import notes
 from training.inputs import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag

@@ -18,6 +18,7 @@ from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
+from tests.support.run_contents import files_below
 
 SCRIPT, CHECK = "extract_features", "check_hierarchical_consistency"
 
@@ -269,9 +270,9 @@ def test_wrong_options(
 
 def test_workers_make_the_same_files(slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain) -> None:
     assert run_main(options(folders, slides / "told", clip, "--no-thumbnails"), SCRIPT)[0] == 0
-    alone = {file: file.read_bytes() for file in folders.root.rglob("*.h5")}
+    alone = files_below(folders.root, "*.h5")
     shutil.rmtree(folders.root)
     command = options(folders, slides / "told", clip, "--no-thumbnails")
     assert run_main([*command, "--workers", "2"], SCRIPT)[0] == 0
-    assert {file: file.read_bytes() for file in folders.root.rglob("*.h5")} == alone
+    assert files_below(folders.root, "*.h5") == alone
     assert not (folders.root / "thumbnails").exists()

@@ -20,9 +20,10 @@ from datasets.descriptions import read_descriptions
 from datasets.splits import read_split_ids
 from datasets.task import read_slides
 from tests.conftest import SHARED, RunMain
-from tests.drive_server import QUOTA, as_attachment, serve_drive
-from tests.failing_server import Reply, Request, files_of, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
-from tests.utils.test_archives import archive_of, contents, write_files
+from tests.support.archive_files import archive_of, write_files
+from tests.support.drive_server import QUOTA, as_attachment, serve_drive
+from tests.support.failing_server import Reply, Request, files_of, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
+from tests.support.run_contents import files_below
 from utils.config import Config
 
 SCRIPT = "fetch_released_assets"
@@ -34,7 +35,7 @@ MADE = {
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(contents(folder))
+    return sorted(files_below(folder))
 
 
 def sha256(content: bytes) -> str:
@@ -45,7 +46,7 @@ def sha256(content: bytes) -> str:
 
 
 def test_the_checksums_are_those_of_the_released_files(released: Path) -> None:
-    mirrored = {name: content for name, content in contents(released).items() if name.endswith((".csv", ".json"))}
+    mirrored = {name: content for name, content in files_below(released).items() if name.endswith((".csv", ".json"))}
     assert {name: sha256(content) for name, content in mirrored.items()} == released_files.RELEASED["files"]
     assert len(mirrored) == 3 + 3 * 5 + 3
 
@@ -68,7 +69,7 @@ def test_what_is_fetched_is_read_by_main_and_by_the_audit(run_main: RunMain, rel
         code, output, errors = run_main(["--base-url", f"{server.url}/", "--output-dir", str(tmp_path)], SCRIPT)
     assert (code, errors) == (0, "")
     assert "21 fetched, 0 there already" in output
-    fetched = contents(tmp_path)
+    fetched = files_below(tmp_path)
     assert len(fetched) == 21
     assert all(content == (released / name).read_bytes() for name, content in fetched.items())
     for task, classes in (
@@ -125,7 +126,7 @@ def test_faults_that_pass_are_got_over(run_main: RunMain, made: Path, tmp_path: 
     replies = (Reply(b"", 503), good, cut, good, Reply(b"wrong"), Reply(b"", 429, {"Retry-After": "40"}), good)
     with serve(in_turn(*replies)) as server:
         assert run_main(options(server.url, tmp_path), SCRIPT)[0] == 0
-    assert contents(tmp_path) == MADE
+    assert files_below(tmp_path) == MADE
     assert waits == [1, 1, 40]
 
 
@@ -156,7 +157,7 @@ def test_faults_that_stay_are_reported(
         assert len(server.requests) == 2
     assert code == 0
     assert "2 fetched, 1 there already" in output
-    assert contents(tmp_path) == MADE
+    assert files_below(tmp_path) == MADE
 
 
 def test_no_server(run_main: RunMain, made: Path, tmp_path: Path, waits: list[float]) -> None:
@@ -176,12 +177,12 @@ def test_other_files_are_kept(run_main: RunMain, made: Path, tmp_path: Path) -> 
         assert errors.startswith("error: 2 faults")
         assert f"{tmp_path}/dataset_csv/a.csv: is not the authors' file; --overwrite replaces it" in errors
         assert f"{tmp_path}/text_prompt/a.json: is not" in errors
-        assert contents(tmp_path) == own
+        assert files_below(tmp_path) == own
         assert server.requests == []
         code, output, _ = run_main(options(server.url, tmp_path, "--overwrite"), SCRIPT)
         assert code == 0
         assert "3 fetched, 0 there already" in output
-        assert contents(tmp_path) == {**MADE, "splits/b.csv": b"another"}
+        assert files_below(tmp_path) == {**MADE, "splits/b.csv": b"another"}
         assert "0 fetched, 3 there" in run_main(options(server.url, tmp_path, "--overwrite"), SCRIPT)[1]
         assert len(server.requests) == 3
 
@@ -230,7 +231,7 @@ def test_an_archive_becomes_a_folder_of_features(
     with serve_drive({IDS["tcga_rcc"]["plip"]: archive}) as server:
         code, output, _ = fetch(run_main, roomy, "--features", "tcga_rcc", "plip")
         assert code == 0
-        assert contents(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+        assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
         assert sorted(path.name for path in roomy.iterdir()) == ["tcga_rcc_plip"]
         assert f"unpacked: {roomy / 'tcga_rcc_plip'}" in output
         assert not (tmp_path / "cookies").exists()
@@ -284,7 +285,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
         starts = [int(asked[6:-1]) for request in server.requests if (asked := request.headers.get("range"))]
     assert len(starts) == 3
     assert 0 < starts[0] < starts[1] < starts[2]
-    assert contents(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
     assert waits == [1, 2, 4]
 
 
@@ -308,7 +309,7 @@ def test_the_next_call_goes_on_too(run_main: RunMain, roomy: Path, tmp_path: Pat
     with serve_drive({IDS["tcga_rcc"]["plip"]: archive}) as server:
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
         assert server.requests[-1].headers["range"] == f"bytes={len(there)}-"
-    assert contents(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_a_drive_that_refuses(
     with serve_drive({}) as server:
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
         assert server.requests == []
-    assert contents(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
 
 
 def test_no_drive(run_main: RunMain, roomy: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,14 +398,14 @@ def test_features_that_are_there_are_not_touched(run_main: RunMain, roomy: Path)
         assert server.requests == []
     assert code == 2
     assert f"{roomy / 'tcga_rcc_plip'}: is there without all of the released features" in errors
-    assert contents(roomy) == {"tcga_rcc_plip/plip_5x/mine.h5": b"mine"}
+    assert files_below(roomy) == {"tcga_rcc_plip/plip_5x/mine.h5": b"mine"}
 
 
 def test_what_a_killed_run_unpacked_is_removed(run_main: RunMain, roomy: Path, tmp_path: Path) -> None:
     write_files(roomy, {".tcga_rcc_plip.unpacking/tcga_rcc_plip/plip_5x/half.h5": b""})
     with serve_drive({IDS["tcga_rcc"]["plip"]: packed(tmp_path, "tcga_rcc", "plip")}):
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
-    assert contents(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
 
 
 # ---- room on the disk ------------------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Who may import whom, read from the syntax trees; and that asking for help does not load PyTorch."""
+"""Who may import whom, read from the syntax trees; and that asking for help does not load PyTorch.
+
+The packages and scripts keep to ``PACKAGES``. A test imports no other test. A benchmark imports nothing of the tests.
+"""
 
 import ast
 import re
@@ -24,14 +27,18 @@ SCRIPTS = {file.stem for file in PROJECT.glob("*.py")}
 
 
 def imported(tree: ast.Module, package: tuple[str, ...] = ()) -> set[str]:
-    """Names of all modules that a module imports, wherever the import stands; relative ones are made absolute."""
+    """Names of all modules that a module imports, wherever the import stands; relative ones are made absolute.
+
+    What stands behind ``from ... import`` may be a module as well; of these names only those of tests are given.
+    """
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            names.add(".".join([*base, *([node.module] if node.module else [])]))
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names if alias.name.startswith("test_"))}
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"import_module", "__import__"}:
             names |= {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
     return names
@@ -42,6 +49,11 @@ def forbidden(package: str, names: set[str]) -> set[str]:
     ours = set(PACKAGES) | SCRIPTS | {"tests", "benchmarks"}
     allowed = PACKAGES[package] | {package} if package else set(PACKAGES)
     return {name for name in names if name.split(".")[0] in ours - allowed}
+
+
+def names_of_tests(names: set[str]) -> set[str]:
+    """Those imports that are modules of tests."""
+    return {name for name in names if name.split(".")[-1].startswith("test_")}
 
 
 def modules() -> list[Path]:
@@ -55,6 +67,31 @@ def test_a_module_imports_only_what_it_may(module: Path) -> None:
     tree = ast.parse((PROJECT / module).read_text(encoding="utf-8"))
     package = module.parts[0] if len(module.parts) > 1 else ""
     assert forbidden(package, imported(tree, module.parts[:-1])) == set()
+
+
+def names_below(folder: str) -> dict[Path, set[str]]:
+    """What each module below a folder imports."""
+    files = sorted(file.relative_to(PROJECT) for file in (PROJECT / folder).rglob("*.py"))
+    return {file: imported(ast.parse((PROJECT / file).read_text(encoding="utf-8")), file.parts[:-1]) for file in files}
+
+
+def test_no_test_imports_a_test() -> None:
+    found = names_below("tests")
+    assert "tests.conftest" in found[Path("tests/test_imports.py")]
+    assert {file: names_of_tests(names) for file, names in found.items() if names_of_tests(names)} == {}
+
+
+def test_no_benchmark_imports_the_tests() -> None:
+    found = names_below("benchmarks")
+    assert "benchmarks.model" in found[Path("benchmarks/baselines.py")]
+    assert {file for file, names in found.items() if any(name.split(".")[0] == "tests" for name in names)} == set()
+
+
+@pytest.mark.parametrize(
+    "source", ["from tests.models import test_golden", "import tests.test_main", "from .test_hierarchy import slide"]
+)
+def test_an_imported_test_would_be_found(source: str) -> None:
+    assert len(names_of_tests(imported(ast.parse(source), ("tests", "datasets")))) == 1
 
 
 def test_all_packages_and_scripts_are_looked_at() -> None:

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import main
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import CLASSES, METRICS, contents
+from tests.support.run_contents import CLASSES, METRICS, files_below
 from utils.config import Config
 
 # ------------------------------------------------------------------------------------------------ files of a run
@@ -22,7 +22,7 @@ def test_files_of_a_run(simulated: SimulatedTask, whole: Path) -> None:
     expected = {"config.json", "summary.csv", "results.csv"}
     for k in range(2):
         expected |= {f"splits_{k}.csv", f"s_{k}_checkpoint.pt", f"history_{k}.csv", f"predictions_{k}.csv"}
-    found = set(contents(folder))
+    found = set(files_below(folder))
     assert found >= expected
     # no state to resume from, no temporary files; the folds' own results are what --resume reads
     assert {name for name in found - expected if not name.startswith(".")} == {"fold_0.json", "fold_1.json"}

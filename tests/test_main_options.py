@@ -9,7 +9,7 @@ import pytest
 
 import main
 from tests.conftest import RunMain, SimulatedTask
-from tests.run_contents import CLASSES, notes, numbers, train_loss
+from tests.support.run_contents import CLASSES, notes, numbers, train_loss
 
 
 def test_no_notes_without_reason(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:

@@ -19,7 +19,7 @@ import torch
 import main
 from datasets.task import Slide
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.run_contents import METRICS, contents, notes, numbers, train_loss
+from tests.support.run_contents import METRICS, files_below, notes, numbers, train_loss
 from utils.interface import Bag
 
 # ------------------------------------------------------------------------------------------------ repeating a run
@@ -85,22 +85,22 @@ def test_finished_folds_are_not_overwritten(
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = simulated.run_folder(tmp_path)
-    before = contents(folder)
+    before = files_below(folder)
     code, _, err = run_main(simulated.options(tmp_path))
     assert code == 2
     assert "fold 0, 1 of this run is finished" in err and "--resume" in err
-    assert contents(folder) == before
+    assert files_below(folder) == before
 
 
 def test_resume_takes_options_without_effect(
     simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    before = contents(simulated.run_folder(tmp_path))
+    before = files_below(simulated.run_folder(tmp_path))
     code, out, _ = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8"))
     assert code == 0
     assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
-    assert contents(simulated.run_folder(tmp_path)) == before
+    assert files_below(simulated.run_folder(tmp_path)) == before
     code, _, err = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
     assert code == 2
     assert "htcl 'class_wise', now 'none'" in err and "prototype_number" not in err
@@ -247,14 +247,14 @@ def test_resume_of_a_finished_run_trains_nothing(
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = simulated.run_folder(tmp_path)
-    before = contents(folder)
+    before = files_below(folder)
     unwritten = ("s_", "history_", "predictions_", "fold_", "splits_")
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name.startswith(unwritten)}
     code, out, err = run_main(simulated.options(tmp_path, "--resume"))
     assert (code, err) == (0, "")
     assert "epoch   1/3" not in out
     assert "fold 0: test auc" in out and "fold 1: test auc" in out
-    after = contents(folder)
+    after = files_below(folder)
     records = [json.loads(files.pop("config.json")) for files in (before, after)]
     assert after == before
     assert {path: path.stat().st_mtime_ns for path in times} == times

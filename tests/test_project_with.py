@@ -11,19 +11,13 @@ import torch
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conch.weights import golden_visual
 from tests.conftest import RunMain, SimulatedTask
-from tests.datasets.test_feature_layouts import write_file
-from tests.datasets.test_projection import as_conch, unit
-from tests.test_create_hierarchical_features import (
-    WIDTH,
-    attributes,
-    contents,
-    numbers,
-    options,
-    place_trident,
-    regular,
-)
+from tests.support.conch_features import as_conch, unit
+from tests.support.conch_weights import golden_visual
+from tests.support.feature_files import write_file
+from tests.support.h5_files import arrays_of, attributes_of
+from tests.support.linking_runs import WIDTH, numbers, options, place_trident, regular
+from tests.support.run_contents import files_below
 from utils.files import file_sha256
 
 CREATE, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
@@ -48,7 +42,7 @@ def matrix_of(weights: Path) -> np.ndarray:
 
 def features_of(folders: FeatureFolders, slide_id: str) -> dict[Path, np.ndarray]:
     files = folders.low_file(slide_id), folders.high_file(slide_id), folders.hierarchical_file(slide_id)
-    return {file: contents(file)["features"] for file in files if file.exists()}
+    return {file: arrays_of(file)["features"] for file in files if file.exists()}
 
 
 def assert_projected(folders: FeatureFolders, slide_id: str, before: dict[Path, np.ndarray], weights: Path) -> None:
@@ -57,11 +51,11 @@ def assert_projected(folders: FeatureFolders, slide_id: str, before: dict[Path, 
     for file, features in before.items():
         np.testing.assert_allclose(after[file], as_conch(features, matrix_of(weights)), rtol=0, atol=1e-6)
     for file in after:
-        told = attributes(file)
+        told = attributes_of(file)
         assert (told["projected"], told["normalised"]) == (True, True)
         assert told["projection_sha256"] == file_sha256(weights)
         assert "projection_warning" not in told
-    mask = contents(folders.hierarchical_file(slide_id))["mask"]
+    mask = arrays_of(folders.hierarchical_file(slide_id))["mask"]
     np.testing.assert_allclose(np.linalg.norm(after[folders.hierarchical_file(slide_id)][mask], axis=1), 1, atol=1e-5)
 
 
@@ -99,7 +93,7 @@ def test_golden_features_through_the_scripts(
     code, _, err = run_main(options(folders, *fix, "--project-with", str(weights)), script)
     assert (code, err) == (0, "")
     for file in (folders.low_file("a"), folders.high_file("a")):
-        features = contents(file)["features"]
+        features = arrays_of(file)["features"]
         expected = recorded["image_embedding"][np.arange(len(features)) % 2]
         np.testing.assert_allclose(features, expected, rtol=0, atol=1e-6)
     bag = read_bag(folders, Slide("a", "p", 0), 512)
@@ -116,12 +110,12 @@ def test_features_of_trident_are_linked_projected(
 ) -> None:
     for slide_id in ("a", "b"):
         place_both(folders, slide_id)
-    sources = {file: file.read_bytes() for file in folders.root.rglob("*.h5")}
+    sources = files_below(folders.root)
     plain = options(folders, "--output-dir", str(folders.data_root / "plain"))
     assert run_main(plain, CREATE)[0] == 0
     before = {name: features_of(folders, name) for name in "ab"}
     for name in before:
-        hierarchical = contents(folders.data_root / "plain" / f"{name}.h5")["features"]
+        hierarchical = arrays_of(folders.data_root / "plain" / f"{name}.h5")["features"]
         before[name][folders.hierarchical_file(name)] = hierarchical
     for folder in {file.parent for file in before["a"]} - {folders.hierarchical_file("a").parent}:
         shutil.rmtree(folder)
@@ -129,7 +123,8 @@ def test_features_of_trident_are_linked_projected(
     assert (code, err, "warning" in out) == (0, "", False)
     for name in "ab":
         assert_projected(folders, name, before[name], weights)
-    assert {file: file.read_bytes() for file in sources} == sources
+    after = files_below(folders.root)
+    assert {name: after[name] for name in sources} == sources
     assert run_main(options(folders), CHECK)[0] == 0
     code, out, _ = run_main(options(folders, "--project_with", str(weights)), CREATE)
     assert (code, numbers(out)["slides skipped"]) == (0, 2)
@@ -183,7 +178,7 @@ def test_an_interruption_between_the_scales_is_made_good(
     with monkeypatch.context() as patch:
         patch.setattr(utils.h5, "write_h5", stop)
         assert run_main(options(folders, "--project-with", str(weights)), CREATE)[0] == 130
-    assert attributes(folders.low_file("a"))["projected"] and not folders.hierarchical_file("a").exists()
+    assert attributes_of(folders.low_file("a"))["projected"] and not folders.hierarchical_file("a").exists()
     code, _, err = run_main(options(folders, "--project-with", str(weights)), CREATE)
     assert (code, err) == (0, "")
     assert_projected(folders, "a", before, weights)
@@ -230,10 +225,10 @@ def test_a_file_without_a_fitting_projection(
     ):
         if state:
             torch.save(state, weights)
-        before = {file: file.read_bytes() for file in folders.root.rglob("*.h5")}
+        before = files_below(folders.root, "*.h5")
         code, _, err = run_main(options(folders, *more, "--project-with", str(weights)), script)
         assert (code, f"error: {weights}: {message}" in err) == (2, True), err
-        assert {file: file.read_bytes() for file in folders.root.rglob("*.h5")} == before
+        assert files_below(folders.root, "*.h5") == before
     torch.save({"visual.proj_contrast": torch.eye(WIDTH + 1)}, weights)
     code, out, err = run_main(options(folders, *more, "--project-with", str(weights)), script)
     assert code == (1 if script == CHECK else 2)
@@ -268,14 +263,14 @@ def test_the_named_command_mends_a_task(
     for name, files in before.items():
         for file, features in files.items():
             expected = as_conch(features, matrix_of(weights))
-            np.testing.assert_allclose(contents(file)["features"], expected, rtol=0, atol=1e-6)
-            np.testing.assert_array_equal(contents(file.with_name(f"{name}.h5.bak"))["features"], features)
+            np.testing.assert_allclose(arrays_of(file)["features"], expected, rtol=0, atol=1e-6)
+            np.testing.assert_array_equal(arrays_of(file.with_name(f"{name}.h5.bak"))["features"], features)
         if has_high:
             assert_projected(folders, name, files, weights)
-    once = {file: file.read_bytes() for file in folders.root.rglob("*") if file.is_file()}
+    once = files_below(folders.root)
     code, out, _ = run_main(command, CHECK)
     assert (code, "2 slides: 2 consistent (0 repaired), 0 with faults" in out) == (0, True)
-    assert {file: file.read_bytes() for file in folders.root.rglob("*") if file.is_file()} == once
+    assert files_below(folders.root) == once
 
 
 def test_a_high_file_alone_left_unprojected_is_mended(

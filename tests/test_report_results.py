@@ -14,8 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from reports.statistics import patient_weights
 from tests.conftest import RunMain
-from tests.run_contents import contents
-from tests.run_folders import CLASSES, write_run, write_table
+from tests.support.run_contents import files_below
+from tests.support.run_folders import CLASSES, write_run, write_table
 
 Folds = dict[int, dict[str, list[str]]]
 METRICS = ("auc", "f1", "acc")
@@ -287,10 +287,10 @@ def test_the_order_of_arguments_does_not_matter(report: RunMain, results: Path, 
     folders = [results / name for name in ("best", "middle", "worst")]
     assert report(*folders) == (0, f"written: {tmp_path / 'report' / 'report.md'}\n", "")
     assert report(*reversed(folders), folders[0], output="other")[0] == 0
-    assert contents(tmp_path / "report") == contents(tmp_path / "other")
+    assert files_below(tmp_path / "report") == files_below(tmp_path / "other")
     assert report(*folders, "--seed", "9", output="seed")[0] == 0
     different = {
-        name for name, data in contents(tmp_path / "seed").items() if contents(tmp_path / "other")[name] != data
+        name for name, data in files_below(tmp_path / "seed").items() if files_below(tmp_path / "other")[name] != data
     }
     assert different == {"report.md", "tables/results_plip_comparisons.csv", "tables/results_plip_comparisons.tex"}
 

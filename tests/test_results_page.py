@@ -17,8 +17,8 @@ from bs4 import BeautifulSoup, Tag
 from playwright.sync_api import Page
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from tests.browser import open_page, overflow
 from tests.conftest import SimulatedTask
+from tests.support.browser import open_page, overflow
 from training.run_folder import METRICS, FoldResult, RunFolder
 from utils.config import Config
 

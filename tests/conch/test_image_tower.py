@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from conch.image_tower import ConchImageTower, load_image_tower, read_projection
-from tests.conch.weights import SMALL, SMALL_WIDTH, golden_visual, save_small, small_visual
-from tests.faults.common import LFS_POINTER, change_json, cut
+from tests.support.conch_weights import SMALL, SMALL_WIDTH, golden_visual, save_small, small_visual
+from tests.support.damage import LFS_POINTER, change_json, cut
 
 
 def test_conch_at_its_real_size(golden: Path, tmp_path: Path) -> None:

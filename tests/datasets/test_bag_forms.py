@@ -13,6 +13,7 @@ from datasets.bags import feature_width, read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
+from tests.support.h5_files import arrays_of
 from utils.errors import UserError
 
 SLIDE = Slide("SIM-0003", "p", 1)
@@ -25,16 +26,11 @@ def folders(simulated: SimulatedTask, tmp_path: Path) -> FeatureFolders:
     return FeatureFolders(tmp_path / "features", "simulated", "tinyclip")
 
 
-def arrays(file: Path) -> dict[str, np.ndarray]:
-    with h5py.File(file) as opened:
-        return {name: opened[name][:] for name in opened}
-
-
 def test_patches_alone(folders: FeatureFolders) -> None:
     """All high patches of the flat file; nothing else is read."""
     shutil.rmtree(folders.low_file("x").parent)
     shutil.rmtree(folders.hierarchical_file("x").parent)
-    bag, expected = read_bag(folders, SLIDE, form="patches"), arrays(folders.high_file(SLIDE.slide_id))
+    bag, expected = read_bag(folders, SLIDE, form="patches"), arrays_of(folders.high_file(SLIDE.slide_id))
     np.testing.assert_array_equal(bag.patches, expected["features"])
     np.testing.assert_array_equal(bag.high_coords, expected["coords"])
     assert (bag.label, bag.slide_id) == (1, "SIM-0003")
@@ -46,7 +42,7 @@ def test_children_stand_for_the_flat_bag(folders: FeatureFolders, form: str) -> 
     """Where the folder of flat bags is missing: the real children, parent by parent."""
     shutil.rmtree(folders.high_file("x").parent)
     bag = read_bag(folders, SLIDE, form=form)
-    linked = arrays(folders.hierarchical_file(SLIDE.slide_id))
+    linked = arrays_of(folders.hierarchical_file(SLIDE.slide_id))
     expected = [
         linked["features"][parent, slot]
         for parent in range(len(linked["mask"]))
@@ -59,10 +55,10 @@ def test_children_stand_for_the_flat_bag(folders: FeatureFolders, form: str) -> 
 def test_both_scales_without_links(folders: FeatureFolders) -> None:
     shutil.rmtree(folders.hierarchical_file("x").parent)
     bag = read_bag(folders, SLIDE, form="both")
-    low = arrays(folders.low_file(SLIDE.slide_id))
+    low = arrays_of(folders.low_file(SLIDE.slide_id))
     np.testing.assert_array_equal(bag.low_features, low["features"])
     np.testing.assert_array_equal(bag.low_coords, low["coords"])
-    np.testing.assert_array_equal(bag.patches, arrays(folders.high_file(SLIDE.slide_id))["features"])
+    np.testing.assert_array_equal(bag.patches, arrays_of(folders.high_file(SLIDE.slide_id))["features"])
     assert not bag.child_mask.any()
 
 

@@ -12,7 +12,8 @@ from datasets.bag_cache import BagCache
 from datasets.checks import check_features
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.datasets.test_projection import COMMAND, WIDTH, conch_folders, unit
+from tests.support.conch_features import COMMAND, conch_folders, unit
+from tests.support.linked_slide import WIDTH
 
 
 def write_bag(folders: FeatureFolders, slide: Slide, low: float, high: float) -> None:

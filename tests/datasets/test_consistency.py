@@ -1,8 +1,7 @@
 """Every kind of fault is planted, found, and repaired where it can be; a clean file has none."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -12,60 +11,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets.consistency import check_slide, keep_backup, repair_slide
-from datasets.feature_layouts import patch_sizes, read_patches
+from datasets.feature_layouts import read_patches
 from datasets.folders import FeatureFolders
-from datasets.hierarchy import build_hierarchy, read_stored, write_hierarchy
+from datasets.hierarchy import read_stored
+from tests.support.h5_files import Arrays, changed
+from tests.support.linked_slide import CHILD, PARENT, SLIDE, WIDTH, children_of, draw_slide, write_linked
 from utils.errors import UserError
 from utils.h5 import write_h5
-
-WIDTH, SLIDE = 8, "slide"
-PARENT, CHILD = 2048, 512
-Arrays = dict[str, np.ndarray]
-
-
-def draw_slide(irregular: bool = False, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of 12 parents, the sixth of them childless, and of most of their children; all on grids or not."""
-    generator = np.random.default_rng(seed)
-    low = np.array([(x * PARENT, y * PARENT) for y in range(3) for x in range(4)])
-    if irregular:
-        low = low + low // PARENT * 700 + generator.integers(0, 700, low.shape)
-    rows, columns = np.divmod(np.arange(16), 4)
-    high = low[:, None] + CHILD * np.stack([columns, rows], axis=1)
-    kept = generator.random((12, 16)) < 0.8
-    kept[5], kept[7] = False, True
-    high = high[kept]
-    return low, high + generator.integers(-200, 200, high.shape) if irregular else high
-
-
-def write_slide(folders: FeatureFolders, low: np.ndarray, high: np.ndarray, max_patches: int = 16) -> None:
-    """A slide's three files, as create_hierarchical_features.py writes them."""
-    generator = np.random.default_rng(1)
-    for coords, file, size, scale in (
-        (low, folders.low_file(SLIDE), PARENT, 5),
-        (high, folders.high_file(SLIDE), CHILD, 20),
-    ):
-        features = generator.normal(size=(len(coords), WIDTH)).astype(np.float32)
-        write_h5(file, {"features": features, "coords": coords}, {"magnification": scale, "patch_size_level0": size})
-    parents, children = read_patches(folders.low_file(SLIDE), 5), read_patches(folders.high_file(SLIDE), 20)
-    sizes = patch_sizes(parents, children, (5, 20), None)
-    made = build_hierarchy(parents, children, sizes, max_patches, 1, SLIDE)
-    write_hierarchy(folders.hierarchical_file(SLIDE), made, sizes, {"encoder": "plip", "seed": 1})
 
 
 @pytest.fixture(params=["regular", "irregular"])
 def folders(tmp_path: Path, request: pytest.FixtureRequest) -> FeatureFolders:
     folders = FeatureFolders(tmp_path, "task", "plip")
-    write_slide(folders, *draw_slide(request.param == "irregular"))
+    write_linked(folders, *draw_slide(request.param == "irregular"))
     return folders
-
-
-@contextmanager
-def changed(file: Path) -> Iterator[Arrays]:
-    """The data sets of a file, to be changed; attributes stay."""
-    with h5py.File(file) as opened:
-        arrays, attributes = {name: opened[name][()] for name in opened}, dict(opened.attrs)
-    yield arrays
-    write_h5(file, arrays, attributes)
 
 
 def kinds(folders: FeatureFolders) -> set[str]:
@@ -74,16 +33,6 @@ def kinds(folders: FeatureFolders) -> set[str]:
 
 def texts(folders: FeatureFolders) -> str:
     return "\n".join(fault.text for fault in check_slide(folders, SLIDE).faults)
-
-
-def content(folders: FeatureFolders) -> list[list]:
-    """The children of every row, by coordinates, with their features."""
-    stored = read_stored(folders.hierarchical_file(SLIDE))
-    rows = zip(stored.coords, stored.features, stored.real, strict=True)
-    return [
-        sorted((*place.tolist(), *row.tolist()) for place, row in zip(coords[real], features[real], strict=True))
-        for coords, features, real in rows
-    ]
 
 
 def test_a_clean_slide_has_no_fault(folders: FeatureFolders) -> None:
@@ -206,7 +155,7 @@ def test_a_planted_fault_is_found_and_repaired(
     restorable: bool,
 ) -> None:
     file = folders.hierarchical_file(SLIDE)
-    clean = content(folders)
+    clean = children_of(folders)
     if not has_high:
         folders.high_file(SLIDE).unlink()
     with changed(file) as arrays:
@@ -229,13 +178,13 @@ def test_a_planted_fault_is_found_and_repaired(
     assert file.with_name("slide.h5.bak").read_bytes() == faulty
     repaired = read_stored(file)
     assert repaired.mask is not None and repaired.features.shape == (12, 16, WIDTH)
-    assert (content(folders) == clean) == (restorable or has_high)
+    assert (children_of(folders) == clean) == (restorable or has_high)
     assert repaired.attributes["encoder"] == "plip"
     assert repaired.attributes["repaired_from"].startswith("low and high" if has_high else "low file and its own")
 
 
 def test_one_child_in_a_wrong_parent_among_right_ones(folders: FeatureFolders, has_high: bool) -> None:
-    clean = content(folders)
+    clean = children_of(folders)
     if not has_high:
         folders.high_file(SLIDE).unlink()
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
@@ -247,7 +196,7 @@ def test_one_child_in_a_wrong_parent_among_right_ones(folders: FeatureFolders, h
     assert "1 children lie outside their parent" in texts(folders)
     repair_slide(folders, SLIDE)
     assert kinds(folders) == set()
-    assert content(folders) == clean
+    assert children_of(folders) == clean
 
 
 def test_features_that_neither_mask_nor_place_claims_go(folders: FeatureFolders) -> None:
@@ -255,17 +204,17 @@ def test_features_that_neither_mask_nor_place_claims_go(folders: FeatureFolders)
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
         for array in arrays.values():
             array[0, 0] = 0  # no child at 0, 0
-    clean = content(folders)
+    clean = children_of(folders)
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
         arrays["features"][5, 2] = 1
     assert kinds(folders) == {"masks"}
     repair_slide(folders, SLIDE)
     assert kinds(folders) == set()
-    assert content(folders) == clean
+    assert children_of(folders) == clean
 
 
 def test_a_row_is_the_parents_that_most_of_its_children_lie_in(folders: FeatureFolders, has_high: bool) -> None:
-    clean = content(folders)
+    clean = children_of(folders)
     if not has_high:
         folders.high_file(SLIDE).unlink()
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
@@ -280,11 +229,11 @@ def test_a_row_is_the_parents_that_most_of_its_children_lie_in(folders: FeatureF
     assert "2 children lie outside their parent" in texts(folders)
     repair_slide(folders, SLIDE)
     assert kinds(folders) == set()
-    assert content(folders) == clean
+    assert children_of(folders) == clean
 
 
 def test_a_file_without_mask_is_no_fault_and_gets_one(folders: FeatureFolders, has_high: bool) -> None:
-    clean = content(folders)
+    clean = children_of(folders)
     if not has_high:
         folders.high_file(SLIDE).unlink()
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
@@ -295,7 +244,7 @@ def test_a_file_without_mask_is_no_fault_and_gets_one(folders: FeatureFolders, h
     repair_slide(folders, SLIDE)
     check = check_slide(folders, SLIDE)
     assert (check.faults, check.has_mask, check.is_repairable) == ([], True, False)
-    assert content(folders) == clean
+    assert children_of(folders) == clean
 
 
 def test_an_order_that_was_not_promised_is_a_note(folders: FeatureFolders) -> None:
@@ -311,7 +260,7 @@ def test_an_order_that_was_not_promised_is_a_note(folders: FeatureFolders) -> No
 
 def test_full_parents_miss_nothing(tmp_path: Path) -> None:
     folders = FeatureFolders(tmp_path, "task", "plip")
-    write_slide(folders, *draw_slide(), max_patches=5)
+    write_linked(folders, *draw_slide(), max_patches=5)
     assert kinds(folders) == set()
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
         for name in arrays:
@@ -327,7 +276,7 @@ def test_children_linked_by_their_corner_are_accepted_and_stay(tmp_path: Path) -
     folders = FeatureFolders(tmp_path, "task", "plip")
     low = np.array([(x * PARENT, 0) for x in range(8)])
     high = np.array([(x, 1024) for x in range(300, 8 * PARENT - CHILD, CHILD)])
-    write_slide(folders, low, high)
+    write_linked(folders, low, high)
     by_corner = high[:, 0] // PARENT
     assert (by_corner != (high[:, 0] + CHILD // 2) // PARENT).any()
     features = read_patches(folders.high_file(SLIDE), 20).features
@@ -338,11 +287,11 @@ def test_children_linked_by_their_corner_are_accepted_and_stay(tmp_path: Path) -
         arrays["coords"][row, : len(members)] = high[members]
     write_h5(folders.hierarchical_file(SLIDE), arrays, {})
     assert kinds(folders) == set()
-    before = content(folders)
+    before = children_of(folders)
     folders.high_file(SLIDE).unlink()
     repair_slide(folders, SLIDE)
     assert kinds(folders) == set()
-    assert content(folders) == before
+    assert children_of(folders) == before
 
 
 # ---- whole files -----------------------------------------------------------------------------------------------------
@@ -378,7 +327,7 @@ def test_a_file_that_cannot_be_used_is_made_from_the_high_file_alone(
     folders: FeatureFolders, has_high: bool, spoil: Callable[[Path], None]
 ) -> None:
     file = folders.hierarchical_file(SLIDE)
-    clean = content(folders)
+    clean = children_of(folders)
     if not has_high:
         folders.high_file(SLIDE).unlink()
     spoil(file)
@@ -387,7 +336,7 @@ def test_a_file_that_cannot_be_used_is_made_from_the_high_file_alone(
     if has_high:
         repair_slide(folders, SLIDE)
         assert kinds(folders) == set()
-        assert content(folders) == clean
+        assert children_of(folders) == clean
     else:
         with pytest.raises(UserError, match=r"slide\.h5"):
             repair_slide(folders, SLIDE)
@@ -471,7 +420,7 @@ def test_whatever_happened_a_repaired_file_passes(
     tmp_path: Path, seed: int, irregular: bool, with_high: bool, has_mask: bool, damage: list[str]
 ) -> None:
     folders = FeatureFolders(tmp_path, "task", "plip")
-    write_slide(folders, *draw_slide(irregular, seed))
+    write_linked(folders, *draw_slide(irregular, seed))
     generator = np.random.default_rng(seed)
     if not with_high:
         folders.high_file(SLIDE).unlink()

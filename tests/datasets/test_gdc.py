@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets import gdc
-from tests import gdc_server
-from tests.failing_server import Answer, Reply, Request, in_turn, no_server, serve, waits_fixture  # noqa: F401
-from tests.gdc_server import record
+from tests.support import gdc_server
+from tests.support.failing_server import Answer, Reply, Request, in_turn, no_server, serve, waits_fixture  # noqa: F401
+from tests.support.gdc_server import record
 from utils.errors import UserError
 
 PROJECTS = ["TCGA-LUAD", "TCGA-LUSC"]

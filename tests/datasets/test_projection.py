@@ -7,7 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 
 import datasets.consistency
 from datasets.consistency import check_slide, repair_slide
@@ -15,33 +14,17 @@ from datasets.feature_layouts import Patches, read_patches
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import read_stored
 from datasets.projection import Projection, load_projection, projection_attributes, projection_fault
-from tests.conch.weights import golden_visual
-from tests.datasets.test_consistency import SLIDE, WIDTH, changed, content, draw_slide, write_slide
+from tests.support.conch_features import COMMAND, as_conch, conch_folders, unit
+from tests.support.conch_weights import golden_visual
+from tests.support.h5_files import changed
+from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, write_linked
 from utils.errors import UserError
-
-COMMAND = (
-    "python check_hierarchical_consistency.py --dataset-root-path {root} --dataset-name task --feature-extractor-name "
-    "{encoder} --fix --project-with conch/pytorch_model.bin"
-)
-
-
-def conch_folders(root: Path, encoder: str = "conch") -> FeatureFolders:
-    return FeatureFolders(root, "task", encoder)
 
 
 @pytest.fixture
 def projection() -> Projection:
     matrix = np.random.default_rng(3).normal(size=(WIDTH, WIDTH)).astype(np.float32)
     return Projection(matrix, Path("pytorch_model.bin"), "a" * 64)
-
-
-def as_conch(features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """CONCH's own two lines, in PyTorch. (..., D) -> (..., D); zero rows stay."""
-    return torch.nn.functional.normalize(torch.tensor(features) @ torch.tensor(matrix), dim=-1).numpy()
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-9)
 
 
 def patches_of_length(length: float, kind: type = np.float32, **told: Any) -> Patches:
@@ -90,7 +73,7 @@ def test_what_files_say_of_projection(tmp_path: Path) -> None:
 
 def test_conch_features_before_the_projection_are_a_fault_beyond_plain_repair(tmp_path: Path) -> None:
     folders = conch_folders(tmp_path)
-    write_slide(folders, *draw_slide())
+    write_linked(folders, *draw_slide())
     check = check_slide(folders, SLIDE)
     assert [fault.kind for fault in check.faults] == ["projection"]
     assert (check.is_repairable, check.normalised) == (False, False)
@@ -176,7 +159,7 @@ def test_the_file_of_the_projection_is_fingerprinted(tmp_path: Path) -> None:
 @pytest.fixture(params=["with_high_file", "without"])
 def folders(tmp_path: Path, request: pytest.FixtureRequest) -> FeatureFolders:
     folders = conch_folders(tmp_path)
-    write_slide(folders, *draw_slide())
+    write_linked(folders, *draw_slide())
     for file in (folders.low_file(SLIDE), folders.hierarchical_file(SLIDE)):
         with h5py.File(file, "r+") as opened:
             opened.attrs.update({"projected": False, "normalised": False, "projection_warning": "look", "mpp": 0.5})
@@ -201,7 +184,7 @@ def features_of(file: Path) -> np.ndarray:
 
 def test_all_files_of_a_slide_are_projected(folders: FeatureFolders, projection: Projection) -> None:
     before = {file: (features_of(file), file.read_bytes()) for file in files_of(folders)}
-    coords = [children[:2] for row in content(folders) for children in row]
+    coords = [children[:2] for row in children_of(folders) for children in row]
     repair_slide(folders, SLIDE, projection=projection)
     check = check_slide(folders, SLIDE)
     assert (check.faults, check.normalised) == ([], True)
@@ -214,7 +197,7 @@ def test_all_files_of_a_slide_are_projected(folders: FeatureFolders, projection:
         assert "projection_warning" not in told
         assert told["patch_size_level0"] in (2048, 512)
         assert "mpp" in told or file == folders.high_file(SLIDE)
-    assert [children[:2] for row in content(folders) for children in row] == coords
+    assert [children[:2] for row in children_of(folders) for children in row] == coords
     mask = read_stored(folders.hierarchical_file(SLIDE)).mask
     assert not features_of(folders.hierarchical_file(SLIDE))[~mask].any()
 
@@ -223,7 +206,7 @@ def test_all_files_of_a_slide_are_projected(folders: FeatureFolders, projection:
 def test_only_files_that_need_it_are_projected(tmp_path: Path, projection: Projection, which: str) -> None:
     """One file is left unprojected among others that do not tell who projected them."""
     folders = conch_folders(tmp_path)
-    write_slide(folders, *draw_slide())
+    write_linked(folders, *draw_slide())
     expected = {file: as_conch(features_of(file), projection.matrix) for file in files_of(folders)}
     left = getattr(folders, which)(SLIDE)
     for file, projected in expected.items():
@@ -304,7 +287,7 @@ def test_a_refusal_leaves_all_as_it_is(folders: FeatureFolders, projection: Proj
 
 def test_a_missing_hierarchical_file_is_made_of_projected_features(tmp_path: Path, projection: Projection) -> None:
     folders = conch_folders(tmp_path)
-    write_slide(folders, *draw_slide())
+    write_linked(folders, *draw_slide())
     expected = as_conch(features_of(folders.hierarchical_file(SLIDE)), projection.matrix)
     folders.hierarchical_file(SLIDE).unlink()
     repair_slide(folders, SLIDE, projection=projection)
@@ -314,7 +297,7 @@ def test_a_missing_hierarchical_file_is_made_of_projected_features(tmp_path: Pat
 def test_features_under_a_wrong_mask_are_projected_too(tmp_path: Path, projection: Projection) -> None:
     """Without a high file, children that the mask hides are children all the same."""
     folders = conch_folders(tmp_path)
-    write_slide(folders, *draw_slide())
+    write_linked(folders, *draw_slide())
     folders.high_file(SLIDE).unlink()
     file = folders.hierarchical_file(SLIDE)
     expected = as_conch(features_of(file), projection.matrix)

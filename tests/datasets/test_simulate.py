@@ -12,21 +12,17 @@ import torch
 
 from datasets.simulate import SimulationSettings, SlideSimulator, simulated_descriptions
 from tests.conftest import SimulatedTask
+from tests.support.h5_files import arrays_of
 
 LOW, HIGH, HIERARCHICAL = "tinyclip_5x", "tinyclip_20x", "hierarchical_tinyclip_5x_20x"
 NUM_LOW, NUM_SUBTEXTS, CHILDREN = 4, 3, 16
-
-
-def read(file: Path) -> dict[str, np.ndarray]:
-    with h5py.File(file) as opened:
-        return {name: opened[name][()] for name in opened}
 
 
 def slides_of(task: SimulatedTask) -> list[dict[str, dict[str, np.ndarray]]]:
     """For every slide the contents of its files, by folder; ``label`` from its name."""
     names = sorted(file.name for file in (task.features / LOW).iterdir())
     return [
-        {folder: read(task.features / folder / name) for folder in (LOW, HIGH, HIERARCHICAL, "planted")}
+        {folder: arrays_of(task.features / folder / name) for folder in (LOW, HIGH, HIERARCHICAL, "planted")}
         | {"label": int(name[4])}
         for name in names
     ]

@@ -13,7 +13,7 @@ from models.build import build_model
 from models.hive_mil import HiveMIL
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
-from tests.models.random_slide import random_bag
+from tests.support.random_slide import random_bag
 from training.metrics import hit_ratio_at_2
 from utils.config import Config
 from utils.interface import Bag

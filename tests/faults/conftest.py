@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import (
+from tests.support.damage import (
     Refused,
-    contents,
     count_faults,
+    files_but_checks,
 )
 
 
@@ -36,7 +36,7 @@ def refused(task: SimulatedTask, run_main: Callable, tmp_path: Path) -> Refused:
         assert code == 2, f"{out}\n{err}"
         assert "Traceback" not in out + err
         assert "epoch" not in out
-        assert contents(tmp_path / "results") == {}
+        assert files_but_checks(tmp_path / "results") == {}
         if faults is None:
             assert err.startswith("usage: ")
         else:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import EXTRACT, HIGH, LFS_POINTER, LINK, LOW, SLIDE, Refused, change, cut, first_is
+from tests.support.damage import EXTRACT, HIGH, LFS_POINTER, LINK, LOW, SLIDE, Refused, change, cut, first_is
 
 
 def no_patches(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import Refused
+from tests.support.damage import Refused
 
 
 def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: Callable, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import (
+from tests.support.damage import (
     LFS_POINTER,
     LOW,
     SLIDE,

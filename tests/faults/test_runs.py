@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import (
+from tests.support.damage import (
     HIGH,
     LOW,
     SLIDE,
@@ -16,8 +16,8 @@ from tests.faults.common import (
     change,
     change_json,
     change_text,
-    contents,
     count_faults,
+    files_but_checks,
     first_is,
     other_clip,
     read_ids,
@@ -101,24 +101,24 @@ def test_a_folder_that_holds_another_run_is_left_as_it_is(
     options, change_task, difference = OTHER_RUNS[case]
     if change_task:
         change_task(task)
-    before = contents(results)
+    before = files_but_checks(results)
     code, out, err = run_main(task.options(results, "--max_epochs", "1", *options, *resume))
     assert code == 2, out
     assert count_faults(err) == 1
     assert f"{task.run_folder(results)}: holds a run with other settings (" in err
     assert difference in err
     assert "--results_dir" in err
-    assert contents(results) == before
+    assert files_but_checks(results) == before
 
 
 def test_a_finished_run_is_not_started_over(simulated: SimulatedTask, results: Path, run_main: Callable) -> None:
-    before = contents(results)
+    before = files_but_checks(results)
     code, out, err = run_main(simulated.options(results, "--max_epochs", "1"))
     assert code == 2, out
     assert f"{simulated.run_folder(results)}: fold 0, 1 of this run is finished" in err
     assert "--resume" in err
     assert "--results_dir" in err
-    assert contents(results) == before
+    assert files_but_checks(results) == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "fold_0.json", "resume_0.pt"])
@@ -129,11 +129,11 @@ def test_a_damaged_file_of_a_run_is_named(
     if name == "resume_0.pt":
         (folder / "fold_0.json").unlink()
     (folder / name).write_bytes(b"{")
-    before = contents(results)
+    before = files_but_checks(results)
     code, out, err = run_main(simulated.options(results, "--max_epochs", "1", "--resume"))
     assert code == 2, out
     assert str(folder / name) in err
-    after = contents(results)
+    after = files_but_checks(results)
     assert after.keys() == before.keys()
     changed = {file for file in before if before[file] != after[file]}
     assert changed <= {str((folder / "config.json").relative_to(results))} - {str((folder / name).relative_to(results))}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import SLIDE, Refused, change_json, change_text, cut, read_ids, without_last, write_ids
+from tests.support.damage import SLIDE, Refused, change_json, change_text, cut, read_ids, without_last, write_ids
 
 TABLE_FAULTS = {
     "missing": (Path.unlink, ("--dataset_csv", "python create_dataset_csv.py")),

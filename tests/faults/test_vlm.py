@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import SimulatedTask
-from tests.faults.common import HIGH, LFS_POINTER, LOW, SLIDE, Refused, change_json, cut, own_clip
+from tests.support.damage import HIGH, LFS_POINTER, LOW, SLIDE, Refused, change_json, cut, own_clip
 
 
 def without_text_weights(folder: Path) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
-from tests.faults.common import change_json, cut
-from tests.models.images import as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.damage import change_json, cut
+from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
 from utils.errors import UserError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.golden_case import GoldenCase
+from tests.support.golden_case import GoldenCase
 
 CASES = ("visible_2class", "visible_conch")
 

@@ -7,7 +7,7 @@ from torch_geometric.nn import HeteroConv, SAGEConv
 from models.filtering import TextGuidedFiltering
 from models.graph import HierarchicalGraph
 from models.message_passing import IntraScaleSage
-from tests.models.random_slide import random_bag, random_texts
+from tests.support.random_slide import random_bag, random_texts
 
 
 @pytest.fixture(params=range(3))

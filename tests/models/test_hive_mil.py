@@ -17,7 +17,7 @@ from models.message_passing import HierarchicalLayer
 from models.network import GraphNetwork
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
-from tests.models.random_slide import FixedTexts, random_bag, random_texts
+from tests.support.random_slide import FixedTexts, random_bag, random_texts
 from utils.config import Config
 from utils.interface import Bag
 

@@ -11,10 +11,10 @@ import models.text_towers
 from models.image_encoders import ImageEncoder, load_image_encoder
 from models.text_towers import load_text_tower
 from models.tiny_clip import save_tiny_clip
-from tests.conch.weights import SMALL_WIDTH, save_small
-from tests.faults.common import LFS_POINTER
-from tests.models.images import MEAN, STD, as_pillow, assert_alike, draw_images, encode, grey_levels
-from tests.models.test_open_clip_encoder import save_open_clip
+from tests.support.conch_weights import SMALL_WIDTH, save_small
+from tests.support.damage import LFS_POINTER
+from tests.support.images import MEAN, STD, as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.open_clip_folder import save_open_clip
 from utils.errors import UserError
 
 # ---- CONCH -----------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import torch
 from models.build import build_model
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
-from tests.models.random_slide import random_bag
 from tests.oracle import Oracle
+from tests.support.random_slide import random_bag
 from utils.config import Config
 
 WORDS = ("nests of cells", "clear cytoplasm", "keratin", "broad papillae with thin cores", "necrosis in the middle")

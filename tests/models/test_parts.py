@@ -14,8 +14,8 @@ from models.hierarchical_attention import ParentChildAttention, ParentChildSage
 from models.logits import scale_logits
 from models.message_passing import HierarchicalLayer, HierarchicalMessages, Sage
 from models.network import Chosen, GraphNetwork
-from tests import twins
-from tests.models.random_slide import random_bag, random_texts
+from tests.support import twins
+from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Bag, Embeddings
 
 MODES = ("full", "no_mask_propagation", "high_only", "none")

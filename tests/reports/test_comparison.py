@@ -18,7 +18,7 @@ from reports.comparison import (
 from reports.finished_runs import Fold
 from reports.settings import Setting
 from reports.statistics import CorrectedT, Interval, McNemar, corrected_t
-from tests.made_settings import RESULT, accuracies, fold, setting
+from tests.support.made_settings import RESULT, accuracies, fold, setting
 
 
 @pytest.mark.parametrize("same_training", [True, False])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from reports.finished_runs import Fold
 from reports.report import Report, add_calibration, add_figures, settings_by_file
 from reports.settings import ResultsTable, Setting
-from tests.made_settings import RESULT, accuracies, setting
+from tests.support.made_settings import RESULT, accuracies, setting
 
 
 def table_of(settings: Sequence[Setting]) -> ResultsTable:

@@ -6,7 +6,7 @@ import pytest
 
 from reports.setting_figures import hit_ratio_figure, with_hit_ratio
 from reports.settings import Setting
-from tests.made_settings import with_results
+from tests.support.made_settings import with_results
 
 
 def made(label: str, shots: int, hits: list[float], f1: list[float]) -> Setting:

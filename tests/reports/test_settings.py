@@ -8,7 +8,7 @@ import pytest
 
 from reports.finished_runs import DEFAULTS, Entry, Run
 from reports.settings import build_tables
-from tests.made_settings import accuracies, setting
+from tests.support.made_settings import accuracies, setting
 from training.run_folder import RunFolder
 from utils.errors import UserError
 

@@ -23,7 +23,7 @@ from reports.tables import (
     results_frame,
     table_of,
 )
-from tests.made_settings import accuracies, setting, with_results
+from tests.support.made_settings import accuracies, setting, with_results
 
 NASTY = "a_b & 50 % $x$ #1 {y} ~ ^ \\z | <b>*c*</b> [d](e) `f` _g_"
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from tests import twins
+from tests.support import twins
 from training.metrics import classification_metrics, hit_ratio_at_2
 from utils.interface import Embeddings
 

@@ -2,10 +2,8 @@
 
 import io
 import os
-import shutil
 import tarfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.run_contents import contents
+from tests.support.archive_files import archive_of, write_files
+from tests.support.run_contents import files_below
 from utils.archives import unpack
 from utils.errors import UserError
 
 FORMS = ("zip", "tar", "gztar", "bztar", "xztar")
 CONTENT = np.random.default_rng(0).bytes(300_000)
 FILES = {"task_plip/plip_5x/a.h5": CONTENT, "task_plip/plip_5x/b.h5": b"", "task_plip/deep/er/c.h5": CONTENT[:1000]}
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def archive_of(folder: Path, form: str, to: Path) -> Path:
-    """Packed by the standard library, named without an extension that would tell the form."""
-    packed = Path(shutil.make_archive(str(to.with_name("packed")), form, folder))
-    return packed.replace(to)
 
 
 def refused(archive: Path, folder: Path) -> str:
@@ -46,7 +32,7 @@ def refused(archive: Path, folder: Path) -> str:
 def test_every_form_is_told_by_its_content(tmp_path: Path, form: str) -> None:
     archive = archive_of(write_files(tmp_path / "in", FILES), form, tmp_path / "x.archive")
     unpack(archive, tmp_path / "out")
-    assert contents(tmp_path / "out") == FILES
+    assert files_below(tmp_path / "out") == FILES
 
 
 def test_a_zip_that_is_deflated(tmp_path: Path) -> None:
@@ -54,7 +40,7 @@ def test_a_zip_that_is_deflated(tmp_path: Path) -> None:
         opened.mkdir("empty")
         opened.writestr("a/b", b"0" * 10**6)
     unpack(tmp_path / "x", tmp_path / "out")
-    assert contents(tmp_path / "out") == {"a/b": b"0" * 10**6}
+    assert files_below(tmp_path / "out") == {"a/b": b"0" * 10**6}
 
 
 @pytest.mark.parametrize("form", ["zip", "gztar", "bztar", "xztar"])

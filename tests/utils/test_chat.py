@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.chat_server import Reply, chat_server
+from tests.support.chat_server import Reply, chat_server
 from utils.chat import KEY_VARIABLE, MOST_RETRIES, ChatModel, read_completion
 from utils.errors import UserError
 

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 import requests
 
-from tests.failing_server import Reply, Request, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
+from tests.support.failing_server import Reply, Request, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
 from utils.download import WAITS, BadAnswer, download, retried
 from utils.errors import UserError
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks.mil_data import TorchmilABMIL
 from models.baselines.abmil import ABMIL
 from models.losses import build_bag_loss
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_case import BaselineCase, bag_of
 
 NAMES = {
     "patch_embed.0": "embed.0",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from models.baselines.clam import CLAM, MULTI_BRANCH, SINGLE_BRANCH
 from models.kind import Inputs
 from models.losses import build_bag_loss
-from tests.models.baselines.behaviour import check_any_order, gradient_norms
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_behaviour import check_any_order, gradient_norms
+from tests.support.baseline_case import BaselineCase, bag_of
 from utils.config import Config
 from utils.interface import ModelOutput
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from models.baselines.dsmil import DSMIL, KIND
 from models.kind import Inputs
-from tests.models.baselines.behaviour import check_any_order, gradient_norms
-from tests.models.baselines.golden import TRACE_TOLERANCE, BaselineCase, bag_of
+from tests.support.baseline_behaviour import check_any_order, gradient_norms
+from tests.support.baseline_case import TRACE_TOLERANCE, BaselineCase, bag_of
 from utils.config import Config
 from utils.interface import Bag
 

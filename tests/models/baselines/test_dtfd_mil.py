@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.baselines.dtfd_mil import DTFDMIL
 from models.losses import build_bag_loss
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_case import BaselineCase, bag_of
 from utils.interface import Bag
 
 NAMES = {

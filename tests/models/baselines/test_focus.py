@@ -12,9 +12,9 @@ from models.baselines.focus import FOCUS, distinct, most_relevant, not_redundant
 from models.build import build_model
 from models.losses import build_bag_loss
 from models.prompts import PromptLearner
-from tests.models.baselines.golden import bag_of
-from tests.models.baselines.random_towers import random_tower
-from tests.models.baselines.text_case import TextCase
+from tests.support.baseline_case import bag_of
+from tests.support.random_towers import random_tower
+from tests.support.text_case import TextCase
 from utils.config import Config
 
 NAMES = {

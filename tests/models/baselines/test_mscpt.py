@@ -17,9 +17,9 @@ from models.baselines.mscpt_prompts import DeepPromptLearner
 from models.build import build_model
 from models.losses import build_bag_loss
 from models.text_towers import ClipTextTower, TextTower
-from tests.models.baselines.golden import bag_of, read
-from tests.models.baselines.random_towers import WordTokenizer, random_tower
-from tests.models.baselines.text_case import TextCase
+from tests.support.baseline_case import bag_of, read
+from tests.support.random_towers import WordTokenizer, random_tower
+from tests.support.text_case import TextCase
 from utils.config import Config
 
 NAMES = {

@@ -7,7 +7,7 @@ import torch
 
 from models.baselines.pooling import PatchPooling
 from models.losses import build_bag_loss
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_case import BaselineCase, bag_of
 
 NAMES = {"head.0": "patch.0", "head.3": "classify"}
 CLAM_NAMES = {"fc.0": "patch.0", "classifier": "classify", "classifiers": "classify"}

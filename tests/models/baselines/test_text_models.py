@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.build import KINDS, build_model, options_without_effect
-from tests.models.baselines.golden import bag_of
-from tests.models.baselines.random_towers import random_tower
+from tests.support.baseline_case import bag_of
+from tests.support.random_towers import random_tower
 from utils.config import Config
 from utils.interface import Bag, SlideModel
 

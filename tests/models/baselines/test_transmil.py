@@ -9,8 +9,8 @@ import torch
 from models.baselines.transmil import KIND, TransMIL
 from models.kind import Inputs
 from models.losses import build_bag_loss
-from tests.models.baselines.behaviour import gradient_norms
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_behaviour import gradient_norms
+from tests.support.baseline_case import BaselineCase, bag_of
 from utils.config import Config
 
 NAMES = {

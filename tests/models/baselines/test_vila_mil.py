@@ -13,9 +13,9 @@ from models.build import build_model
 from models.losses import build_bag_loss
 from models.prompts import PromptLearner, PublishedEncoding
 from models.text_towers import load_text_tower
-from tests.models.baselines.golden import bag_of, read
-from tests.models.baselines.random_towers import random_tower
-from tests.models.baselines.text_case import TextCase, find_tower
+from tests.support.baseline_case import bag_of, read
+from tests.support.random_towers import random_tower
+from tests.support.text_case import TextCase, find_tower
 from utils.config import Config
 from utils.errors import UserError
 

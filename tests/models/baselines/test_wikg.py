@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from models.baselines import wikg
 from models.baselines.wikg import WiKG, nearest
 from models.losses import build_bag_loss
-from tests.models.baselines.golden import BaselineCase, bag_of
+from tests.support.baseline_case import BaselineCase, bag_of
 
 NAMES = {
     "_fc1.0": "embed.0",

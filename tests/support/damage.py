@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tests.conftest import SimulatedTask
+from tests.support.run_contents import files_below
 
 SLIDE = "SIM-0003"
 
@@ -28,10 +29,9 @@ def own_clip(task: SimulatedTask) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def files_but_checks(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but the memory of the checks."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "checked_features.json")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    return {name: data for name, data in files_below(folder).items() if Path(name).name != "checked_features.json"}
 
 
 def count_faults(message: str) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.conftest import SHARED
-from tests.models.baselines.golden import BaselineCase, bag_of, read
+from tests.support.baseline_case import BaselineCase, bag_of, read
 from utils.interface import Bag
 
 TOWER = "text_encoder."

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tests.failing_server import Answer, Reply, Request
+from tests.support.failing_server import Answer, Reply, Request
 
 Record = dict[str, Any]
 

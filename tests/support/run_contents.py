@@ -8,14 +8,15 @@ METRICS = ["test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc"]
 CLASSES = ["SIMULATED_A", "SIMULATED_B"]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def files_below(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """What the files below a folder hold, by their paths from there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(pattern) if path.is_file()}
 
 
 def numbers(folder: Path) -> dict[str, bytes]:
     """Everything of a run that the seed determines."""
     names = ("results.csv", "summary.csv", "predictions_", "history_", "splits_", "fold_")
-    return {name: data for name, data in contents(folder).items() if name.startswith(names)}
+    return {name: data for name, data in files_below(folder).items() if name.startswith(names)}
 
 
 def train_loss(folder: Path) -> float:

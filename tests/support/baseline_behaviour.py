@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tests.models.baselines.golden import bag_of
+from tests.support.baseline_case import bag_of
 from utils.interface import Bag, SlideModel
 
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 
-from tests.failing_server import Answer, Reply, Request, Server, part_of, serve
+from tests.support.failing_server import Answer, Reply, Request, Server, part_of, serve
 
 HOSTS = ("https://drive.google.com", "https://drive.usercontent.google.com")
 QUOTA = (

@@ -1,0 +1,26 @@
+"""CONCH features from before the projection, and what CONCH's own code makes of them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datasets.folders import FeatureFolders
+
+COMMAND = (
+    "python check_hierarchical_consistency.py --dataset-root-path {root} --dataset-name task --feature-extractor-name "
+    "{encoder} --fix --project-with conch/pytorch_model.bin"
+)
+
+
+def conch_folders(root: Path, encoder: str = "conch") -> FeatureFolders:
+    return FeatureFolders(root, "task", encoder)
+
+
+def as_conch(features: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """CONCH's own two lines, in PyTorch. (..., D) -> (..., D); zero rows stay."""
+    return torch.nn.functional.normalize(torch.tensor(features) @ torch.tensor(matrix), dim=-1).numpy()
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-9)
