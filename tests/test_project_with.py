@@ -11,8 +11,8 @@ import torch
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conftest import RunMain, SimulatedTask
-from tests.support.conch_features import as_conch, unit
+from tests.conftest import RunMain
+from tests.support.conch_features import as_conch
 from tests.support.conch_weights import golden_visual
 from tests.support.feature_files import write_file
 from tests.support.h5_files import arrays_of, attributes_of
@@ -293,26 +293,3 @@ def test_projecting_changes_files_and_wants_to_be_told_so(
     put(folders, "a")
     code, _, err = run_main(options(folders, "--project-with", str(weights)), CHECK)
     assert (code, "--project-with changes files: expected together with --fix" in err) == (2, True)
-
-
-# ---- main.py ---------------------------------------------------------------------------------------------------------
-
-
-def test_every_start_of_a_run_warns(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
-    task = SimulatedTask(tmp_path / "copy")
-    shutil.copytree(simulated.root, task.root)
-    features = task.features.rename(task.features.with_name("simulated_myconch"))
-    for folder in features.iterdir():
-        folder.rename(folder.with_name(folder.name.replace("tinyclip", "myconch")))
-    argv = task.options(tmp_path / "results", "--dry_run")
-    argv[argv.index("--feature_extractor") + 1] = "myconch"
-    for long in (False, True):
-        for folder in ("myconch_5x", "hierarchical_myconch_5x_20x"):
-            for file in (features / folder).iterdir():
-                with h5py.File(file, "r+") as opened:
-                    opened["features"][...] = (22 if long else 1) * unit(opened["features"][()])
-        for _ in range(2):
-            code, out, err = run_main(argv)
-            assert (code, err) == (0, "")
-            assert out.count("slides have rows that are not of length 1") == long
-            assert ("--feature-extractor-name myconch --fix --project-with conch/pytorch_model.bin" in out) is long

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from datasets.feature_layouts import Patches, PatchSizes
 from datasets.hierarchy import (
     NONE,
     Hierarchy,
@@ -20,6 +19,8 @@ from datasets.hierarchy import (
     repeated_rows,
     write_hierarchy,
 )
+from datasets.patch_sizes import PatchSizes
+from datasets.patches import Patches
 from tests.support.linking_twin import children_by_loops, parent_by_loops
 from utils.errors import UserError
 

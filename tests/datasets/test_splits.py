@@ -15,6 +15,7 @@ from datasets.splits import (
     patient_audit,
     read_split_ids,
     shared_patients,
+    shared_sites,
     take_few,
     take_share,
 )
@@ -102,6 +103,13 @@ def test_tcga_patients_are_told_by_the_slide_not_by_the_case() -> None:
     train, test = "TCGA-69-7765-01Z-00-DX1.AAAA", "TCGA-69-7765-01Z-00-DX2.BBBB"
     split = make_split(train=[(train, "patient_0")], test=[(test, "patient_1"), ("TCGA-69-7766-01Z", "patient_0")])
     assert shared_patients(split, "train", "test") == {"TCGA-69-7765"}
+
+
+def test_unknown_sites_are_not_shared() -> None:
+    a, b, c, d = (Slide(name, name, 0) for name in "abcd")
+    split = Split(0, [a, b], [c], [d])
+    assert shared_sites(split, "train", "val", {"a": "", "b": "X", "c": "", "d": "X"}) == set()
+    assert shared_sites(split, "train", "test", {"a": "", "b": "X", "c": "", "d": "X"}) == {"X"}
 
 
 # ---- reading and writing ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.task import NO_LABEL, Slide, read_slides, read_table
+from datasets.task import NO_LABEL, Slide, read_level0_magnifications, read_sites, read_slides, read_table
 from tests.conftest import SHARED
 from utils.errors import UserError
 
@@ -107,3 +107,22 @@ def test_slides_and_patients_of_the_released_tables(task: str, num_slides: int, 
     assert len(slides) == num_slides
     assert len({slide.case_id for slide in slides}) == num_slides  # a counter, not the patient
     assert len({slide.patient for slide in slides}) == num_patients
+
+
+def test_level0_magnifications_of_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "task.csv"
+    table.write_text("case_id,slide_id,label,level0_mag\np,a,X,40\np,b,X,\np,c,Y,20x\n")
+    assert read_level0_magnifications(table) == {"a": 40, "c": 20}
+    table.write_text("slide_id,label\na,X\n")
+    assert read_level0_magnifications(table) == {}
+    table.write_text("slide_id,level0_mag\na,forty\n")
+    with pytest.raises(UserError, match="level0_mag of a is 'forty'"):
+        read_level0_magnifications(table)
+
+
+def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("slide_id,label,site\nTCGA-A7-0001-01Z,A,x\ns1,A, Basel \ns2,B,\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": "Basel", "s2": ""}
+    table.write_text("slide_id,label\nTCGA-A7-0001-01Z,A\ns1,A\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": ""}
