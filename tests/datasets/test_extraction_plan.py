@@ -9,23 +9,24 @@ import pytest
 from datasets.slides import Magnification
 from tests import slide_files
 from tests.slide_files import tissue
+from tests.support.fault_codes import refused
 from tests.support.planned_slides import plan
-from utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code"),
     [
-        (lambda file: file.unlink(), "file not found"),
-        (lambda file: file.write_bytes(b"II*\0nothing"), "not readable as a slide"),
-        (lambda file: slide_files.write_slide(file, np.full((1500, 1500, 3), 240, np.uint8)), "is tissue, not enough"),
+        (lambda file: file.unlink(), "slide.missing"),
+        (lambda file: file.write_bytes(b"II*\0nothing"), "slide.unreadable"),
+        (lambda file: slide_files.write_slide(file, np.full((1500, 1500, 3), 240, np.uint8)), "slide.no_tissue"),
     ],
 )
-def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], None], message: str) -> None:
+def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], None], code: str) -> None:
     file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]))
     change(file)
-    with pytest.raises(UserError, match=rf"slide\.tif.*{message}"):
+    with refused(code) as faults:
         plan(tmp_path, file)
+    assert faults[0].where == str(file)
 
 
 def test_a_tag_goes_before_what_the_user_says(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from datasets.feature_layouts import find_source
 from datasets.folders import FeatureFolders
+from tests.support.fault_codes import refused
 from tests.support.feature_files import some_features, square, write_clam, write_file, write_trident
-from utils.errors import UserError
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ PLACES: dict[str, Callable[[FeatureFolders], Path]] = {
 def test_features_are_found_in_the_folder_of_the_dataset(folders: FeatureFolders, layout: str, named: bool) -> None:
     folder = PLACES[layout](folders)
     source = find_source(folders, 5, layout if named else "auto")
-    assert (source.layout, source.folder) == (layout, folder)
+    assert (source.layout.name, source.folder) == (layout, folder)
     assert source.files() == {"a": folder / "a.h5"}
-    expected = folder.parent / "patches" / "a.h5" if layout == "clam" else None
-    assert source.coords_file("a") == expected
+    attributes = source.layout.read(folder / "a.h5", 5).attributes
+    assert ("patch_size" in attributes) == (layout != "reference")
     for other in set(PLACES) - {layout}:
-        with pytest.raises(UserError, match="no 5x features of conch"):
+        with refused("features.no_folder"):
             find_source(folders, 5, other)
 
 
@@ -61,8 +61,8 @@ def test_features_are_found_at_and_above_a_folder_that_is_named(folders: Feature
     nowhere = FeatureFolders(folders.data_root, "other", "conch")
     for given in (folder, folder.parent, *([folder.parent.parent] if layout == "trident" else [])):
         source = find_source(nowhere, 5, "auto", given, "--low-dir")
-        assert (source.layout, source.folder) == (layout, folder)
-    with pytest.raises(UserError, match=r"no 5x features.*--low-dir"):
+        assert (source.layout.name, source.folder) == (layout, folder)
+    with refused("features.no_folder"):
         find_source(nowhere, 5, "auto", None, "--low-dir")
 
 
@@ -75,10 +75,10 @@ def test_trident_features_of_any_encoder_can_be_named_but_not_of_another_magnifi
     folders: FeatureFolders, tmp_path: Path
 ) -> None:
     folder = write_trident(tmp_path / "job", "a", some_features(3), square(3, 1, 512), 20, 40, "conch_v15")
-    assert find_source(folders, 20, "auto", folder).layout == "trident"
-    with pytest.raises(UserError, match="no 20x features of conch"):
+    assert find_source(folders, 20, "auto", folder).layout.name == "trident"
+    with refused("features.no_folder"):
         find_source(folders, 20, "auto", tmp_path / "job")
-    with pytest.raises(UserError, match="no 5x features"):
+    with refused("features.no_folder"):
         find_source(folders, 5, "auto", folder)
 
 
@@ -86,24 +86,26 @@ def test_several_trident_folders_are_a_question_to_the_user(folders: FeatureFold
     folder = place_trident(folders)
     second = folder.parent.with_name("5x_512px_0px_overlap") / folder.name
     write_file(second / "a.h5", some_features(3), square(3, 1, 4096), {})
-    with pytest.raises(UserError, match="several folders hold 5x features") as caught:
+    with refused("features.several_folders") as faults:
         find_source(folders, 5, option="--low-dir")
-    assert str(folder) in str(caught.value) and str(second) in str(caught.value)
+    assert str(folder) in faults[0].found and str(second) in faults[0].found
+    assert "--low-dir" in faults[0].mend
     assert find_source(folders, 5, given=second).folder == second
 
 
 def test_trident_is_preferred_to_the_copies_made_of_it(folders: FeatureFolders) -> None:
     place_reference(folders)
-    assert find_source(folders, 5).layout == "reference"
+    assert find_source(folders, 5).layout.name == "reference"
     place_trident(folders)
-    assert find_source(folders, 5).layout == "trident"
+    assert find_source(folders, 5).layout.name == "trident"
 
 
 def test_clam_coordinates_may_lie_one_folder_up(folders: FeatureFolders, tmp_path: Path) -> None:
     folder = write_clam(tmp_path / "results", "a", some_features(3), square(3, 1, 2048), 512, 1, beside="features")
     source = find_source(folders, 5, "clam", tmp_path / "results" / "features")
     assert source.folder == folder
-    assert source.coords_file("a") == tmp_path / "results" / "patches" / "a.h5"
+    read = source.layout.read(source.files()["a"], 5)
+    assert read.attributes["save_path"] == str(tmp_path / "results" / "patches")
 
 
 def test_names_of_slides(folders: FeatureFolders) -> None:

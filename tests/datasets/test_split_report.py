@@ -39,20 +39,19 @@ def test_good_splits_have_no_faults(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "code", "found"),
     [
-        ({"val": ["a1", "b1", "x", "y"]}, "2 slides are not in the table of slides (x, y)"),
-        ({"val": ["a1", "b1", "a0"]}, "slide a0 stands in train and val"),
-        ({"test": ["b2", "b3"]}, "no slide of class 'A' in test"),
-        ({"train": ["a0", "b0", "b4"]}, "found 2 training slides of class 'B', expected 1 by the folder's name"),
+        ({"val": ["a1", "b1", "x", "y"]}, "split.unknown_slide", "2 slides are not in the table of slides (x, y)"),
+        ({"val": ["a1", "b1", "a0"]}, "split.repeated_slide", "slide a0 stands in train and val"),
+        ({"test": ["b2", "b3"]}, "split.missing_class", "no slide of class 'A' in test"),
+        ({"train": ["a0", "b0", "b4"]}, "split.shots", "found 2 training slides of class 'B'"),
     ],
 )
-def test_each_fault_is_named_with_its_file(tmp_path: Path, change: dict[str, list[str]], fault: str) -> None:
+def test_each_fault_is_named_with_its_file(tmp_path: Path, change: dict[str, list[str]], code: str, found: str) -> None:
     write_folds(tmp_path, GOOD, {**GOOD, **change})
     _, faults = audit_folder(tmp_path, ["A", "B"], audited_slides(), 1)
-    assert f"{tmp_path / 'splits_1.csv'}: " in faults[0]
-    assert any(fault in found for found in faults)
-    assert not any("splits_0.csv" in found for found in faults)
+    assert (faults[0].code, faults[0].found) == (code, found)
+    assert {fault.where for fault in faults} == {str(tmp_path / "splits_1.csv")}
 
 
 def test_shared_patients_are_a_fault(tmp_path: Path) -> None:
@@ -62,8 +61,9 @@ def test_shared_patients_are_a_fault(tmp_path: Path) -> None:
     slides["b3"] = Slide("b3", slides["b1"].case_id, 1)
     slides["b2"] = Slide("b2", slides["a1"].case_id, 1)
     _, faults = audit_folder(tmp_path, ["A", "B"], slides)
-    file = tmp_path / "splits_0.csv"
-    assert faults == [f"{file}: patients shared between train/val 0, train/test 1, val/test 2; expected none"]
+    (fault,) = faults
+    assert (fault.code, fault.where) == ("split.shared_patients", str(tmp_path / "splits_0.csv"))
+    assert fault.found == "patients shared between train/val 0, train/test 1, val/test 2"
 
 
 def test_a_missing_fold_and_an_unreadable_one_are_faults(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_a_missing_fold_and_an_unreadable_one_are_faults(tmp_path: Path) -> None
     splits, faults = audit_folder(tmp_path, ["A", "B"], audited_slides())
     assert list(split_files(tmp_path)) == [0, 2]
     assert [split.fold for split in splits] == [0]
-    assert faults[0] == f"{tmp_path}: no splits_1.csv, expected folds 0 to 2"
-    assert "no column 'test'" in faults[1]
+    assert [fault.code for fault in faults] == ["split.missing", "split.columns"]
+    assert (faults[0].found, faults[0].expected) == ("no splits_1.csv", "folds 0 to 2")
 
 
 def test_files_are_held_against_their_manifest(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_files_are_held_against_their_manifest(tmp_path: Path) -> None:
     assert audit_folder(tmp_path, ["A", "B"], audited_slides())[1] == []
     manifest.write_text(json.dumps({"folds": [folds[0], {"fold": 1, "sha256": "0"}, {"fold": 2, "sha256": "0"}]}))
     faults = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
-    assert [fault.split(":")[0] for fault in faults] == [str(tmp_path / f"splits_{n}.csv") for n in (1, 2)]
-    assert all("not the file that manifest.json tells of" in fault for fault in faults)
+    assert [fault.where for fault in faults] == [str(tmp_path / f"splits_{n}.csv") for n in (1, 2)]
+    assert {fault.code for fault in faults} == {"manifest.other_file"}
     for text in ("{", "[]", '{"folds": [{}]}', '{"folds": 1}'):
         manifest.write_text(text)
         (fault,) = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
-        assert f"{manifest}: not a manifest of create_splits.py" in fault
+        assert (fault.code, fault.where) == ("manifest.unreadable", str(manifest))
