@@ -100,7 +100,11 @@ def test_all_faults_of_a_folder_are_named(run_main: RunMain, tmp_path: Path) -> 
     assert f"{slides}/A/deep/x.tif" in errors
     assert f"{slides}/C/y.tif: a slide of this name is in another class too: {slides}/B/y.svs" in errors
     assert f"{slides}/E: no slides in it" in errors
-    assert "F/w.h5" in errors and "F/deep/w.h5" in errors and "a feature file of this name is there already" in errors
+    assert (
+        "F/w.h5" in errors
+        and "F/deep/w.h5" in errors
+        and f"a slide of this name is there already: {slides}/F/deep/w.h5" in errors
+    )
 
 
 def test_damaged_slides_are_all_named(run_main: RunMain, tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_two_classes_are_needed(run_main: RunMain, tmp_path: Path, names: list[s
     add_slides(tmp_path, *names)
     code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
     assert code == 2
-    assert f"found {number} folders in it, expected one for each class" in errors
+    assert f"found {number} folders in it; expected one for each class" in errors
 
 
 def test_missing_folders(run_main: RunMain, tmp_path: Path) -> None:
@@ -140,4 +144,4 @@ def test_a_class_folder_of_slides_and_features_is_refused(run_main: RunMain, tmp
     add_slides(tmp_path, "A/x.svs", "B/y.svs")
     (tmp_path / "slides" / "A" / "z.h5").touch()
     code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2 and "A: found 1 feature files (z.h5) and 1 slides, expected one kind" in errors
+    assert code == 2 and "A: found 1 feature files (z.h5) and 1 slides; expected one kind" in errors

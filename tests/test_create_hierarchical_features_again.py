@@ -1,8 +1,6 @@
 """create_hierarchical_features.py: what it refuses, skips, keeps and replaces."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conftest import PROJECT, RunMain
+from tests.conftest import RunMain
 from tests.support.feature_files import write_file
 from tests.support.h5_files import arrays_of
 from tests.support.linking_runs import WIDTH, numbers, options, place_trident, put, random_features, regular
@@ -49,7 +47,8 @@ def test_all_failures_are_listed_and_the_other_slides_written(folders: FeatureFo
     code, out, err = run_main(options(folders), SCRIPT)
     assert code == 2
     assert "Traceback" not in err
-    assert "error: 10 of 11 slides failed; the files of others stay" in err
+    assert "10 of 11 slides failed; the files of others stay" in out
+    assert err.startswith("error: 10 faults\n")
     assert (numbers(out)["slides done"], numbers(out)["slides failed"]) == (1, 10)
     for message in (
         r"5x/nest\.h5: patches of 2048 level-0 pixels \(by stride\) do not nest with those of 896 \(by stride\)",
@@ -215,11 +214,3 @@ def test_other_magnifications_and_spellings(tmp_path: Path, run_main: RunMain) -
     assert "1024 by stride, 256 by stride" in out
     code, out, _ = run_main([*options(folders), "--low-mag", "10", "--high-mag", "40x"], CHECK)
     assert code == 0
-
-
-@pytest.mark.parametrize("script", [SCRIPT, CHECK])
-def test_help_comes_without_loading_pytorch(script: str) -> None:
-    command = [sys.executable, "-X", "importtime", f"{script}.py", "--help"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert "--dataset-root-path" in done.stdout and "--dataset_root_path" in done.stdout
-    assert not re.search(r"\| +(torch|numpy|h5py|pandas)\n", done.stderr)

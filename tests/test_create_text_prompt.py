@@ -1,19 +1,16 @@
 """create_text_prompt.py against a server on this machine, which answers well, badly or not at all."""
 
 import json
-import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import create_text_prompt
+from datasets.description_request import DescriptionRequest
 from datasets.descriptions import read_descriptions
 from models.tiny_clip import save_tiny_clip
-from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
 from tests.support.chat_server import chat_server
 from tests.support.description_answers import FLAT, GOOD, answer, options, records
 
@@ -113,13 +110,13 @@ def test_a_file_that_came_meanwhile_is_kept_too(
     run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "made.json"
-    read = create_text_prompt.read
+    read = DescriptionRequest.read_answer
 
     def read_and_write(*arguments: Any) -> Any:
         output.write_text("mine")
         return read(*arguments)
 
-    monkeypatch.setattr(create_text_prompt, "read", read_and_write)
+    monkeypatch.setattr(DescriptionRequest, "read_answer", read_and_write)
     with chat_server(GOOD) as server:
         assert run_main(options(server, output), "create_text_prompt")[0] == 2
     assert output.read_text() == "mine"
@@ -214,12 +211,3 @@ def test_wrong_options_are_refused(run_main: RunMain, arguments: str, said: str)
     code, _, errors = run_main(arguments.split(), "create_text_prompt")
     assert code == 2
     assert said in errors
-
-
-@pytest.mark.parametrize("script", ["create_text_prompt.py", "report_class_separation.py"])
-def test_help_comes_without_loading_pytorch(script: str) -> None:
-    command = [sys.executable, "-X", "importtime", script, "--help"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert "--num_low_mag_texts" in done.stdout
-    heavy = re.compile(r"\| +(torch|transformers|open_clip|pandas|numpy|openai)(\.|$)", re.MULTILINE)
-    assert heavy.findall(done.stderr) == []

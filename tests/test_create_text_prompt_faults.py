@@ -30,21 +30,24 @@ def spoilt(spoil: Callable[[dict[str, Any]], object]) -> str:
 FAULTY = {
     "missing class": (spoilt(lambda value: value.pop("B")), "class 'B' is missing"),
     "full name": (GOOD.replace('"B"', '"Bee"'), "unknown class 'Bee'"),
-    "too few": (spoilt(lambda value: value["A"].pop()), "class 'A': found 3 features, expected 4"),
+    "too few": (spoilt(lambda value: value["A"].pop()), "class 'A': found 3 features; expected 4"),
     "pairing": (
         spoilt(lambda value: value["A"][1]["sub_features"].append(value["A"][0]["sub_features"].pop())),
-        "class 'A', feature 2: found 4 sub_features, expected 3",
+        "class 'A', feature 2: found 4 sub_features; expected 3",
     ),
-    "flat": (json.dumps(FLAT), "class 'A': expected a list of 4 features"),
+    "flat": (json.dumps(FLAT), "class 'A': found a dict; expected a list of 4 features"),
     "doubled": (GOOD.replace("Term A1.0", "Term A0.0"), "class 'A': the term 'term a0.0' stands 2 times"),
     "too long": (
         GOOD.replace("what B3.2 looks like", "cell " * 58),
-        "class 'B', 'Term B3.2': 64 tokens long, expected at most 59; shorten the explanation",
+        "class 'B', 'Term B3.2': 64 tokens long; expected at most 59; shorten the explanation",
     ),
-    "empty text": (GOOD.replace("Term B1.2", " "), "class 'B', feature 2, sub-feature 3: expected an object"),
+    "empty text": (
+        GOOD.replace("Term B1.2", " "),
+        "class 'B', feature 2, sub-feature 3: found a dict; expected an object",
+    ),
     "no JSON": ("I would rather not.", "found none: it holds none"),
     "malformed": (GOOD[:-5], "found none: Expecting"),
-    "twice": (GOOD * 2, "expected one JSON object with the keys ['A', 'B'], found 2"),
+    "twice": (GOOD * 2, "found 2; expected one JSON object with the keys ['A', 'B']"),
 }  # fmt: skip
 
 
@@ -95,7 +98,7 @@ def test_an_answer_cut_off_and_a_refusal_are_told(run_main: RunMain, tmp_path: P
     refusal = Reply(None, refusal="I must not.")
     with chat_server(Reply(GOOD[:200], finish_reason="length"), refusal, GOOD) as server:
         assert run_main(options(server, output), "create_text_prompt")[0] == 0
-    assert "- the answer was cut off at a length limit\n- expected one" in server.requests[1]["messages"][2]["content"]
+    assert "- the answer was cut off at a length limit\n- found none" in server.requests[1]["messages"][2]["content"]
     assert server.requests[2]["messages"][1]["content"] == "I must not."
     with chat_server(Reply(GOOD, finish_reason="length")) as server:
         assert run_main(options(server, tmp_path / "whole.json"), "create_text_prompt")[0] == 0, "whole all the same"
@@ -132,8 +135,9 @@ def test_a_model_that_never_gets_it_right(run_main: RunMain, tmp_path: Path, att
     assert list(tmp_path.iterdir()) == [kept], "nothing but the raw answers"
     assert len(records(output)) == attempts
     assert errors.splitlines() == [
-        f"error: {kept}: {attempts} answers of m, each with faults; nothing else was written. Those of the last (3):",
-        "  - unknown class 'Bee', expected ['A', 'B']",
+        "error: 4 faults",
+        f"  - {kept}: {attempts} answers of m, each with faults; nothing else was written. Those of the last follow",
+        "  - unknown class 'Bee'; expected ['A', 'B']",
         "  - class 'B' is missing",
         "  - class 'A': the term 'term a0.0' stands 2 times",
     ]

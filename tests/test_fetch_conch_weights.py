@@ -62,8 +62,8 @@ def test_unknown_features_are_all_named(run_main: RunMain, roomy: Path) -> None:
     code, _, errors = fetch(run_main, roomy, "--features", "camelyon16", "uni", "--features", "all", "gigapath")
     assert code == 2
     assert errors.startswith("error: 3 faults")
-    assert "--features camelyon16 uni: unknown 'camelyon16', expected tcga_brca, tcga_nsclc, tcga_rcc or all" in errors
-    assert "unknown 'uni', expected plip, quiltnet, conch or all" in errors
+    assert "--features camelyon16 uni: unknown 'camelyon16'; expected tcga_brca, tcga_nsclc, tcga_rcc or all" in errors
+    assert "unknown 'uni'; expected plip, quiltnet, conch or all" in errors
     assert "--features all gigapath: unknown 'gigapath'" in errors
 
 

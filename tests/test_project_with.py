@@ -164,11 +164,11 @@ def test_a_finished_slide_made_without_is_not_skipped(
 def test_an_interruption_between_the_scales_is_made_good(
     folders: FeatureFolders, weights: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import utils.h5
+    import datasets.linking
 
     put(folders, "a")
     before = features_of(folders, "a")
-    write = utils.h5.write_h5
+    write = datasets.linking.write_h5
 
     def stop(file: Path, *rest: object) -> None:
         if file == folders.high_file("a"):
@@ -176,7 +176,7 @@ def test_an_interruption_between_the_scales_is_made_good(
         write(file, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(utils.h5, "write_h5", stop)
+        patch.setattr(datasets.linking, "write_h5", stop)
         assert run_main(options(folders, "--project-with", str(weights)), CREATE)[0] == 130
     assert attributes_of(folders.low_file("a"))["projected"] and not folders.hierarchical_file("a").exists()
     code, _, err = run_main(options(folders, "--project-with", str(weights)), CREATE)
@@ -232,7 +232,7 @@ def test_a_file_without_a_fitting_projection(
     torch.save({"visual.proj_contrast": torch.eye(WIDTH + 1)}, weights)
     code, out, err = run_main(options(folders, *more, "--project-with", str(weights)), script)
     assert code == (1 if script == CHECK else 2)
-    assert f"features are {WIDTH} wide, expected {WIDTH + 1}, as visual.proj_contrast in {weights}" in out + err
+    assert f"features are {WIDTH} wide; expected {WIDTH + 1}, as visual.proj_contrast in {weights}" in out + err
 
 
 # ---- check_hierarchical_consistency.py -------------------------------------------------------------------------------

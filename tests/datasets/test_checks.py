@@ -112,7 +112,7 @@ def test_a_faulty_slide_is_not_remembered_and_the_good_ones_are(
     write_slide(folders, SLIDES[1], np.inf)
     for expected in (["s0", "s1", "s2", "s3"], ["s1"], ["s1"]):
         reads.clear()
-        with refused("features.values"):
+        with refused("features.values", "features.values"):
             check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
         assert reads == expected
     write_slide(folders, SLIDES[1])
@@ -134,7 +134,7 @@ def test_the_faults_of_all_slides_are_told_at_once(folders: FeatureFolders) -> N
         check_features(BagCache(folders, WIDTH, 0), SLIDES)
     both = [(folders.low_file(slide_id), folders.hierarchical_file(slide_id)) for slide_id in ("s0", "s1", "s3")]
     faulty = [*both[0], both[1][0], *both[2]]
-    assert [fault.where for fault in caught.value.faults] == [str(file) for file in faulty]
+    assert [str(fault).split(": ")[0] for fault in caught.value.faults] == [str(file) for file in faulty]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"file": 3}'])

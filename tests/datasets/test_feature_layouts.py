@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.feature_layouts import find_source
+from datasets.feature_layouts import LAYOUT_NAMES, find_source
 from datasets.folders import FeatureFolders
 from tests.support.fault_codes import refused
 from tests.support.feature_files import some_features, square, write_clam, write_file, write_trident
@@ -39,6 +39,10 @@ PLACES: dict[str, Callable[[FeatureFolders], Path]] = {
     "trident": place_trident,
     "clam": place_clam,
 }
+
+
+def test_every_layout_is_placed_here_and_offered_by_name() -> None:
+    assert LAYOUT_NAMES == ("auto", *PLACES)
 
 
 @pytest.mark.parametrize("layout", PLACES)

@@ -42,15 +42,15 @@ SLIDE_FAULTS = {
     ),
     "low_features_a_group": (LOW, group_of_features, ("'features'",)),
     "low_narrow": (
-        LOW, lambda path: change(path, "features", lambda x: x[:, :8]), ("8 wide, expected 16", "--vlm_path"),
+        LOW, lambda path: change(path, "features", lambda x: x[:, :8]), ("8 wide; expected 16", "--vlm_path"),
     ),
     "high_wide": (
-        HIGH, lambda path: change(path, "features", lambda x: x.repeat(2, -1)), ("32 wide, expected 16", "--vlm_path"),
+        HIGH, lambda path: change(path, "features", lambda x: x.repeat(2, -1)), ("32 wide; expected 16", "--vlm_path"),
     ),
     "low_flat": (LOW, lambda path: change(path, "features", np.ravel), ("shape (", "expected (parents, width)")),
     "high_flat": (
         HIGH, lambda path: change(path, "features", lambda x: x[:, 0]),
-        ("16), expected (parents, children, width)",),
+        ("16); expected (parents, children, width)",),
     ),
     "low_nan": (LOW, lambda path: change(path, "features", first_is(np.nan)), ("1 of ", "NaN or infinite")),
     "high_nan": (HIGH, lambda path: change(path, "features", first_is(np.nan)), ("1 of ", "NaN or infinite")),
@@ -64,15 +64,15 @@ SLIDE_FAULTS = {
     "high_no_patches": (HIGH, no_patches, ("shape (0, 16, 16)", "at least one patch")),
     "low_coords_three_wide": (
         LOW, lambda path: change(path, "coords", lambda x: x[:, [0, 1, 1]]),
-        ("coords are int64 of shape (", ", 3), expected ", ", 2)"),
+        ("coords are int64 of shape (", ", 3); expected ", ", 2)"),
     ),
     "high_coords_of_parents": (
         HIGH, lambda path: change(path, "coords", lambda x: x[:, 0]),
-        ("coords are int64 of shape (", ", expected ", ", 16, 2)"),
+        ("coords are int64 of shape (", "; expected ", ", 16, 2)"),
     ),
     "high_mask_narrow": (
         HIGH, lambda path: change(path, "mask", lambda x: x[:, :9]),
-        ("mask is bool (", ", 9), expected bool (", ", 16)"),
+        ("mask is bool (", ", 9); expected bool (", ", 16)"),
     ),
     "high_fewer_parents": (HIGH, shortened, (" parents found, but ", f"{LOW}/{SLIDE}.h5 has ")),
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_a_split_without_a_class(task: SimulatedTask, refused: Refused, part: st
     ids = read_ids(file)
     write_ids(file, {**ids, part: [slide_id for slide_id in ids[part] if slide_id.startswith("SIM-0")]})
     message = refused()
-    assert f"{file}: no slide of class 'SIMULATED_B' in {part}, expected slides of " in message
+    assert f"{file}: no slide of class 'SIMULATED_B' in {part}; expected slides of " in message
     assert "['SIMULATED_A', 'SIMULATED_B']" in message
 
 
@@ -63,7 +63,7 @@ def test_a_slide_that_stands_in_the_splits_twice(
     ids = read_ids(file)
     ids[second].append(ids[first][0])
     write_ids(file, ids)
-    assert f"{file}: slide {ids[first][0]} stands in {first} and {second}, expected in one split" in refused()
+    assert f"{file}: slide {ids[first][0]} stands in {first} and {second}; expected it in one split" in refused()
 
 
 def test_a_slide_of_a_split_that_is_not_in_the_table(task: SimulatedTask, refused: Refused) -> None:
@@ -128,18 +128,18 @@ PROMPT_FAULTS = {
     "no_text": (lambda path: path.write_bytes(b'{"SIMULATED_A": "\xff"}'), ("not valid JSON",)),
     "term_twice": (
         lambda path: change_text(path, "Simulated detail 0.1", "Simulated detail 0.0"),
-        ("'Simulated detail 0.0' stands there twice",),
+        ("'Simulated detail 0.0' stands 2 times",),
     ),
     "class_twice": (
-        lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), ("'SIMULATED_A' stands there twice",),
+        lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), ("'SIMULATED_A' stands 2 times",),
     ),
     "one_too_few": (
         lambda path: change_json(path, without_last),
-        ("'SIMULATED_B' has 15 descriptions, expected 16 (4 low ones and 3 high ones for each",),
+        ("'SIMULATED_B' has 15 descriptions; expected 16 (4 low ones and 3 high ones for each",),
     ),
     "empty": (lambda path: change_json(path, with_entry(" ")), ("'SIMULATED_B' has an empty term or explanation",)),
     "number": (lambda path: change_json(path, with_entry(3)), ("'SIMULATED_B' is not of the form {term: ",)),
-    "list": (lambda path: change_json(path, list), ("found a list, expected {class: {term: explanation}}",)),
+    "list": (lambda path: change_json(path, list), ("found a list; expected {class: {term: explanation}}",)),
 }  # fmt: skip
 
 
