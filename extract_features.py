@@ -23,7 +23,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("vlm-path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id")
     add("dataset-csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells")
     add("level0-mag", type=nominal, help="magnification of level 0 of slides that no tag or table tells")
-    add("min-tissue", type=share, default=0.1, help="least share of tissue in a patch (default: 0.1)")
+    add("min-tissue", type=at_least(0, float, 1), default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
@@ -36,15 +36,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def share(text: str) -> float:
-    value = at_least(0, float)(text)
-    if value > 1:
-        raise argparse.ArgumentTypeError(f"{text} is more than 1")
-    return value
-
-
 def nominal(text: str) -> float:
-    value = at_least(1, float)(text)
+    value = float(at_least(1, float)(text))
     if value > HIGHEST_MAGNIFICATION:
         raise argparse.ArgumentTypeError(f"{text} is no magnification of a slide; expected 20 or 40, say")
     return value

@@ -198,4 +198,6 @@ def _inside(parents: np.ndarray, children: np.ndarray, sizes: PatchSizes) -> np.
     """parents, children: (N, 2) -> (N,) whether the child's centre or top-left corner is in the parent's square."""
     away = 2 * (children - parents)
     by_corner = ((away >= 0) & (away < 2 * sizes.parent)).all(1)
-    return by_corner | ((away >= -sizes.child) & (away < 2 * sizes.parent - sizes.child)).all(1)
+    by_centre = ((away >= -sizes.child) & (away < 2 * sizes.parent - sizes.child)).all(1)
+    is_inside: np.ndarray = by_corner | by_centre
+    return is_inside

@@ -77,7 +77,8 @@ def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     def cost(held: np.ndarray) -> np.ndarray:
         """(3, K) slides -> (3,)"""
         deviations = held * MILLION // totals - shares * MILLION // WHOLE
-        return (deviations**2 + lacking * (held == 0)).sum(1)
+        costs: np.ndarray = (deviations**2 + lacking * (held == 0)).sum(1)
+        return costs
 
     found = []
     for _ in range(TRIES):

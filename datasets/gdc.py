@@ -168,6 +168,7 @@ def _read_slide(hit: Mapping[str, Any]) -> GdcSlide:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    if not isinstance(fields[name], str):
-        raise TypeError(f"{name} is {fields[name]!r}")
-    return fields[name]
+    text = fields[name]
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is {text!r}")
+    return text

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,7 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
     return faults
 
 
-def _some(found: list, kind: str) -> str:
+def _some(found: list[Any], kind: str) -> str:
     return f"{len(found)} {kind} ({', '.join(map(str, found[:MOST_SHOWN]))})"
 
 

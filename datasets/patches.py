@@ -39,7 +39,9 @@ class Patches:
 
 def row_norms(features: np.ndarray) -> np.ndarray:
     """features (..., D) -> (...) Euclidean lengths, without a copy of the features."""
-    return np.sqrt(np.einsum("...d,...d->...", features, features))
+    squares: np.ndarray = np.einsum("...d,...d->...", features, features)
+    lengths: np.ndarray = np.sqrt(squares)
+    return lengths
 
 
 def read_patches(file: Path, magnification: int, coords_file: Path | None = None) -> Patches:

@@ -21,7 +21,8 @@ TOLERANCE = 0.01  # of a row's length: float16 rows stay within
 
 def unit_rows(norms: np.ndarray) -> np.ndarray:
     """Which rows are of unit length. norms: (N,) -> (N,) bool."""
-    return np.abs(norms - 1) < TOLERANCE
+    are_unit: np.ndarray = np.abs(norms - 1) < TOLERANCE
+    return are_unit
 
 
 def has_unit_rows(norms: np.ndarray) -> bool:
@@ -75,7 +76,8 @@ class Projection:
     def of_rows(self, features: np.ndarray) -> np.ndarray:
         """features: (N, D) -> (N, D), of unit length."""
         projected = features @ self.matrix
-        return projected / row_norms(projected)[:, None]
+        of_unit_length: np.ndarray = projected / row_norms(projected)[:, None]
+        return of_unit_length
 
     def of_patches(self, patches: Patches) -> Patches:
         """The patches with projected features, unless this projection made them already.

@@ -29,7 +29,9 @@ DETAILS = ("round nuclei", "pale cytoplasm", "coarse chromatin", "crisp borders"
 QUALITIES = ("crowded", "scattered", "elongated", "vacuolated", "hyalinised", "inflamed", "oedematous", "speckled")
 
 
-def simulated_descriptions(class_names: Sequence[str], num_low: int = 4, num_subtexts: int = 3) -> dict:
+def simulated_descriptions(
+    class_names: Sequence[str], num_low: int = 4, num_subtexts: int = 3
+) -> dict[str, dict[str, str]]:
     """{class: {term: explanation}} of invented patterns, all different; the same on every call."""
     by_class: dict[str, dict[str, str]] = {}
     for k, name in enumerate(class_names):
@@ -48,7 +50,8 @@ def simulated_descriptions(class_names: Sequence[str], num_low: int = 4, num_sub
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units
 
 
 def _blob(generator: np.random.Generator, num_cells: int) -> np.ndarray:

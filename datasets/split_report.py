@@ -149,7 +149,7 @@ def shares_text(folds: Sequence[Split], class_names: Sequence[str]) -> str:
             found = [count[name] for count in counts]
             shares = range_text([100 * number / total for number in found], "{:.1f}")
             rows[name][title] = f"{range_text(found)} ({shares} %)"
-    return pd.DataFrame.from_dict(rows, orient="index").to_string()
+    return str(pd.DataFrame.from_dict(rows, orient="index").to_string())
 
 
 def ratios_text(splits: Sequence[Split], slides: Sequence[Slide], class_names: Sequence[str]) -> str:
@@ -184,7 +184,7 @@ def contents_text(
             patients = {slide.patient for slide in members}
             rows.append([split.fold, name, len(members), *shares, len(patients), len(places), normal])
     columns = ["fold", "split", "slides", *class_names, "patients", "sites", "normal tissue"]
-    return pd.DataFrame(rows, columns=columns).to_string(index=False)
+    return str(pd.DataFrame(rows, columns=columns).to_string(index=False))
 
 
 def shared_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
@@ -198,4 +198,4 @@ def shared_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
                 row += [len(found), ", ".join(examples) + (" ..." if len(found) > len(examples) else "")]
             rows.append(row)
     columns = ["fold", "splits", "shared patients", "such as", "shared sites", "such as"]
-    return pd.DataFrame(rows, columns=columns).to_string(index=False)
+    return str(pd.DataFrame(rows, columns=columns).to_string(index=False))

@@ -38,7 +38,7 @@ class Split:
     def to_csv(self) -> str:
         """The split in the form it is read in."""
         columns = {name: pd.Series([slide.slide_id for slide in slides], dtype=str) for name, slides in self.parts()}
-        return pd.DataFrame(columns).fillna("").to_csv()
+        return str(pd.DataFrame(columns).fillna("").to_csv())
 
 
 def split_files(folder: Path) -> dict[int, Path]:

@@ -55,7 +55,8 @@ class Macenko:
         concentrations = _concentrations(_optical_density(image.reshape(-1, 3)), self.stains)
         concentrations *= REFERENCE_STRENGTH / self.strength
         normalised = LIGHT * np.exp(-concentrations @ REFERENCE_STAINS)
-        return normalised.clip(0, 255).astype(np.uint8).reshape(image.shape)
+        pixels: np.ndarray = normalised.clip(0, 255).astype(np.uint8)
+        return pixels.reshape(image.shape)
 
 
 def _optical_density(pixels: np.ndarray) -> np.ndarray:

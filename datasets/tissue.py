@@ -65,7 +65,9 @@ def tissue_mask(image: np.ndarray) -> np.ndarray:
     largest, smallest = image.max(-1).astype(np.int32), image.min(-1)
     saturation = (255 * (largest - smallest) // np.maximum(largest, 1)) * (largest >= DARK)
     smooth = median_filter(saturation, MEDIAN, mode="nearest")
-    return smooth > np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
+    threshold: float = np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
+    is_tissue: np.ndarray = smooth > threshold
+    return is_tissue
 
 
 def lay_grid(

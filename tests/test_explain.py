@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 import create_simulated_task
 import extract_features
 import main
-from datasets.feature_layouts import read_attributes
+from datasets.patches import read_attributes
 from datasets.folders import FeatureFolders
 from explain import write_report
 from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil

@@ -42,7 +42,7 @@ PLACES: dict[str, Callable[[FeatureFolders], Path]] = {
 
 
 def test_every_layout_is_placed_here_and_offered_by_name() -> None:
-    assert LAYOUT_NAMES == ("auto", *PLACES)
+    assert ("auto", *PLACES) == LAYOUT_NAMES
 
 
 @pytest.mark.parametrize("layout", PLACES)
