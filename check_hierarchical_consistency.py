@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.config import Config, add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.config import Config
 from utils.errors import run_script
+from utils.options import at_least
 
 EXIT_FAULTS = 1
 
@@ -18,7 +20,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     add = partial(add_option, parser)
     add_folder_options(parser)
-    add("dataset-csv", help="table of slides, read for level0_mag (default: dataset_csv/<dataset>.csv)")
+    add_config_option(
+        parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
+    )
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("fix", action="store_true", help="repair what can be repaired; the old file stays as .bak")
@@ -36,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets import consistency_report, folders, projection
 
     features = folders.FeatureFolders(
-        options.dataset_root_path, options.dataset_name, options.feature_extractor_name, options.low_mag,
+        options.data_root_dir, options.task, options.feature_extractor, options.low_mag,
         options.high_mag,
     )  # fmt: skip
-    table = Config(task=options.dataset_name, dataset_csv=options.dataset_csv).csv_path()
+    table = Config(task=options.task, dataset_csv=options.dataset_csv).csv_path()
     has_table = options.dataset_csv or table.is_file()
     project = options.project_with and projection.load_projection(options.project_with, read_projection)
     is_consistent = consistency_report.check_slides(

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.config import Config, add_option, folder_name
+from utils.arguments import add_config_option, add_option
+from utils.config import Config
 from utils.errors import run_script
+from utils.options import folder_name
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -20,12 +22,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = partial(add_option, parser)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("task", required=True, type=folder_name, help="name of the task")
+    add_config_option(parser, "task", required=True, type=folder_name, help="name of the task")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gdc", action="store_true", help="list the slides of TCGA and other projects at the GDC")
-    source.add_argument(
-        "--slides-dir", "--slides_dir", type=Path, metavar="DIR", help="folder that holds a folder of slides, or of "
-        ".h5 feature files, for each class, with its name"
+    add_option(
+        source, "slides-dir", type=Path, metavar="DIR", help="folder that holds a folder of slides, or of .h5 feature "
+        "files, for each class, with its name"
     )  # fmt: skip
     add(
         "labels", nargs="+", metavar="PROJECT=CLASS", **hidden, help="with --gdc: classes of projects, or of "
@@ -38,7 +40,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "case-pattern", type=one_group, metavar="REGEX", **hidden, help="with --slides-dir: finds the patient in the "
         "name of a slide that has no TCGA barcode, in its one group (default: each slide is a patient of its own)"
     )  # fmt: skip
-    add("wsi-dir", type=Path, metavar="DIR", help="folder with slides, in it or below it, read for level0_mag")
+    add(
+        "wsi-dir",
+        aliases=(),
+        type=Path,
+        metavar="DIR",
+        help="folder with slides, in it or below it, read for level0_mag",
+    )
     add("output", type=Path, metavar="FILE", help="the table (default: dataset_csv/<task>.csv)")
     add("overwrite", action="store_true", help="replace a table or manifest that is another than would be written")
     given = vars(parser.parse_args(argv))

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
-from utils.config import Config, add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.config import Config
 from utils.errors import run_script
+from utils.options import at_least
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -23,7 +25,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("high-dir", type=Path, help="folder of the children's features, or one above")
     add("output-dir", type=Path, help="folder for the hierarchical files (default: main.py's)")
     add("layout", choices=LAYOUT_NAMES, default=AUTO, help="of the features (auto)")
-    add("dataset-csv", help="table of slides, read for level0_mag (default: dataset_csv/<dataset>.csv)")
+    add_config_option(
+        parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
+    )
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
     add("seed", type=at_least(0), default=1, help="of the choice among more than --max-patches children (default: 1)")
@@ -42,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets import folders, linking, projection
 
     features = folders.FeatureFolders(
-        options.dataset_root_path, options.dataset_name, options.feature_extractor_name, options.low_mag,
+        options.data_root_dir, options.task, options.feature_extractor, options.low_mag,
         options.high_mag,
     )  # fmt: skip
-    table = Config(task=options.dataset_name, dataset_csv=options.dataset_csv).csv_path()
+    table = Config(task=options.task, dataset_csv=options.dataset_csv).csv_path()
     has_table = options.dataset_csv or table.is_file()
     project = options.project_with and projection.load_projection(options.project_with, read_projection)
     how = linking.LinkOptions(**{item.name: getattr(options, item.name) for item in fields(linking.LinkOptions)})

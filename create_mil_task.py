@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.config import add_option, at_least, folder_name
+from utils.arguments import add_config_option, add_option
 from utils.errors import run_script
+from utils.options import at_least, folder_name
 
 PACKAGED = ("ucsb", "musk1")
 
@@ -22,8 +23,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     source.add_argument("--dataset", choices=PACKAGED, help="UCSB breast cancer or Musk1, from the package mil")
     add("output-dir", type=Path, required=True, metavar="DIR", help="folder to write to")
-    add("task", type=folder_name, help="its name (default: the data set's, or that of the file)")
-    add("feature-extractor", type=folder_name, help="what made the features (default: mil<number of features>)")
+    of_main = partial(add_config_option, parser)
+    of_main("task", type=folder_name, default=None, help="its name (default: the data set's, or that of the file)")
+    of_main(
+        "feature_extractor", type=folder_name, default=None,
+        help="what made the features (default: mil<number of features>)",
+    )  # fmt: skip
     add("k", type=at_least(2), default=10, metavar="N", help="folds (default: 10)")
     add("seed", type=at_least(0), default=1, metavar="N", help="of the folds (default: 1)")
     add(

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from datasets.simulation_settings import SimulationSettings
+from utils.arguments import add_option
 from utils.errors import run_script
 
 TASK, FEATURE_EXTRACTOR = "simulated", "tinyclip"
@@ -16,19 +17,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--output-dir", "--output_dir", type=Path, required=True, help="folder to write to")
+    add_option(parser, "output-dir", type=Path, required=True, help="folder to write to")
     parser.add_argument("--classes", type=int, default=3, choices=range(2, 9), metavar="2..8", help="number of classes")
-    parser.add_argument("--slides-per-class", "--slides_per_class", type=int, default=40)
+    add_option(parser, "slides-per-class", type=int, default=40)
     parser.add_argument("--shots", type=int, nargs="+", default=[4], help="training slides a class")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--width", type=int, default=64, help="of the features")
     parser.add_argument("--seed", type=int, default=1)
     for setting in fields(SimulationSettings):
         kind = int if isinstance(setting.default, int) else float
-        names = f"--{setting.name.replace('_', '-')}", f"--{setting.name}"
-        parser.add_argument(
-            *dict.fromkeys(names), type=kind, default=setting.default, help="see datasets/simulation_settings.py"
-        )
+        name = setting.name.replace("_", "-")
+        add_option(parser, name, type=kind, default=setting.default, help="see datasets/simulation_settings.py")
     return parser.parse_args(argv)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.config import PROJECT, Config, at_least
+from utils.arguments import add_option
+from utils.config import PROJECT, Config
 from utils.errors import run_script
+from utils.options import at_least
 
 OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
 
@@ -17,8 +19,7 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
 
     def add(name: str, text: str, **settings: Any) -> None:
-        spellings = dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"])
-        parser.add_argument(*spellings, dest=name, help=text, **settings)
+        add_option(parser, name, help=text, **settings)
 
     positive: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
     add("task", "name of the task; needed but for --audit of folders called <task>_<shots>")

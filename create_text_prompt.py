@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.config import Config, add_option, at_least, folder_name, magnification
+from utils.arguments import add_config_option, add_option
+from utils.config import Config
 from utils.errors import run_script
+from utils.options import at_least, folder_name
 
 
 def class_name(text: str) -> tuple[str, str]:
@@ -29,24 +31,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     add = partial(add_option, parser)
     count: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
-    add("task", required=True, type=folder_name, help="name of the task")
+    of_main = partial(add_config_option, parser)
+    of_main("task", required=True, type=folder_name, help="name of the task", aliases=())
     add("classes", required=True, nargs="+", metavar="CLASS", help="as the table of slides labels them")
     add("class-names", nargs="+", type=class_name, default=[], metavar="CLASS=NAME", help="full names for the prompt")
-    add("dataset-name", help="name of the data set for the prompt (default: the task)")
-    add("LLM", required=True, type=folder_name, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
+    add("title", aliases=("dataset-name",), help="what the prompt calls the data set (default: the task)")
+    of_main("LLM", required=True, type=folder_name, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
     add("output", metavar="FILE", help="write to this file instead")
     add("model", help="the endpoint's name of the model (default: --LLM)")
     add("base-url", type=address, help="OpenAI-compatible endpoint (default: OPENAI_BASE_URL, else OpenAI's own)")
     add("temperature", type=at_least(0, float), metavar="T", help="sent where given")
     add("seed", type=int, metavar="N", help="sent where given; not every endpoint knows it")
     add("attempts", default=3, **count, help="answers asked for until one has no faults (default: 3)")
-    add("num-low-mag-texts", default=Config.num_low_mag_texts, **count, help="low descriptions a class (default: 4)")
-    add("num-high-mag-subtexts", default=Config.num_high_mag_subtexts, **count, help="high ones a low one (default: 3)")
-    add("low-mag", type=magnification, default=Config.low_mag, metavar="N", help="default: 5")
-    add("high-mag", type=magnification, default=Config.high_mag, metavar="N", help="default: 20")
-    add("num-context-tokens", default=Config.num_context_tokens, **count, help="main.py's; they take room (default 16)")
-    add("feature-extractor", help="whose text tower the length is checked with (default: CLIP's vocabulary and length)")
-    add("vlm-path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
+    for name in ("num_low_mag_texts", "num_high_mag_subtexts", "low_mag", "high_mag"):
+        of_main(name)
+    of_main("num_context_tokens", help="learned tokens in main.py's prompts; they take room (default: 16)")
+    of_main(
+        "feature_extractor", default=None,
+        help="whose text tower the length is checked with (default: CLIP's vocabulary and length)",
+    )  # fmt: skip
+    of_main("vlm_path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
     add("dry-run", action="store_true", help="print the prompt and ask nobody")
     options = parser.parse_args(argv)
     if len(set(options.classes)) < max(len(options.classes), 2):
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tower = load_text_tower(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
     full_names = dict(options.class_names)
     request = DescriptionRequest(
-        options.dataset_name or options.task, {name: full_names.get(name, name) for name in options.classes},
+        options.title or options.task, {name: full_names.get(name, name) for name in options.classes},
         options.num_low_mag_texts, options.num_high_mag_subtexts, options.low_mag, options.high_mag,
         TokenLimit(*token_limit(tower, options.num_context_tokens)),
     )  # fmt: skip

@@ -1,21 +1,17 @@
 """Explain predictions: for each slide a page of heat maps, patches and texts, its scores as tables, and for QuPath."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from utils.config import add_option, add_options, at_least
-from utils.errors import Faults, UserError, run_script
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS
+from utils.errors import Fault, Faults, UserError, run_script
+from utils.options import at_least
 
-if TYPE_CHECKING:
-    from explanation.explain_slide import SlideReport
-
-OWN = ("checkpoint", "slide", "split", "output_dir", "wsi_dir", "top", "draws")
 PARTS = ("train", "val", "test")
 
 
@@ -39,57 +35,30 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name not in OWN}
-
-
-def write_report(report: "SlideReport", folder: Path, run_name: str, top: int) -> list[Path]:
-    """Write a slide's tables, its patches for QuPath, and last its page; returns the files."""
-    from explanation.qupath import feature_collection
-    from explanation.score_tables import patch_table, removal_table, text_table
-    from explanation.slide_page import render_explanation
-    from utils.files import write_text
-
-    name = report.slide_id
-    contents: dict[str, tuple[str, str]] = {}
-    for scale in report.scales:
-        at = f"{scale.magnification}x"
-        table = patch_table(report, scale).to_csv(index=False)
-        contents[f"{name}_{at}.csv"] = f"scores of all {at} patches", table
-        features = json.dumps(feature_collection(report, scale), allow_nan=False)
-        contents[f"{name}_{at}.geojson"] = f"{at} patches for QuPath (drag it onto the open slide)", features
-    contents[f"{name}_texts.csv"] = "what each text adds", text_table(report).to_csv(index=False)
-    if report.removal:
-        contents[f"{name}_removal.csv"] = "the removal of patches", removal_table(report.removal).to_csv(index=False)
-    page = render_explanation(report, run_name, top, {file: title for file, (title, _) in contents.items()})
-    contents[f"{name}.html"] = "", page
-    for file, (_, text) in contents.items():
-        write_text(folder / file, text)
-    return [folder / file for file in contents]
+    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
     from tqdm import tqdm
 
-    from datasets.slides import find_slides, read_overview, reading
-    from explanation.explain_slide import choose_slides, explain_slide, load_hive_mil
+    from datasets.slides import find_slides
+    from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
+    from explanation.slide_files import write_explanation
 
     if options.output_dir.is_file():
-        raise UserError(f"--output-dir {options.output_dir}: is a file, expected a folder")
-    faults = Faults()
+        raise UserError(Fault("output.file", f"--output-dir {options.output_dir}", "is a file", "a folder"))
     run = load_hive_mil(options.checkpoint, given)
-    chosen = choose_slides(run, options.slide, options.split)
+    if run.notes:
+        print("\n".join(run.notes))
+    chosen = slides_to_explain(run, options.slide, options.split)
     files = find_slides(options.wsi_dir, list(chosen)) if options.wsi_dir else {}
+    faults = Faults()
     for slide_id, folds in tqdm(chosen.items(), desc="explaining", unit="slide", disable=None):
-        report = faults.maybe(explain_slide, run, slide_id, folds, options.draws, files.get(slide_id))
-        if report is None:
-            continue
-        if slide_id not in files:
-            write_report(report, options.output_dir, run.name, options.top)
-            continue
-        with reading(files[slide_id]) as slide:
-            seen = replace(report, read=partial(read_overview, slide))
-            write_report(seen, options.output_dir, run.name, options.top)
+        file = files.get(slide_id)
+        explained = faults.attempt(explain_slide, run, slide_id, folds, options.draws, file)
+        if explained:
+            faults.attempt(write_explanation, explained.value, options.output_dir, run.name, options.top, file)
     faults.raise_any()
     print(f"{len(chosen)} slides explained in {options.output_dir}")
 

@@ -8,8 +8,9 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from utils.config import add_folder_options, add_option, at_least
+from utils.arguments import add_config_option, add_folder_options, add_option
 from utils.errors import run_script
+from utils.options import at_least
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 HIGHEST_MAGNIFICATION = 160
@@ -20,24 +21,29 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = partial(add_option, parser)
     add("wsi-dir", type=Path, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)
-    add("vlm-path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id")
-    add("dataset-csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells")
+    of_main = partial(add_config_option, parser)
+    of_main(
+        "vlm_path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id"
+    )
+    of_main(
+        "dataset_csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells"
+    )
     add("level0-mag", type=nominal, help="magnification of level 0 of slides that no tag or table tells")
     add("min-tissue", type=at_least(0, float, 1), default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
     add("workers", type=at_least(0), default=workers, help=f"processes that read slides (default: {workers})")
-    add("device", help="cpu, cuda or cuda:<n> (default: cuda where there is one)")
+    of_main("device")
     add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
-    add("no-thumbnails", dest="thumbnails", action="store_false", help="do not draw each slide with its mask and grid")
+    add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
     add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
     add("overwrite", action="store_true", help="replace files that are damaged or were made with other settings")
     return parser.parse_args(argv)
 
 
 def nominal(text: str) -> float:
-    value = float(at_least(1, float)(text))
+    value = at_least(1, float)(text)
     if value > HIGHEST_MAGNIFICATION:
         raise argparse.ArgumentTypeError(f"{text} is no magnification of a slide; expected 20 or 40, say")
     return value
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.folders import FeatureFolders
     from models.image_encoders import load_image_encoder
 
-    root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
+    root, name, extractor = options.data_root_dir, options.task, options.feature_extractor
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
     encoder = load_image_encoder(extractor, options.vlm_path)
     how = ExtractionOptions(**{item.name: getattr(options, item.name) for item in fields(ExtractionOptions)})

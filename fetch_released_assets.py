@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.config import PROJECT, add_option
+from utils.arguments import add_option
+from utils.config import PROJECT
 from utils.errors import run_script
 
 

@@ -25,12 +25,11 @@ VARIANTS = {"HiVE_MIL released": ("HiVE_MIL", "released")}
 def build(name: str, device: torch.device) -> SlideModel:
     """The model, as main.py would, for texts of some 20 words."""
     model_type, variant = VARIANTS.get(name, (name, "paper"))
-    kind = KINDS[model_type]
-    torch.manual_seed(0)
-    number = {"HiVE_MIL": (8, 24), "MSCPT": (8, 24), "ViLa_MIL": (2, 2), None: (0, 0)}[kind.texts]
-    texts = [" ".join(WORDS[(7 * i + j) % len(WORDS)] for j in range(18)) for i in range(sum(number))]
-    tower = clip_tower() if kind.texts else None
     config = Config(model_type=model_type, variant=variant)
+    torch.manual_seed(0)
+    number = {"HiVE_MIL": (8, 24), "MSCPT": (8, 24), "ViLa_MIL": (2, 2), None: (0, 0)}[config.text_form]
+    texts = [" ".join(WORDS[(7 * i + j) % len(WORDS)] for j in range(18)) for i in range(sum(number))]
+    tower = clip_tower() if config.text_form else None
     return build_model(config, tower, texts[: number[0]], texts[number[0] :], NUM_CLASSES, DIM).to(device)
 
 

@@ -21,15 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datasets.bag_cache import BagCache, BagLoader
+from datasets.bag_cache import BagCache
 from datasets.folders import FeatureFolders
 from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
-from datasets.splits import Split
 from models.baselines.abmil import EMBEDDING, HIDDEN, initialise
 from models.build import build_model
 from models.losses import slide_loss
-from training.evaluation import evaluate
-from training.loop import EpochSampler, fit
+from training.fold import run_fold
 from training.run_folder import RunFolder
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
@@ -68,31 +66,22 @@ def build(config: Config, feature_dim: int) -> SlideModel:
     return build_model(config, None, (), (), 2, feature_dim)
 
 
-def run_fold(config: Config, cache: BagCache, split: Split, run: RunFolder) -> dict[str, float]:
-    """Train on a fold as main.py does; accuracy and AUC of its test bags."""
-    seed_everything(config.seed)
-    assert cache.feature_dim
-    model = build(config, cache.feature_dim)
-    sampler = EpochSampler([slide.label for slide in split.train], config.seed)
-    train, val, test = (
-        BagLoader(cache, slides, sampler if name == "train" else None, 0) for name, slides in split.parts()
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        fit(model, train, val, sampler, config, run.training(split.fold), "")
-    metrics = evaluate(model, test, torch.device("cpu")).metrics()
-    return {"accuracy": metrics.acc, "AUC": metrics.auc}
-
-
 def cross_validate(name: str, data: MilData, source: Path, config: Config) -> pd.DataFrame:
-    """A row a fold."""
+    """Train on each fold as main.py does: accuracy and AUC of its test bags, one row per fold."""
     width = next(iter(data.features.values())).shape[1]
     folds = draw_folds(data, config.k, config.seed)
+    rows = []
     with TemporaryDirectory() as folder:
         folders = FeatureFolders(Path(folder), name, "mil")
         write_mil_task(Path(folder), folders, data, folds, source, True)
         cache = BagCache(folders, width, cache_bytes(None), form="patches")
         run = RunFolder(Path(folder) / "run")
-        return pd.DataFrame([run_fold(config, cache, split, run) for split in folds])
+        for split in folds:
+            seed_everything(config.seed)
+            with contextlib.redirect_stdout(io.StringIO()):
+                result = run_fold(config, build(config, width), cache, split, ["0", "1"], run)
+            rows.append({"accuracy": result.test_acc, "AUC": result.test_auc})
+    return pd.DataFrame(rows)
 
 
 def with_error(values: pd.Series) -> str:
@@ -116,7 +105,7 @@ def main() -> None:
         found = {}
         for model_type in options.models:
             runs = [
-                Config(model_type=model_type, k=options.k, seed=seed, lr=options.lr, early_stopping=True)
+                Config(model_type=model_type, k=options.k, seed=seed, lr=options.lr, early_stopping=True, num_workers=0)
                 for seed in options.seeds
             ]
             found[model_type] = pd.concat([cross_validate(name, data, source, config) for config in runs])

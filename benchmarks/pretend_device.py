@@ -12,7 +12,7 @@ time on CUDA.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 NAME = "pretended"
 aten = torch.ops.aten
@@ -63,7 +63,7 @@ class PretendedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "PretendedTensor":
-        wrapper = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapper = torch.Tensor._make_wrapper_subclass(
             cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             layout=held.layout, device=_device(),
         )  # fmt: skip
@@ -76,7 +76,7 @@ class PretendedTensor(Tensor):
     ) -> Any:
         return _compute(func, args, kwargs or {}, Counts())
 
-    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+    def __repr__(self, **_: Any) -> str:
         return f"PretendedTensor({self.held!r})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -94,27 +94,49 @@ class PretendedTensor(Tensor):
         return self.held.data_ptr()
 
 
+class _Backend(backend_registration._DummyBackendModule):
+    """What PyTorch asks of a device's module. Outside ``pretend_device`` there is no such device."""
+
+    is_there = False
+
+    def is_available(self) -> bool:
+        return self.is_there
+
+    def device_count(self) -> int:
+        return int(self.is_there)
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
+    def get_rng_state(self, *_: Any) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)  # random numbers are the CPU's
+
+    def set_rng_state(self, *_: Any) -> None:
+        pass
+
+
+BACKEND = _Backend()
+
+
 @functools.cache
 def _device() -> torch.device:
     """The device, registered once: PyTorch can name it once in a process."""
-
-    class Backend(backend_registration._DummyBackendModule):
-        def get_amp_supported_dtype(self) -> list[torch.dtype]:
-            return [torch.bfloat16, torch.float16]
-
-    backend_registration._setup_privateuseone_for_python_backend(NAME, Backend())  # type: ignore[no-untyped-call]
+    backend_registration._setup_privateuseone_for_python_backend(NAME, BACKEND)
     return torch.device(NAME, 0)
 
 
 @contextmanager
 def pretend_device() -> Iterator[tuple[torch.device, Counts]]:
-    """Within it there are the device and its tensors; what happens is counted."""
+    """Within it there are the device and its tensors; what happens is counted. Backward passes run in the caller's
+    thread, since PyTorch starts a device's thread with the first one of the process or never."""
     counts, overwrite = Counts(), torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    device, BACKEND.is_there = _device(), True
     try:
-        with _Factories(), _Dispatch(counts):
-            yield _device(), counts
+        with torch.autograd.set_multithreading_enabled(False), _Factories(), _Dispatch(counts):
+            yield device, counts
     finally:
+        BACKEND.is_there = False
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
 
 
@@ -153,7 +175,8 @@ def _is_ours(device: Any) -> bool:
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Counts) -> Any:
     """The operation on the CPU; its results are the device's where its tensors are. Raises RuntimeError where tensors
     of both kinds meet."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    leaves, structure = tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     ours = [tensor for tensor in tensors if isinstance(tensor, PretendedTensor)]
     target = kwargs.get("device")
     if not ours and not _is_ours(target):
@@ -163,13 +186,13 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: 
     _count(func, args, target, counts)
     if func is aten._fused_sdp_choice.default:
         return 0  # attention step by step
-    given = {**kwargs, "device": torch.device("cpu")} if _is_ours(target) else kwargs
-    result = func(*tree_map(_held, args), **tree_map(_held, dict(given)))
+    held_args, held_kwargs = tree_unflatten([_held(leaf) for leaf in leaves], structure)
+    result = func(*held_args, **{**held_kwargs, "device": torch.device("cpu")} if _is_ours(target) else held_kwargs)
     if func is aten.copy_.default:
         return args[0]
     if target is not None and not _is_ours(target):
         return result
-    wrapped = tree_map(_wrapped, result)
+    wrapped = _wrapped(result) if isinstance(result, Tensor) else tree_map(_wrapped, result)
     return return_and_correct_aliasing(func, tuple(args), dict(kwargs), wrapped) if ours else wrapped
 
 
@@ -187,8 +210,8 @@ def _refuse_mixtures(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) 
     if others and len(others) < len(tensors):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in others)
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but {func} got some on {_device()} and some on the CPU, of "
-            f"the shapes {shapes}"
+            f"Expected all tensors to be on the same device, but {func} got some on {_device()} and, of the shapes "
+            f"{shapes}, some on the CPU"
         )
 
 

@@ -51,7 +51,7 @@ class ExtractionOptions:
     of slides that neither tells. min_tissue: least share of tissue in a patch. stain_normalisation: none or macenko.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
-    thumbnails: draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
+    no_thumbnails: do not draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
     overwrite: replace files that are damaged or were made with other options.
     """
 
@@ -63,7 +63,7 @@ class ExtractionOptions:
     workers: int = min(16, os.cpu_count() or 1)
     device: str | None = None
     precision: str | None = None
-    thumbnails: bool = True
+    no_thumbnails: bool = False
     skip_errors: bool = False
     overwrite: bool = False
 
@@ -120,7 +120,7 @@ def _plan_jobs(
             "normalised": encoder.normalised,
         },
     )
-    drawn = folders.root / "thumbnails" if options.thumbnails else None
+    drawn = None if options.no_thumbnails else folders.root / "thumbnails"
     return [
         PlanJob(
             slide_id, file, given.get(slide_id, default), recipe, folders, drawn and drawn / f"{slide_id}.jpg",

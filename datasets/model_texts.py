@@ -32,7 +32,7 @@ def text_source(config: Config, form: str) -> str:
 def read_texts(
     config: Config, form: str | None, class_names: Sequence[str] | None, fits: Callable[[str], bool] | None = None
 ) -> Descriptions:
-    """A task's texts in the form of a model (models/kind.py); none where that is None.
+    """A task's texts in the form of a model (``Config.text_form``); none where that is None.
 
     class_names: by default all classes of the file. fits: whether a prompt, where it is made of HiVE-MIL's
     descriptions, is short enough. Raises UserError as ``read_descriptions`` and ``read_class_texts``.

@@ -1,24 +1,23 @@
 """Grids of training runs: rows of tables (presets) times options with several values."""
 
 import argparse
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from utils.config import CIRCUMSTANCES, PROJECT, Config, add_options
-from utils.errors import Faults, UserError
+from utils.arguments import add_options
+from utils.config import OPTIONS, PATHS, PROJECT, Config
+from utils.effects import NAMED, of_nature, options_without_effect
+from utils.errors import Fault, Faults, UserError
+from utils.options import Nature
 
 PRESETS = PROJECT / "experiments" / "presets.yaml"
-# what a run's own folder says of it
-NAMED = ("task", "feature_extractor", "model_type", "few_shot_num", "seed")
 # options that run_experiments.py gives to every fold itself
-OWN = {"results_dir", "resume", "dry_run", "k_start", "k_end"}
-# options whose values may hold the values of others: splits/{task}_{few_shot_num}
-PATTERNS = ("data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt")
+OWN = of_nature(Nature.CALL)
 
 Values = dict[str, list[str]]  # an option's values, as the command line would spell them
 
@@ -34,7 +33,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Run:
+class GridRun:
     """One call of main.py over all folds."""
 
     label: str
@@ -68,9 +67,10 @@ def differing(config: Config) -> dict[str, Any]:
 
 
 def setting(config: Config) -> dict[str, Any]:
-    """Of the options that differ from the defaults, those that neither the run's own folder says nor are
-    circumstances."""
-    return {name: value for name, value in differing(config).items() if name not in CIRCUMSTANCES.union(NAMED)}
+    """Of the options that differ from the defaults, those that change what is computed and that the name of the run's
+    own folder does not tell."""
+    settings = of_nature(Nature.SETTING)
+    return {name: value for name, value in differing(config).items() if name in settings}
 
 
 def setting_folder(config: Config) -> str:
@@ -105,7 +105,7 @@ def read_presets(names: Sequence[str]) -> list[Rows]:
     found = []
     for name in dict.fromkeys(names):
         if name not in known:
-            faults.add(f"--preset {name}: not in {PRESETS}; expected some of {', '.join(known)}")
+            faults.add(Fault("preset.unknown", f"--preset {name}", f"not in {PRESETS}", f"some of {', '.join(known)}"))
             continue
         source = f"{PRESETS}: {name}"
         options = _options(known[name].get("options", {}), source, faults)
@@ -116,40 +116,41 @@ def read_presets(names: Sequence[str]) -> list[Rows]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{path}: file not found; expected YAML, see experiments/README.md")
+        raise UserError(Fault("grid.missing", str(path), "file not found", "YAML", "see experiments/README.md"))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({error})") from error
+        raise UserError(Fault("grid.yaml", str(path), f"not valid YAML ({error})")) from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: found a {type(content).__name__}, expected lines of the form option: value")
+        found = f"found a {type(content).__name__}"
+        raise UserError(Fault("grid.form", str(path), found, "lines of the form option: value"))
     return content
 
 
 def _rows(value: Any, source: str, faults: Faults) -> dict[str, Values]:
     if not isinstance(value, dict) or not value:
-        faults.add(f"{source}: expected rows of the form label: {{option: value}}")
+        faults.add(Fault("grid.form", source, f"found {value!r}", "rows of the form label: {option: value}"))
         return {}
     return {str(label): _options(row, f"{source}: {label}", faults) for label, row in value.items()}
 
 
 def _options(value: Any, source: str, faults: Faults) -> Values:
     if not isinstance(value, dict):
-        faults.add(f"{source}: found {value!r}, expected {{option: value}}")
+        faults.add(Fault("grid.form", source, f"found {value!r}", "{option: value}"))
         return {}
     spelt = {str(name).replace("-", "_"): given for name, given in value.items()}
-    known = {item.name for item in fields(Config)}
-    for name in sorted(spelt.keys() - known):
-        faults.add(f"{source}: {name} is no option of main.py")
+    for name in sorted(spelt.keys() - OPTIONS):
+        faults.add(Fault("option.unknown", source, f"{name} is no option of main.py"))
     for name in sorted(spelt.keys() & OWN):
-        faults.add(f"{source}: {name} cannot stand in a grid; run_experiments.py sets it for every fold")
+        found = f"{name} cannot stand in a grid, run_experiments.py sets it for every fold"
+        faults.add(Fault("grid.own_option", source, found, mend=f"remove {name}"))
     return {name: _values(given, f"{source}: {name}", faults) for name, given in spelt.items()}
 
 
 def _values(value: Any, source: str, faults: Faults) -> list[str]:
     values = value if isinstance(value, list) else [value]
     if any(item is None or isinstance(item, list | dict) for item in values):
-        faults.add(f"{source}: found {value!r}, expected one value or a list of values")
+        faults.add(Fault("grid.form", source, f"found {value!r}", "one value or a list of values"))
         return []
     return [str(item) for item in values]
 
@@ -171,39 +172,36 @@ def replaced_by_rows(given: Collection[str], tables: Iterable[Rows]) -> list[str
 # ---- expanding -------------------------------------------------------------------------------------------------------
 
 
-def expand(
-    options: Mapping[str, list[str]],
-    tables: Iterable[Rows],
-    results: Path,
-    without_effect: Callable[[Config], Iterable[str]] = lambda config: (),
-) -> list[Run]:
+def expand(options: Mapping[str, list[str]], tables: Iterable[Rows], results: Path) -> list[GridRun]:
     """Every row of every table, with every combination of the options' values; a row's own options take precedence
     over the grid's, these over the table's. Rows that are the same run, of two tables or with other values of options
-    ``without_effect``, share a folder.
+    without effect, share a folder.
 
     Raises UserError with all faults: values that main.py refuses, two different runs in one folder.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     add_options(parser)
     faults = Faults()
-    runs: dict[Run, None] = {}
+    runs: dict[GridRun, None] = {}
     for table in tables:
         for label, row in table.runs.items():
             merged = {**(table.options or {}), **options, **row}
             varied = [name for name, values in merged.items() if len(values) > 1 and name not in NAMED]
             for values in product(*merged.values()):
                 given = dict(zip(merged, values, strict=True))
-                if config := faults.maybe(_config, parser, given):
-                    config = replace(config, **{name: getattr(Config(), name) for name in without_effect(config)})
+                if read := faults.attempt(_config, parser, given):
+                    useless = options_without_effect(read.value)
+                    config = replace(read.value, **{name: getattr(Config(), name) for name in useless})
                     config = replace(config, results_dir=str(results / setting_folder(config)))
                     words = [label or config.model_type, *(f"{name} {given[name]}" for name in varied)]
-                    runs[Run(", ".join(words), table.preset, config)] = None
+                    runs[GridRun(", ".join(words), table.preset, config)] = None
     there: dict[Path, Config] = {}
     for run in runs:
         path = run.config.run_path()
         if (other := there.setdefault(path, run.config)) != run.config:
             names = sorted(name for name in asdict(other) if getattr(other, name) != getattr(run.config, name))
-            faults.add(f"{path}: two runs that differ in {', '.join(names)} would share this folder; run them apart")
+            found = f"two runs that differ in {', '.join(names)} would share this folder"
+            faults.add(Fault("grid.shared_folder", str(path), found, mend="run them apart"))
     if faults.found:
         raise UserError(list(dict.fromkeys(faults.found)))
     return list(runs)
@@ -212,13 +210,15 @@ def expand(
 def _config(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Config:
     known = {**{name: str(value) for name, value in asdict(Config()).items()}, **given}
     try:
-        filled = {name: text.format_map(known) if name in PATTERNS else text for name, text in given.items()}
+        filled = {name: text.format_map(known) if name in PATHS else text for name, text in given.items()}
     except (KeyError, ValueError, IndexError) as error:
-        raise UserError(f"{error} in a path: expected the name of an option in braces, as {{task}}") from error
+        expected = "the name of an option in braces, as {task}"
+        raise UserError(Fault("grid.pattern", "", f"{error} in a path", expected)) from error
     try:
         config = Config(**vars(parser.parse_args([f"--{name}={text}" for name, text in filled.items()])))
     except argparse.ArgumentError as error:
-        raise UserError(str(error)) from error
+        raise UserError(Fault("option.value", "", str(error))) from error
     if absent := [name for name in ("task", "data_root_dir") if not getattr(config, name)]:
-        raise UserError([f"{name} missing: give --{name}, or name it in the grid" for name in absent])
+        mend = {name: f"give --{name}, or name it in the grid" for name in absent}
+        raise UserError([Fault("option.missing", name, "missing", mend=mend[name]) for name in absent])
     return config

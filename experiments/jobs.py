@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import EXIT_USER_ERROR, UserError
+from utils.errors import EXIT_USER_ERROR, Fault, UserError
 
 if TYPE_CHECKING:
     import ray
@@ -95,7 +95,7 @@ def last_lines(log: Path, count: int) -> list[str]:
     return lines[begin:][-count:]
 
 
-def run_fold(job: FoldJob, variables: Mapping[str, str]) -> str:
+def run_job(job: FoldJob, variables: Mapping[str, str]) -> str:
     """Run a fold to its end: -> what went wrong, empty where nothing did. Raises LostFoldError where it is worth
     another try. Interrupted, it takes the fold with it."""
     process = start(job, variables)
@@ -173,9 +173,8 @@ def on_ray(
     try:
         import ray
     except ImportError as error:
-        raise UserError(
-            "Ray is not installed: pip install ray==2.60.0 (requirements.txt), or use --local, which needs none"
-        ) from error
+        mend = "pip install ray==2.60.0 (requirements.txt), or use --local, which needs none"
+        raise UserError(Fault("ray.missing", "Ray", "is not installed", mend=mend)) from error
     here = {} if address else {"num_cpus": at_once and at_once * cpus, "object_store_memory": RAY_OBJECT_STORE_BYTES}
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     try:
@@ -184,15 +183,17 @@ def on_ray(
         ray.init(address or "local", **quiet, **here)  # type: ignore[arg-type]
     except (OSError, RuntimeError, ValueError) as error:
         where = f"--address {address}" if address else "Ray on this machine"
-        raise UserError(f"{where}: no answer ({error}); --local does without Ray") from error
+        mend = "use --local, which does without Ray"
+        raise UserError(Fault("ray.no_answer", where, f"no answer ({error})", mend=mend)) from error
     pending: dict[ray.ObjectRef, FoldJob] = {}
     try:
         if gpus is None:
             gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
         for name, number in {} if address else {"CPU": cpus, "GPU": gpus}.items():
             if number > (there := ray.cluster_resources().get(name, 0)):
-                raise UserError(f"--{name.lower()}s_per_fold {number:g}: Ray finds {there:g} {name}s on this machine")
-        task = ray.remote(run_fold).options(
+                found = f"Ray finds {there:g} {name}s on this machine"
+                raise UserError(Fault("grid.resources", f"--{name.lower()}s_per_fold {number:g}", found))
+        task = ray.remote(run_job).options(
             num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=[LostFoldError]
         )
         pending = {task.remote(job, {} if gpus else NO_GPU): job for job in jobs}

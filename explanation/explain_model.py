@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from explanation.attention import watched
-from explanation.explanation import Explanation, explain_scale
+from explanation.contributions import Explanation, explain_scale
 from models.filtering import cosine_similarity
 from models.hive_mil import HiveMIL
 from training.metrics import hit_ratio_at_2

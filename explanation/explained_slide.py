@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from explanation.explanation import Explanation, ScaleExplanation
+from explanation.contributions import Explanation, ScaleExplanation
 from explanation.faithfulness import Removal
 
 # corner (x, y) and size (width, height) in level-0 pixels, size of the image -> the image
@@ -49,7 +49,7 @@ class Scale:
     @property
     def places(self) -> np.ndarray:
         """(M, 2): coordinates of the real patches."""
-        return self.coords[self.is_patch]
+        return np.asarray(self.coords[self.is_patch])
 
     @property
     def parents(self) -> np.ndarray:
@@ -59,7 +59,7 @@ class Scale:
     @cached_property
     def class_scores(self) -> np.ndarray:
         """(M, K)"""
-        return self.explanation.class_scores[self.is_patch]
+        return np.asarray(self.explanation.class_scores[self.is_patch])
 
     def class_texts(self, label: int, num_classes: int) -> range:
         """The indices of a class's texts."""
@@ -68,7 +68,7 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class SlideReport:
+class ExplainedSlide:
     """label: the slide's class, or -1. explanation: the mean over ``folds``. read: reads the slide's pixels, where its
     file is given. pixel: None where nothing tells it."""
 
@@ -90,12 +90,12 @@ class SlideReport:
     @property
     def probabilities(self) -> np.ndarray:
         """(K,): mean over the folds."""
-        return np.mean([fold.probabilities for fold in self.folds], axis=0)
+        return np.asarray(np.mean([fold.probabilities for fold in self.folds], axis=0))
 
     @property
     def spread(self) -> np.ndarray:
         """(K,): standard deviation over the folds."""
-        return np.std([fold.probabilities for fold in self.folds], axis=0)
+        return np.asarray(np.std([fold.probabilities for fold in self.folds], axis=0))
 
     @property
     def prediction(self) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from explanation.explained_slide import SlideReport
+from explanation.explained_slide import ExplainedSlide
 from explanation.faithfulness import Removal
 from reports.plots import COLOURS, STYLE
 
@@ -29,13 +29,13 @@ def removal_figure(removal: Removal, class_name: str) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def text_figure(report: SlideReport) -> Figure:
+def text_figure(explained: ExplainedSlide) -> Figure:
     """What each text adds to the logit of its class: a panel a scale, a bar a text."""
-    panels = [scale for scale in report.scales if len(scale.texts)]
+    panels = [scale for scale in explained.scales if len(scale.texts)]
     most = max(len(scale.texts) for scale in panels)
     figure = Figure(figsize=(4 * len(panels), 0.16 * most + 0.9))
     for axes, scale in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        classes = np.arange(len(scale.texts)) * len(report.class_names) // len(scale.texts)
+        classes = np.arange(len(scale.texts)) * len(explained.class_names) // len(scale.texts)
         colours = [COLOURS[k % len(COLOURS)] for k in classes]
         axes.barh(range(len(scale.texts)), scale.explanation.text_logits, color=colours)
         axes.set_yticks(range(len(scale.texts)), scale.text_names, fontsize=6)

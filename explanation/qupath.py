@@ -6,13 +6,11 @@ QuPath reads ``objectType``, ``classification``, ``name`` and ``measurements`` f
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import numpy as np
-
-from explanation.explained_slide import Scale, SlideReport
+from explanation.explained_slide import ExplainedSlide, Scale
 from reports.plots import COLOURS
 
 
-def feature_collection(report: SlideReport, scale: Scale) -> dict[str, Any]:
+def feature_collection(explained: ExplainedSlide, scale: Scale) -> dict[str, Any]:
     """One tile for each patch of a scale: a square, its best-matching description as its name, the class of its highest
     score as its classification; as measurements the class scores, and what it adds to each class's logit."""
     patches = scale.is_patch
@@ -21,11 +19,11 @@ def feature_collection(report: SlideReport, scale: Scale) -> dict[str, Any]:
     features = []
     for index, (x, y) in enumerate(scale.places.tolist()):
         measurements: dict[str, float] = {}
-        for k, name in enumerate(report.class_names):
+        for k, name in enumerate(explained.class_names):
             measurements[f"Score: {name}"] = float(scale.class_scores[index, k])
             measurements[f"Added to logit: {name}"] = float(patch_logits[index, k])
         measurements["Best match"] = float(match[index].max())
-        key = f"{report.slide_id}/{scale.magnification}x/{x}/{y}"
+        key = f"{explained.slide_id}/{scale.magnification}x/{x}/{y}"
         features.append(
             {
                 "type": "Feature",
@@ -35,7 +33,7 @@ def feature_collection(report: SlideReport, scale: Scale) -> dict[str, Any]:
                     "objectType": "tile",
                     "name": scale.text_names[best_text[index]],
                     "classification": {
-                        "name": report.class_names[best_class[index]],
+                        "name": explained.class_names[best_class[index]],
                         "color": colour(int(best_class[index])),
                     },
                     "measurements": {name: round(value, 6) for name, value in measurements.items()},
@@ -52,4 +50,4 @@ def square(x: int, y: int, size: int) -> list[list[int]]:
 
 def colour(label: int) -> list[int]:
     """[red, green, blue] of a class, of 255."""
-    return np.frombuffer(bytes.fromhex(COLOURS[label % len(COLOURS)][1:]), np.uint8).tolist()
+    return list(bytes.fromhex(COLOURS[label % len(COLOURS)][1:]))

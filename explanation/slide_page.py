@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from explanation.explained_slide import Scale, SlideReport
+from explanation.explained_slide import ExplainedSlide, Scale
 from explanation.figures import removal_figure
 from explanation.heatmap import Canvas, colour_bar, heat_map, image_uri, limits, scale_bar
 from reports.plots import data_uri
@@ -15,35 +15,37 @@ OVERVIEW_EDGE = 1200  # pixels
 PATCH_EDGE = 128  # pixels
 
 
-def render_explanation(report: SlideReport, run_name: str, top: int, files: Mapping[str, str]) -> str:
+def render_explanation(explained: ExplainedSlide, run_name: str, top: int, files: Mapping[str, str]) -> str:
     """The page of a slide. top: patches shown for each class and scale. files: {name: what is in it} of those beside
     the page."""
-    canvas = Canvas.of(report.frame, report.high.size)
-    x, y, width, height = report.frame
-    order = sorted(range(len(report.class_names)), key=lambda k: (k != report.prediction, k))
-    maps = {scale.magnification: _Maps(canvas, scale) for scale in report.scales}
-    removal = report.removal
+    canvas = Canvas.of(explained.frame, explained.high.size)
+    x, y, width, height = explained.frame
+    order = sorted(range(len(explained.class_names)), key=lambda k: (k != explained.prediction, k))
+    maps = {scale.magnification: _Maps(canvas, scale) for scale in explained.scales}
+    removal = explained.removal
     return page_template("explanation.html").render(
-        report=report,
+        explained=explained,
         run_name=run_name,
         files=files,
         top=top,
         frame={"x": x, "y": y, "width": width, "height": height},
-        overview=_overview(report),
-        scale_bar=scale_bar(width, report.pixel.microns if report.pixel else None),
+        overview=_overview(explained),
+        scale_bar=scale_bar(width, explained.pixel.microns if explained.pixel else None),
         colour_bar=colour_bar(),
-        class_maps={scale.magnification: maps[scale.magnification].by_class() for scale in report.scales},
-        graph_maps=_graph_maps(report, maps),
+        class_maps={scale.magnification: maps[scale.magnification].by_class() for scale in explained.scales},
+        graph_maps=_graph_maps(explained, maps),
         classes=[
             {
                 "label": k,
-                "name": report.class_names[k],
-                "scales": [_class_part(report, scale, k, maps[scale.magnification], top) for scale in report.scales],
+                "name": explained.class_names[k],
+                "scales": [
+                    _class_part(explained, scale, k, maps[scale.magnification], top) for scale in explained.scales
+                ],
             }
             for k in order
         ],
-        most_added=max(1e-12, *(np.abs(scale.explanation.text_logits).max() for scale in report.scales)),
-        removal=data_uri(removal_figure(removal, report.class_names[report.prediction])) if removal else None,
+        most_added=max(1e-12, *(np.abs(scale.explanation.text_logits).max() for scale in explained.scales)),
+        removal=data_uri(removal_figure(removal, explained.class_names[explained.prediction])) if removal else None,
         removal_means=removal.mean_probabilities() if removal else None,
     )
 
@@ -66,28 +68,28 @@ class _Maps:
         return [self.draw(scores[:, k], limits(scores)) for k in range(scores.shape[1])]
 
 
-def _graph_maps(report: SlideReport, maps: Mapping[int, _Maps]) -> dict[str, dict[str, Any]]:
+def _graph_maps(explained: ExplainedSlide, maps: Mapping[int, _Maps]) -> dict[str, dict[str, Any]]:
     found = {}
-    for scale in report.scales:
+    for scale in explained.scales:
         kept = scale.explanation.kept[scale.is_patch].sum(1)
         drawn = maps[scale.magnification].draw(kept, (0.0, max(1.0, float(kept.max(initial=0)))))
         found[f"{scale.magnification}x: texts that the filtering joined with each patch, of {len(scale.texts)}"] = drawn
-    for layer in report.explanation.attention[-1:]:
-        title = f"{report.high.magnification}x: weight that each child gets from its parent, last layer"
-        found[title] = maps[report.high.magnification].draw(layer[report.high.is_patch])
+    for layer in explained.explanation.attention[-1:]:
+        title = f"{explained.high.magnification}x: weight that each child gets from its parent, last layer"
+        found[title] = maps[explained.high.magnification].draw(layer[explained.high.is_patch])
     return found
 
 
-def _overview(report: SlideReport) -> str | None:
-    if report.read is None:
+def _overview(explained: ExplainedSlide) -> str | None:
+    if explained.read is None:
         return None
-    x, y, width, height = report.frame
+    x, y, width, height = explained.frame
     shrink = max(1.0, max(width, height) / OVERVIEW_EDGE)
-    image = report.read((x, y), (width, height), (max(1, round(width / shrink)), max(1, round(height / shrink))))
+    image = explained.read((x, y), (width, height), (max(1, round(width / shrink)), max(1, round(height / shrink))))
     return image_uri(image, "JPEG")
 
 
-def _class_part(report: SlideReport, scale: Scale, label: int, maps: _Maps, top: int) -> dict[str, Any]:
+def _class_part(explained: ExplainedSlide, scale: Scale, label: int, maps: _Maps, top: int) -> dict[str, Any]:
     """A class at one scale: its texts, and its best patches."""
     own = scale.explanation
     match, kept = own.match[scale.is_patch], own.kept[scale.is_patch].sum(0)
@@ -97,41 +99,43 @@ def _class_part(report: SlideReport, scale: Scale, label: int, maps: _Maps, top:
             "name": scale.text_names[t], "text": scale.texts[t], "added": float(own.text_logits[t]),
             "kept": float(kept[t]), "share": float(kept[t] / max(1, len(match))), "map": maps.draw(match[:, t]),
         }
-        for t in scale.class_texts(label, len(report.class_names))
+        for t in scale.class_texts(label, len(explained.class_names))
     ]  # fmt: skip
     return {
         "scale": scale,
         "texts": texts,
         "added": float(sum(text["added"] for text in texts)),
-        "patches": [_patch(report, scale, label, index, match[index]) for index in best.tolist()],
+        "patches": [_patch(explained, scale, label, index, match[index]) for index in best.tolist()],
     }
 
 
-def _patch(report: SlideReport, scale: Scale, label: int, index: int, match: np.ndarray) -> dict[str, Any]:
+def _patch(explained: ExplainedSlide, scale: Scale, label: int, index: int, match: np.ndarray) -> dict[str, Any]:
     x, y = scale.places[index].tolist()
     edge = min(PATCH_EDGE, scale.size)
     text = int(match.argmax())
     return {
         "x": x,
         "y": y,
-        "image": image_uri(report.read((x, y), (scale.size,) * 2, (edge, edge)), "JPEG") if report.read else None,
+        "image": image_uri(explained.read((x, y), (scale.size,) * 2, (edge, edge)), "JPEG") if explained.read else None,
         "score": float(scale.class_scores[index, label]),
         "added": float(scale.explanation.patch_logits[scale.is_patch][index, label]),
         "name": scale.text_names[text],
         "text": scale.texts[text],
         "match": float(match[text]),
-        "children": _children(report, index) if scale is report.low else [],
+        "children": _children(explained, index) if scale is explained.low else [],
     }
 
 
-def _children(report: SlideReport, parent: int) -> Sequence[dict[str, float]]:
+def _children(explained: ExplainedSlide, parent: int) -> Sequence[dict[str, float]]:
     """A parent's children that have a weight in the last layer: place and edge as shares of the parent's edge,
     the weight, and its share of the greatest."""
     found = []
-    for layer in report.explanation.attention[-1:]:
+    for layer in explained.explanation.attention[-1:]:
         weights = layer[parent]
         for slot in np.flatnonzero(weights > 0):
-            x, y = (report.high.coords[parent, slot] - report.low.coords[parent]) / report.low.size
+            x, y = (explained.high.coords[parent, slot] - explained.low.coords[parent]) / explained.low.size
             shade, weight = float(weights[slot] / np.nanmax(weights)), float(weights[slot])
-            found.append({"x": x, "y": y, "edge": report.high.size / report.low.size, "shade": shade, "weight": weight})
+            found.append(
+                {"x": x, "y": y, "edge": explained.high.size / explained.low.size, "shade": shade, "weight": weight}
+            )
     return found

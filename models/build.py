@@ -1,38 +1,23 @@
 """The models by name."""
 
 from collections.abc import Sequence
+from importlib import import_module
 
-from models.baselines import abmil, clam, dsmil, dtfd_mil, focus, mscpt, pooling, transmil, vila_mil, wikg
-from models.build_hive_mil import HIVE_MIL
-from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind
+from models.kind import Inputs, Kind
 from models.text_towers import TextTower
-from utils.config import Config
+from utils.config import MODEL_TYPES, Config
 from utils.interface import SlideModel
 
-KINDS: dict[str, Kind] = {
-    "HiVE_MIL": HIVE_MIL,
-    "MaxPooling": pooling.MAX,
-    "MeanPooling": pooling.MEAN,
-    "ABMIL": abmil.KIND,
-    "DSMIL": dsmil.KIND,
-    "CLAM_SB": clam.SINGLE_BRANCH,
-    "CLAM_MB": clam.MULTI_BRANCH,
-    "TransMIL": transmil.KIND,
-    "DTFD_MIL": dtfd_mil.KIND,
-    "WiKG": wikg.KIND,
-    "ViLa_MIL": vila_mil.KIND,
-    "FOCUS": focus.KIND,
-    "MSCPT": mscpt.KIND,
-}
-WITHOUT_EFFECT = frozenset({"mode"})  # of the released code; no model reads them
-MODEL_OPTIONS = WITHOUT_EFFECT.union(COMMON, TEXT_OPTIONS, *(kind.options for kind in KINDS.values()))
+
+def _load(name: str) -> Kind:
+    """module.NAME -> the kind that stands there."""
+    module, _, attribute = name.rpartition(".")
+    kind = getattr(import_module(module), attribute)
+    assert isinstance(kind, Kind), f"{name} is no Kind"
+    return kind
 
 
-def options_without_effect(config: Config) -> set[str]:
-    """Options that the chosen model does not read, or that another option switches off."""
-    kind = KINDS[config.model_type]
-    without_file = {"LLM"} if config.text_prompt else set()
-    return set(MODEL_OPTIONS - kind.options) | kind.switched_off(config) | without_file
+KINDS = {name: _load(model.kind) for name, model in MODEL_TYPES.items()}
 
 
 def build_model(

@@ -4,7 +4,7 @@ from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL
 from models.htcl import HTCL
 from models.htcl import released as released_htcl
-from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.logits import TopKLogits
 from models.losses import build_bag_loss
 from models.message_passing import HierarchicalLayer
@@ -18,24 +18,6 @@ from models.text_towers import ClipTextTower
 from utils.config import Config
 
 NUM_LAYERS = 2
-
-
-def _switched_off(config: Config) -> set[str]:
-    """Options that another option makes useless."""
-    is_released = config.variant == "released"
-    switched_off = {
-        "drop_out": is_released,
-        "bag_loss": is_released,
-        "tgdf": is_released,
-        "htcl": is_released,
-        "hier_direction": is_released,
-        "contrastive_lambda": config.htcl == "none" and not is_released,
-        "filter_alpha": config.tgdf == "none" and not is_released,
-        "hier_aggregator": is_released or config.hier_direction == "none",
-        "top_k_low": config.scales == "high",
-        "top_k_high": config.scales == "low",
-    }
-    return {name for name, is_off in switched_off.items() if is_off}
 
 
 def build(config: Config, inputs: Inputs) -> HiveMIL:
@@ -79,16 +61,4 @@ def build(config: Config, inputs: Inputs) -> HiveMIL:
     )
 
 
-HIVE_MIL = Kind(
-    build,
-    COMMON
-    | TEXT_OPTIONS
-    | {
-        "variant", "num_low_mag_texts", "num_high_mag_subtexts", "class_specific_token", "class_token_position",
-        "text_format", "filter_alpha", "tgdf", "hier_aggregator", "hier_direction", "scales", "top_k_low",
-        "top_k_high", "htcl", "contrastive_lambda",
-    },
-    form=lambda config: "hierarchy",
-    texts="HiVE_MIL",
-    switched_off=_switched_off,
-)  # fmt: skip
+HIVE_MIL = Kind(build, form=lambda config: "hierarchy")

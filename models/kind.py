@@ -1,4 +1,4 @@
-"""What models/build.py must know of a model: how it is built, what it reads, and which options mean something to it."""
+"""What models/build.py must know of a model: how it is built, and which features it reads."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,10 +7,6 @@ from models.losses import BagLoss, build_bag_loss
 from models.text_towers import TextTower
 from utils.config import Config
 from utils.interface import BagForm, SlideModel
-
-# options that a model reads or not; those of main.py that stand nowhere here concern all models
-COMMON = frozenset({"bag_loss", "drop_out"})
-TEXT_OPTIONS = frozenset({"vlm_path", "text_prompt", "LLM", "num_context_tokens"})
 
 
 class Inputs(NamedTuple):
@@ -24,18 +20,13 @@ class Inputs(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A ``--model_type``.
+    """A ``--model_type``; its options and descriptions stand in utils/config.py.
 
     build: from the options and the inputs, newly initialised from the global generator. form: which features it reads.
-    texts: whose form of descriptions it reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none. options: the
-    model-specific options that it reads. switched_off: those that others make useless.
     """
 
     build: Callable[[Config, Inputs], SlideModel]
-    options: frozenset[str]
     form: Callable[[Config], BagForm] = lambda config: "patches"
-    texts: str | None = None
-    switched_off: Callable[[Config], set[str]] = lambda config: set()
 
 
 def bag_loss(config: Config, inputs: Inputs) -> BagLoss:

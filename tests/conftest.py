@@ -1,10 +1,13 @@
 """Fixtures: a small simulated task, made once, and the golden cases where they are at hand."""
 
 import functools
+import importlib
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,10 +17,15 @@ SHARED = PROJECT.parent / "shared"
 
 sys.path.insert(0, str(PROJECT))
 import utils.torchvision_compat  # noqa: E402, F401  (before open_clip and transformers)
+from utils.errors import Fault, UserError, run_script  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.support.planted_run import PlantedRun
 
 torch.set_num_threads(1)
 
 RunMain = Callable[..., tuple[int, str, str]]
+FaultsOf = Callable[..., list[Fault]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -122,15 +130,19 @@ def quick(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) ->
     return run
 
 
+@pytest.fixture(scope="session")
+def planted_run(tmp_path_factory: pytest.TempPathFactory) -> "PlantedRun":
+    """A run of both folds that finds the planted patches. Read only."""
+    from tests.support.planted_run import train_planted_run
+
+    return train_planted_run(tmp_path_factory.mktemp("planted"))
+
+
 @pytest.fixture
 def run_main(capsys: pytest.CaptureFixture[str]) -> RunMain:
     """Call a script's main as the command line would: options -> exit code, standard output, standard error."""
 
     def run(argv: list[str], script: str = "main") -> tuple[int, str, str]:
-        import importlib
-
-        from utils.errors import run_script
-
         capsys.readouterr()
         try:
             code = run_script(importlib.import_module(script).main, argv)
@@ -138,5 +150,31 @@ def run_main(capsys: pytest.CaptureFixture[str]) -> RunMain:
             code = int(stop.code or 0)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def faults_of(capsys: pytest.CaptureFixture[str]) -> FaultsOf:
+    """Call a script's main, which is to refuse: options -> the faults that it raises. It exits with 2, and says them
+    without a traceback; no epoch is trained."""
+
+    def run(argv: list[str], script: str = "main") -> list[Fault]:
+        raised: list[UserError] = []
+
+        def main(argv: Sequence[str] | None) -> None:
+            try:
+                importlib.import_module(script).main(argv)
+            except UserError as error:
+                raised.append(error)
+                raise
+
+        capsys.readouterr()
+        code = run_script(main, argv)
+        out, err = capsys.readouterr()
+        assert code == 2, f"{out}\n{err}"
+        assert "Traceback" not in out + err and not re.search(r"epoch +\d+/", out)
+        assert [str(error) for error in raised] == [err.removesuffix("\n").rpartition("\r")[2]]
+        return raised[0].faults
 
     return run

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import main
-from tests.conftest import RunMain, SimulatedTask
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.run_contents import CLASSES, notes, numbers, train_loss
 
 
@@ -198,8 +198,9 @@ def test_any_integer_is_a_seed(simulated: SimulatedTask, tmp_path: Path, run_mai
     assert run_main(options)[0] == 0
 
 
-def test_feature_dim_is_checked(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+def test_feature_dim_is_checked(
+    simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
+) -> None:
     assert run_main(simulated.options(tmp_path, "--dry_run", "--feature_dim", "16"))[0] == 0
-    code, _, err = run_main(simulated.options(tmp_path, "--dry_run", "--feature_dim", "512"))
-    assert code == 2
-    assert "--feature_dim 512" in err and "16 wide" in err
+    (fault,) = faults_of(simulated.options(tmp_path, "--dry_run", "--feature_dim", "512"))
+    assert (fault.code, fault.where) == ("option.feature_dim", "--feature_dim 512")

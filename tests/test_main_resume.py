@@ -18,7 +18,8 @@ import torch
 
 import main
 from datasets.task import Slide
-from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.conftest import PROJECT, FaultsOf, RunMain, SimulatedTask
+from tests.support.damage import check_fault
 from tests.support.run_contents import METRICS, files_below, notes, numbers, train_loss
 from utils.interface import Bag
 
@@ -81,19 +82,19 @@ def test_training_slides_come_in_another_order_every_epoch(
 
 
 def test_finished_folds_are_not_overwritten(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, faults_of: FaultsOf
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = simulated.run_folder(tmp_path)
     before = files_below(folder)
-    code, _, err = run_main(simulated.options(tmp_path))
-    assert code == 2
-    assert "fold 0, 1 of this run is finished" in err and "--resume" in err
+    (fault,) = faults_of(simulated.options(tmp_path))
+    assert (fault.code, fault.where) == ("run.finished", str(folder))
+    assert "fold 0, 1" in fault.found and "--resume" in fault.mend
     assert files_below(folder) == before
 
 
 def test_resume_takes_options_without_effect(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
 ) -> None:
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     before = files_below(simulated.run_folder(tmp_path))
@@ -101,9 +102,8 @@ def test_resume_takes_options_without_effect(
     assert code == 0
     assert notes(out) == ["note: --prototype_number has no effect on HiVE_MIL --variant paper"]
     assert files_below(simulated.run_folder(tmp_path)) == before
-    code, _, err = run_main(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
-    assert code == 2
-    assert "htcl 'class_wise', now 'none'" in err and "prototype_number" not in err
+    (fault,) = faults_of(simulated.options(tmp_path, "--resume", "--prototype_number", "8", "--htcl", "none"))
+    assert "htcl 'class_wise', now 'none'" in str(fault) and "prototype_number" not in str(fault)
 
 
 def test_an_unfinished_fold_starts_over(
@@ -119,7 +119,7 @@ def test_an_unfinished_fold_starts_over(
 
 
 def test_features_that_changed_are_another_run(
-    simulated: SimulatedTask, whole: Path, tmp_path: Path, run_main: RunMain
+    simulated: SimulatedTask, whole: Path, tmp_path: Path, faults_of: FaultsOf
 ) -> None:
     """Folds of different features are not averaged."""
     shutil.copytree(whole, tmp_path / "results")
@@ -128,18 +128,18 @@ def test_features_that_changed_are_another_run(
     with h5py.File(file, "r+") as opened:
         opened["features"][0, 0] += 1.0
     options = simulated.options(tmp_path / "results", "--resume")
-    code, _, err = run_main([*options, "--data_root_dir", str(tmp_path / "features")])
-    assert code == 2
-    assert "features_0 has changed since" in err
+    (fault,) = faults_of([*options, "--data_root_dir", str(tmp_path / "features")])
+    check_fault(fault, "run.other_settings", simulated.run_folder(tmp_path / "results"), "features_0 has changed since")
 
 
-def test_two_processes_do_not_train_the_same_fold(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
+def test_two_processes_do_not_train_the_same_fold(
+    simulated: SimulatedTask, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
+) -> None:
     from training.run_folder import RunFolder
 
     with RunFolder(simulated.run_folder(tmp_path)).lock("fold_0"):
-        code, _, err = run_main(simulated.options(tmp_path))
-    assert code == 2
-    assert "another process is at work on fold_0" in err
+        (fault,) = faults_of(simulated.options(tmp_path))
+    check_fault(fault, "run.locked", simulated.run_folder(tmp_path), "another process is at work on fold_0")
     assert run_main(simulated.options(tmp_path, "--k_end", "1"))[0] == 0
 
 
@@ -172,15 +172,6 @@ def test_folds_one_by_one_give_the_results_of_the_whole(
     assert {name: found[name] for name in expected} == expected
     inputs = json.loads((folder / "config.json").read_text())["inputs"]
     assert {"splits_0", "splits_1"} <= set(inputs)
-
-
-def test_dry_run_writes_no_run(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
-    code, out, err = run_main(simulated.options(tmp_path, "--dry_run"))
-    assert (code, err) == (0, "")
-    assert "dry run: all checks passed" in out
-    assert "epoch" not in out
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["checked_features.json"]
-    assert not simulated.run_folder(tmp_path).exists()
 
 
 # ---------------------------------------------------------------------------------------------- after an interruption

@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 
 import main
-from tests.conftest import RunMain, SimulatedTask
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
+from tests.support.damage import check_fault
+from tests.support.run_contents import notes
 
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
 
@@ -48,17 +50,18 @@ def own_predictions(trained: Path, fold: int) -> pd.DataFrame:
     return read(trained / f"predictions_{fold}.csv").set_index("slide_id")
 
 
-def test_options_of_the_run_are_kept(trained: Path, predict: Predict, run_main: RunMain, tmp_path: Path) -> None:
+def test_options_of_the_run_are_kept(trained: Path, predict: Predict, faults_of: FaultsOf, tmp_path: Path) -> None:
     """But for those that its model does not read."""
     checkpoint = trained / "s_0_checkpoint.pt"
     plain, _ = predict(checkpoint)
-    table, out = predict(checkpoint, "--prototype_number", "8")
-    assert "--prototype_number has no effect on HiVE_MIL" in out
+    table, out = predict(checkpoint, "--prototype_number", "8", "--num_workers", "2", "--lr", "5")
+    assert notes(out) == [
+        "note: --lr has no effect on prediction", "note: --prototype_number has no effect on HiVE_MIL --variant paper"
+    ]  # fmt: skip
     assert table.equals(plain)
     options = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "no.csv"), "--prototype_number", "8"]
-    code, _, err = run_main([*options, "--scales", "low"], "predict")
-    assert code == 2
-    assert "--scales low: the checkpoint was trained with 'both'" in err and "prototype_number" not in err
+    (fault,) = faults_of([*options, "--scales", "low"], "predict")
+    check_fault(fault, "run.other_settings", "--scales low", "trained with 'both'")
 
 
 @pytest.mark.parametrize("fold", [0, 1])
@@ -124,17 +127,16 @@ def test_classes_are_the_runs_even_where_the_table_has_fewer(
 
 
 def test_an_unknown_class_is_refused(
-    simulated: SimulatedTask, trained: Path, run_main: RunMain, tmp_path: Path
+    simulated: SimulatedTask, trained: Path, faults_of: FaultsOf, tmp_path: Path
 ) -> None:
     slides = read(simulated.root / "simulated.csv")
     slides.loc[5, "label"] = "SIMULATED_Z"
     slides.to_csv(tmp_path / "new.csv", index=False)
     output = tmp_path / "predictions.csv"
     options = ["--output", str(output), "--dataset_csv", str(tmp_path / "new.csv")]
-    code, _, err = run_main(["--checkpoint", str(trained / "s_0_checkpoint.pt"), *options], "predict")
-    assert code == 2
-    assert str(tmp_path / "new.csv") in err and "'SIMULATED_Z'" in err
-    assert "SIMULATED_A" in err and "SIMULATED_B" in err
+    (fault,) = faults_of(["--checkpoint", str(trained / "s_0_checkpoint.pt"), *options], "predict")
+    words = "'SIMULATED_Z'", "SIMULATED_A", "SIMULATED_B"
+    check_fault(fault, "table.unknown_class", tmp_path / "new.csv", *words)
     assert not output.exists()
 
 
@@ -252,13 +254,11 @@ def test_released_checkpoint_with_conch(golden: Path, predict: Predict, tmp_path
     check_golden(table, case)
 
 
-def test_released_checkpoint_needs_its_variant(golden: Path, run_main: RunMain, tmp_path: Path) -> None:
+def test_released_checkpoint_needs_its_variant(golden: Path, faults_of: FaultsOf, tmp_path: Path) -> None:
     case = golden / "visible_2class"
     output = tmp_path / "predictions.csv"
     options = [*golden_options(case, "tinyclip", case / "tinyclip"), "--variant", "paper"]
-    code, _, err = run_main(
-        ["--checkpoint", str(case / "s_0_checkpoint.pt"), "--output", str(output), *options], "predict"
-    )
-    assert code == 2
-    assert "s_0_checkpoint.pt" in err and "--variant" in err
+    checkpoint = case / "s_0_checkpoint.pt"
+    (fault,) = faults_of(["--checkpoint", str(checkpoint), "--output", str(output), *options], "predict")
+    check_fault(fault, "checkpoint.mismatch", checkpoint, "--variant paper")
     assert not output.exists()

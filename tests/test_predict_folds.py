@@ -13,8 +13,10 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 import main
 import predict
-from tests.conftest import RunMain, SimulatedTask
+import training.prediction
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.slide_files import tissue, write_slide
+from tests.support.damage import check_fault
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +81,8 @@ def test_an_interrupted_call_goes_on(
     run_main: RunMain, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finished slides are not predicted again, and the table is that of an undisturbed call."""
-    import training.evaluation
-
     whole, _ = predicted(run_main, tmp_path / "whole.csv", "--checkpoint", *checkpoints)
-    evaluate, seen = training.evaluation.evaluate, []
+    evaluate, seen = training.prediction.evaluate, []
 
     def counted(model, bags, *rest):
         if len(seen) == 4:
@@ -90,8 +90,8 @@ def test_an_interrupted_call_goes_on(
         seen.append([slide.slide_id for slide in bags.slides])
         return evaluate(model, bags, *rest)
 
-    monkeypatch.setattr(training.evaluation, "evaluate", counted)
-    monkeypatch.setattr(predict, "SLIDES_A_CHUNK", 10)
+    monkeypatch.setattr(training.prediction, "evaluate", counted)
+    monkeypatch.setattr(training.prediction, "SLIDES_A_CHUNK", 10)
     output = tmp_path / "p.csv"
     given = ["--checkpoint", *checkpoints, "--output", str(output)]
     with pytest.raises(KeyboardInterrupt):
@@ -127,15 +127,21 @@ def test_resuming_takes_no_slide_whose_features_changed(
 
 
 def test_resuming_with_other_options(
-    run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_main: RunMain,
+    faults_of: FaultsOf,
+    simulated: SimulatedTask,
+    checkpoints: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bare = shutil.copy(checkpoints[0], tmp_path / "bare.pt")
     given = ["--checkpoint", str(bare), *simulated.options(tmp_path / "results")]
     monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
     predicted(run_main, tmp_path / "p.csv", *given)
     monkeypatch.undo()
-    code, _, err = run_main([*given, "--output", str(tmp_path / "p.csv"), "--resume", "--top_k_high", "3"], "predict")
-    assert code == 2 and "not of these checkpoints" in err
+    again = [*given, "--output", str(tmp_path / "p.csv"), "--resume", "--top_k_high", "3"]
+    (fault,) = faults_of(again, "predict")
+    check_fault(fault, "predictions.other_models", tmp_path / ".p.csv.partial.json")
 
 
 def test_metrics_of_an_earlier_call_do_not_stay(
@@ -162,19 +168,17 @@ def test_slides_of_the_training_are_told_of(
     assert "warning" not in out
 
 
-def test_resuming_with_other_checkpoints(run_main: RunMain, checkpoints: list[str], tmp_path: Path) -> None:
+def test_resuming_with_other_checkpoints(faults_of: FaultsOf, checkpoints: list[str], tmp_path: Path) -> None:
     (tmp_path / ".p.csv.partial.json").write_text(json.dumps({"made_by": "others", "slides": {}}))
     given = ["--checkpoint", checkpoints[0], "--output", str(tmp_path / "p.csv"), "--resume"]
-    code, _, err = run_main(given, "predict")
-    assert code == 2
-    assert "not of these checkpoints; remove it, or predict without --resume" in err
+    (fault,) = faults_of(given, "predict")
+    check_fault(fault, "predictions.other_models", tmp_path / ".p.csv.partial.json", "or predict without --resume")
 
 
-def test_checkpoints_of_different_runs(run_main: RunMain, checkpoints: list[str], tmp_path: Path) -> None:
+def test_checkpoints_of_different_runs(faults_of: FaultsOf, checkpoints: list[str], tmp_path: Path) -> None:
     shutil.copy(checkpoints[1], tmp_path / "s_1_checkpoint.pt")
-    code, _, err = run_main(["--checkpoint", checkpoints[0], str(tmp_path / "s_1_checkpoint.pt")], "predict")
-    assert code == 2
-    assert "expected different folds of one run's folder" in err
+    (fault,) = faults_of(["--checkpoint", checkpoints[0], str(tmp_path / "s_1_checkpoint.pt")], "predict")
+    assert (fault.code, fault.expected) == ("checkpoint.several_runs", "different folds of one run's folder")
 
 
 def test_from_slide_files(run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pandas as pd
 import psutil
 import pytest
 
+import experiments.launch
 import main
 import run_experiments
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from training.run_folder import METRICS
+from training.metrics import RESULT_COLUMNS
 from utils.errors import UserError
 
 # writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
@@ -51,9 +52,11 @@ LAUNCHER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv.pop(1))
+import experiments.launch
+import experiments.launch
 import run_experiments
 from utils.errors import run_script
-run_experiments.PROJECT = Path(sys.argv.pop(1))
+experiments.launch.PROJECT = Path(sys.argv.pop(1))
 sys.exit(run_script(run_experiments.main))
 """
 
@@ -65,7 +68,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "project" / "main.py").write_text(STAND_IN)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(run_experiments, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(experiments.launch, "PROJECT", tmp_path / "project")
     return tmp_path / "project"
 
 
@@ -228,7 +231,7 @@ def test_ctrl_c_and_going_on(launch: Callable[..., subprocess.Popen], stand_in: 
     ]  # fmt: skip
     assert len(family) >= 2 and psutil.wait_procs(family, timeout=100)[1] == []
 
-    result = {**dict.fromkeys(METRICS, 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
+    result = {**dict.fromkeys(list(RESULT_COLUMNS), 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
     (run_folder(300) / "fold_0.json").write_text(json.dumps(result))  # what fold 1 waits for
     code, out, _ = run_main(options("--seed", "300"), "run_experiments")
     assert code == 0 and "1 runs, 2 folds, 1 of them finished" in out
@@ -237,7 +240,7 @@ def test_ctrl_c_and_going_on(launch: Callable[..., subprocess.Popen], stand_in: 
 
 @pytest.mark.usefixtures("stand_in")
 def test_results_that_other_machines_do_not_share(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_experiments, "SECONDS_OF_A_SHARED_FOLDER", 0)
+    monkeypatch.setattr(experiments.launch, "SECONDS_OF_A_SHARED_FOLDER", 0)
     code, _, err = run_main(options("--seed", "400"), "run_experiments")
     assert code == 2 and "share" in err and "fold_0.json" in err and "fold_1.json" in err
 
@@ -318,16 +321,16 @@ def test_gpus_of_this_machine(
     parsed, _ = run_experiments.parse(["--local", *given])
     if isinstance(expected, str):
         with pytest.raises(UserError, match=expected):
-            run_experiments.local_shares(parsed)
+            experiments.launch.local_shares(parsed)
     else:
-        assert run_experiments.local_shares(parsed) == [{"CUDA_VISIBLE_DEVICES": share} for share in expected]
+        assert experiments.launch.local_shares(parsed) == [{"CUDA_VISIBLE_DEVICES": share} for share in expected]
 
 
 def test_as_many_at_a_time_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(7)))
     for cpus, jobs in (("1", 7), ("2", 3), ("8", 1)):
-        assert len(run_experiments.local_shares(run_experiments.parse(["--cpus_per_fold", cpus])[0])) == jobs
+        assert len(experiments.launch.local_shares(run_experiments.parse(["--cpus_per_fold", cpus])[0])) == jobs
 
 
 def test_help_is_quick() -> None:

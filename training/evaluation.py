@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from training.metrics import Metrics, classification_metrics, hit_ratio_at_2
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.interface import Bag, SlideModel
 
 
@@ -57,7 +57,8 @@ def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, preci
         with autocast(device, precision):
             output = model(bag)
         if not torch.isfinite(output.logits).all():
-            raise UserError(f"slide {bag.slide_id}: the logits are not finite; try a lower --lr, or --precision fp32")
+            mend = "try a lower --lr, or --precision fp32"
+            raise UserError(Fault("logits.not_finite", f"slide {bag.slide_id}", "the logits are not finite", mend=mend))
         slide_ids.append(bag.slide_id)
         labels.append(bag.label)
         probabilities.append(output.logits.double().softmax(0).cpu().numpy())

@@ -1,175 +1,225 @@
-"""Trained models of a run, with all that they need to be used again on the same slides or on others."""
+"""The way into a run: what training, prediction and explanation read is loaded and checked here, all faults at once."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from datasets.bag_cache import BagCache
 from datasets.bags import feature_width
-from datasets.checks import check_features
+from datasets.checks import check_features, check_root
 from datasets.descriptions import Descriptions
 from datasets.folders import FeatureFolders
-from datasets.model_texts import arrange_texts, read_texts
-from datasets.splits import read_split_ids
-from datasets.task import Slide, read_labels, read_slides
-from models.build import KINDS, build_model, options_without_effect
+from datasets.model_texts import read_texts, text_source
+from datasets.splits import Split, build_split, patient_audit, read_split_ids
+from datasets.task import Slide, read_slides
+from models.build import KINDS, build_model
 from models.text_length import room_for
-from models.text_towers import load_text_tower
-from training.run_record import config_of, read_record
-from utils.config import TRAINING_ONLY, Config
-from utils.errors import Faults, UserError
-from utils.files import read_tensors, tensors_sha256
+from models.text_towers import TextTower, load_text_tower
+from training.fold import choose_slides
+from training.run_reader import RunRecord
+from utils.config import Config
+from utils.effects import effect_notes, has_effect
+from utils.errors import Attempt, Fault, Faults, UserError
+from utils.files import file_sha256, tensors_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
-from utils.reproducibility import choose_device
+from utils.reproducibility import choose_device, versions
 
-CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
+Table = tuple[list[str], dict[str, Slide]]  # class names, slides by slide_id
+SplitIds = dict[str, list[str]]  # slide ids of train, val and test
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """Models by the name of their fold, in evaluation mode on ``device``, and what they were trained on.
+@dataclass(frozen=True, kw_only=True)
+class RunInputs:
+    """What a run reads, checked.
 
-    slides: by slide_id. cache: their features. digests: of the features that were checked, by slide_id. parts: fold ->
-    {slide_id: train, val or test}, of the folds whose split file lies beside the checkpoint.
+    class_names: a label is an index into them. descriptions: texts of the classes; none where the model reads no texts,
+    and then no tower either. slides: by slide_id, in the order of the table. cache: the features, as far as memory
+    holds them. digests: of the features that were checked, by slide_id. splits: the folds to train; none of a trained
+    run. notes: what the user should know, a line each.
     """
 
-    name: str
     config: Config
     class_names: list[str]
     descriptions: Descriptions
     slides: Mapping[str, Slide]
+    tower: TextTower | None
     cache: BagCache
     digests: Mapping[str, str]
-    models: Mapping[str, SlideModel]
-    parts: Mapping[str, Mapping[str, str]]
     device: torch.device
+    splits: Sequence[Split] = ()
+    notes: list[str] = field(default_factory=list)
 
-    @property
-    def folders(self) -> FeatureFolders:
-        return self.cache.folders
+    def build_model(self) -> SlideModel:
+        """The model on the device, newly initialised from the global generator."""
+        texts = self.descriptions.low_texts, self.descriptions.high_texts
+        model = build_model(self.config, self.tower, *texts, len(self.class_names), self.cache.feature_dim)
+        return model.to(self.device)
 
-
-def load_run(
-    checkpoints: Sequence[Path], given: Mapping[str, Any], slide_ids: Sequence[str] | None = None, check: bool = True
-) -> TrainedRun:
-    """Load checkpoints of a run's folds.
-
-    given: options of main.py, in place of those in the config.json beside the checkpoints or, for bare ones, all there
-    are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
-    where a task has none, all with features. check: read and check the slides' features.
-
-    Options without effect on the run's model are noted. Raises UserError with all faults: a checkpoint that is missing
-    or does not fit, an option or an input other than the run's, slides that are faulty.
-    """
-    names = _fold_names(checkpoints)
-    record = read_record(checkpoints[0], given, options_without_effect)
-    config = config_of(record, given)
-    for name in sorted(set(given) & options_without_effect(config) - TRAINING_ONLY):
-        print(f"note: --{name} has no effect on {config.model_type} --variant {config.variant}")
-    device = choose_device(config.device)
-    kind, faults = KINDS[config.model_type], Faults()
-    form = kind.form(config)
-    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
-    if tower and given.get("feature_dim") not in (None, tower.output_dim):
-        faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")
-    if tower and record and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
-        faults.add(f"--vlm_path {config.vlm_path}: not the vision-language model that the checkpoint was trained with")
-    fits = room_for(tower, config.num_context_tokens) if tower else None
-    texts = faults.maybe(_read_texts, config, kind.texts, record, given, fits)
-    folders = FeatureFolders(
-        Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
-    )
-    class_names = record["class_names"] if record else faults.maybe(_class_names, config, texts)
-    slides = faults.maybe(_read_slides, config, folders, form, class_names, slide_ids) if class_names else None
-    chosen = list(slides.values()) if slides else []
-    width = tower.output_dim if tower else (record or {}).get("feature_dim") or config.feature_dim
-    width = width or feature_width(folders, chosen, form)
-    cache = BagCache(folders, width, cache_bytes(config.cache_gb), config.cache_half, form)
-    digests = faults.maybe(check_features, cache, chosen) if check else None
-    faults.raise_any()
-    assert texts and class_names and slides
-    models, parts = {}, {}
-    for name, file in zip(names, checkpoints, strict=True):
-        model = build_model(config, tower, texts.low_texts, texts.high_texts, len(class_names), width)
-        saved = read_tensors(file)
-        try:
-            model.load_checkpoint(saved)
-        except ValueError as error:
-            raise UserError(
-                f"{file}: does not fit --variant {config.variant} of --model_type {config.model_type} and its options: "
-                f"{error}"
-            ) from error
-        models[name] = model.to(device).eval()
-        split = file.with_name(f"splits_{name.removeprefix('fold ')}.csv")
-        if split.is_file():
-            parts[name] = {slide_id: part for part, ids in read_split_ids(split).items() for slide_id in ids}
-    run_name = checkpoints[0].parent.resolve().name
-    return TrainedRun(run_name, config, class_names, texts, slides, cache, digests or {}, models, parts, device)
-
-
-def _fold_names(checkpoints: Sequence[Path]) -> list[str]:
-    absent = [file for file in checkpoints if not file.is_file()]
-    if absent:
-        raise UserError([f"{file}: no such checkpoint; main.py writes s_<fold>_checkpoint.pt" for file in absent])
-    names = [f"fold {match[1]}" if (match := CHECKPOINT.fullmatch(file.name)) else file.stem for file in checkpoints]
-    if len({file.parent.resolve() for file in checkpoints}) > 1 or len(set(names)) < len(names):
-        raise UserError(f"--checkpoint {' '.join(map(str, checkpoints))}: expected different folds of one run's folder")
-    return names
-
-
-def _read_texts(
-    config: Config,
-    form: str | None,
-    record: Mapping[str, Any] | None,
-    given: Mapping[str, Any],
-    fits: Callable[[str], bool] | None,
-) -> Descriptions:
-    """The run's own; for a bare checkpoint those of the labels of the table or, where it has not got two, of all
-    classes of the file."""
-    if record is None:
-        labels = _labels(config)
-        return read_texts(config, form, labels if len(labels) > 1 else None, fits)
-    own = arrange_texts(config, form, record)
-    if "text_prompt" in given and read_texts(config, form, record["class_names"], fits) != own:
-        raise UserError(f"--text_prompt {config.text_prompt}: not what the checkpoint was trained with")
-    return own
-
-
-def _labels(config: Config) -> list[str]:
-    """Those of the table; none where there is no table and none was named."""
-    return read_labels(config.csv_path()) if config.dataset_csv or config.csv_path().exists() else []
-
-
-def _class_names(config: Config, texts: Descriptions | None) -> list[str]:
-    """The classes of a bare checkpoint: those of the descriptions, or of a table with at least two."""
-    if texts and texts.by_class:
-        return list(texts.by_class)
-    labels = _labels(config)
-    if texts is not None and len(labels) < 2:
-        raise UserError(
-            f"{config.csv_path()}: the classes of a checkpoint without config.json are those of the table; found "
-            f"{labels}, expected at least two labels"
+    def record(self) -> RunRecord:
+        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions."""
+        config = self.config
+        read = {"dataset_csv": file_sha256(config.csv_path())}
+        if self.tower is not None:
+            read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
+            read["text_tower"] = tensors_sha256(self.tower.state_dict())
+        for split in self.splits:
+            read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
+            slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
+            lines = [f"{slide_id} {self.digests[slide_id]}" for slide_id in slide_ids]
+            read[f"features_{split.fold}"] = text_sha256("\n".join(lines))
+        return RunRecord(
+            options=config.to_dict(),
+            class_names=self.class_names,
+            feature_dim=self.cache.feature_dim,
+            descriptions=self.descriptions.by_class,
+            inputs=read,
+            versions=versions(),
         )
-    return labels
 
 
-def _read_slides(
-    config: Config, folders: FeatureFolders, form: Any, class_names: list[str], slide_ids: Sequence[str] | None
-) -> dict[str, Slide]:
-    path = config.csv_path()
-    if config.dataset_csv or path.exists():
-        table = read_slides(path, class_names)[1]
-    elif slide_ids is None:
-        found = folders.slide_ids(form)
-        print(f"note: {path} is not there; all {len(found)} slides with features are taken, without labels")
-        table = {slide_id: Slide(slide_id, slide_id) for slide_id in found}
-    else:
-        table = {}
-    if slide_ids is None:
-        return table
-    return {slide_id: table.get(slide_id) or Slide(slide_id, slide_id) for slide_id in slide_ids}
+class InputReader:
+    """The steps that a run to be trained and a trained one share.
+
+    device, tower: attempts; the tower is on the device, and None where the model reads no texts. What is wrong is
+    gathered in ``faults``.
+    """
+
+    def __init__(self, config: Config, faults: Faults):
+        self.config, self.faults = config, faults
+        self.form = KINDS[config.model_type].form(config)
+        self.folders = feature_folders(config)
+        self.device = faults.check("device", choose_device, config.device)
+        self.tower: Attempt[TextTower | None] = Attempt(None)
+        if config.text_form:
+            self.tower = faults.check("vision-language model", self._load_tower)
+
+    def _load_tower(self) -> TextTower | None:
+        return load_text_tower(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
+
+    def read_texts(self, class_names: Sequence[str] | None) -> Descriptions:
+        """The texts of some classes (None: of all in the file), in the form of the model. Raises UserError."""
+        tower = self.tower.value if self.tower else None
+        has_context = has_effect(self.config, "num_context_tokens")
+        fits = room_for(tower, self.config.num_context_tokens) if tower and has_context else None
+        return read_texts(self.config, self.config.text_form, class_names, fits)
+
+    def open_cache(self, slides: Sequence[Slide], known_width: int | None = None) -> BagCache:
+        """An empty cache of features as wide as the text tower reads them or, without one, as ``known_width`` or the
+        files of the slides say. Another ``--feature_dim`` is a fault."""
+        tower, given = self.tower.value if self.tower else None, self.config.feature_dim
+        width = tower.output_dim if tower else known_width or feature_width(self.folders, slides, self.form)
+        if width and given not in (None, width):
+            source = "text features of this model" if tower else "features"
+            expected = f"{width}, the width of the {source}"
+            self.faults.add(Fault("option.feature_dim", f"--feature_dim {given}", "another width", expected))
+        capacity = cache_bytes(self.config.cache_gb)
+        return BagCache(self.folders, width or given, capacity, self.config.cache_half, self.form)
+
+
+def feature_folders(config: Config) -> FeatureFolders:
+    """Where the features of the task lie."""
+    root = Path(config.data_root_dir)
+    return FeatureFolders(root, config.task, config.feature_extractor, config.low_mag, config.high_mag)
+
+
+# ---- a run to be trained ---------------------------------------------------------------------------------------------
+
+
+def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunInputs:
+    """Read and check everything that a run needs to be trained.
+
+    given: names of the options on the command line. faults: gathers what is wrong, for the caller to raise, and the
+    names of the checks that passed. Raises UserError without a fault of its own where an input is missing whose fault
+    stands in ``faults``.
+    """
+    config = faults.check("options", check_options, config).value
+    reader = InputReader(config, faults)
+    table = faults.check("table of slides", read_slides, config.csv_path())
+    texts = faults.check("descriptions", reader.read_texts, table.value[0] if table else None)
+    command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
+    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), command) for fold in config.folds()}
+    splits = [
+        faults.check(f"splits of fold {fold}", _build_split, config, fold, members, table)
+        for fold, members in ids.items()
+    ]
+    chosen = faults.attempt(_slides_of_splits, table, list(ids.values()))
+    cache = reader.open_cache(chosen.value if chosen else [])
+    if not chosen:
+        faults.attempt(check_root, cache.folders, cache.form)
+    memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
+    digests = faults.check("features", lambda: check_features(cache, chosen.value, memory))
+    every = [split.value for split in splits]
+    inputs = RunInputs(
+        config=config,
+        class_names=table.value[0],
+        descriptions=texts.value,
+        slides=table.value[1],
+        tower=reader.tower.value,
+        cache=cache,
+        digests=digests.value,
+        device=reader.device.value,
+        splits=choose_slides(config, every),
+    )
+    model = faults.check("model", inputs.build_model)
+    inputs.notes.extend(
+        [*effect_notes(config, given, "training"), *_shot_notes(config, every), *_notes(inputs, model.value)]
+    )
+    return inputs
+
+
+def check_options(config: Config) -> Config:
+    """The same options. Raises UserError where one is missing or lies outside its range."""
+    faults = Faults()
+    for name in ("task", "data_root_dir"):
+        if not getattr(config, name):
+            faults.add(Fault("option.missing", f"--{name}", "no value", mend=f"give --{name}"))
+    if Path(config.results_dir).is_file():
+        faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
+    if not config.folds() or config.k_end > config.k:
+        where = f"--k_start {config.k_start} --k_end {config.k_end}"
+        faults.add(Fault("option.range", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
+    if not 0 < config.label_frac <= 1:
+        where = f"--label_frac {config.label_frac}"
+        faults.add(Fault("option.range", where, "not a share of the slides", "a number above 0, at most 1"))
+    faults.raise_any()
+    return config
+
+
+def _build_split(config: Config, fold: int, ids: Attempt[SplitIds], table: Attempt[Table]) -> Split:
+    class_names, slides = table.value
+    return build_split(config.split_path(fold), fold, ids.value, slides, class_names)
+
+
+def _slides_of_splits(table: Attempt[Table], splits: Sequence[Attempt[SplitIds]]) -> list[Slide]:
+    """The slides of all splits that could be read, in the order of the table."""
+    slides = table.value[1]
+    wanted = {slide_id for ids in splits if ids for part in ids.value.values() for slide_id in part}
+    if not wanted:
+        raise UserError([])
+    return [slide for slide in slides.values() if slide.slide_id in wanted]
+
+
+def _shot_notes(config: Config, splits: Sequence[Split]) -> list[str]:
+    shots = {count for split in splits for count in split.shots()} - {config.few_shot_num}
+    if not shots:
+        return []
+    return [
+        f"warning: --few_shot_num is {config.few_shot_num}, but classes with {', '.join(map(str, sorted(shots)))} "
+        "training slides were found; the run's folder carries the former"
+    ]
+
+
+def _notes(inputs: RunInputs, model: SlideModel) -> list[str]:
+    config, form = inputs.config, inputs.config.text_form
+    warnings = [patient_audit(inputs.splits), *model.notes()]
+    folds = ", ".join(str(split.fold) for split in inputs.splits)
+    return [
+        *(f"warning: {sentence}" for sentence in warnings if sentence),
+        *([f"texts of {config.model_type}: {text_source(config, form)}"] if form and form != "HiVE_MIL" else []),
+        f"task {config.task}: classes {', '.join(inputs.class_names)}; {len(inputs.slides)} slides; folds {folds}; "
+        f"{config.model_type} ({config.variant}) on {inputs.device}",
+    ]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from training.evaluation import Predictions, autocast, evaluate
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.files import read_tensors, write_tensors, write_text
 from utils.interface import Bag, SlideModel
 from utils.reproducibility import seed_everything
@@ -101,10 +101,9 @@ def train_epoch(
             output = model(bag.to(device))
         loss = output.loss
         if not torch.isfinite(loss):
-            raise UserError(
-                f"{title}: the loss on slide {bag.slide_id} is {loss.item()}; try a lower --lr, or --precision fp32, "
-                "in another --results_dir. Finished folds are kept"
-            )
+            found = f"the loss on slide {bag.slide_id} is {loss.item()}; finished folds are kept"
+            mend = "try a lower --lr, or --precision fp32, in another --results_dir"
+            raise UserError(Fault("loss.not_finite", title, found, "a finite loss", mend))
         optimizer.zero_grad()
         loss.backward()
         model.clip_gradients()

@@ -1,155 +1,204 @@
-"""Every option of a training run, declared once: type, default, help. The run's config.json holds the same names."""
+"""Every option of a training run, declared once: type, default, help, and what it is. The run's config.json holds the
+same names."""
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import partial
-from math import inf, isfinite
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-MODEL_TYPES = [
-    "HiVE_MIL", "MaxPooling", "MeanPooling", "ABMIL", "DSMIL", "CLAM_SB", "CLAM_MB", "TransMIL", "DTFD_MIL", "WiKG",
-    "ViLa_MIL", "MSCPT", "FOCUS",
-]  # fmt: skip
+from utils.errors import Fault, UserError
+from utils.options import GIVEN, OVER_SLIDES, TRAINING, Nature, Option, at_least, magnification, option, path, switch
+
 PROJECT = Path(__file__).resolve().parent.parent
-# options that say where a run happens and which part of it, not what it computes
-CIRCUMSTANCES = {
-    "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
-    "feature_dim", "device", "num_workers", "cache_gb", "log_data", "resume", "dry_run",
-}  # fmt: skip
-
-# options that matter in training alone
-TRAINING_ONLY = {
-    "split_dir", "results_dir", "contrastive_lambda", "htcl", "bag_loss", "drop_out", "few_shot_num", "label_frac",
-    "weighted_sample", "max_epochs", "early_stopping", "opt", "lr", "reg", "k", "k_start", "k_end", "testing",
-    "num_workers", "log_data", "k_sample", "bag_weight", "inst_loss", "no_subtyping",
-}  # fmt: skip
 
 
-def magnification(text: str) -> int:
-    """5 or 5x -> 5."""
-    return int(text.lower().removesuffix("x"))
+class ModelType(NamedTuple):
+    """kind: where its ``models.kind.Kind`` is. texts: whose form of descriptions it reads ("HiVE_MIL", "ViLa_MIL" or
+    "MSCPT"), None for none."""
+
+    kind: str
+    texts: str | None = None
 
 
-def flag(text: str) -> bool:
-    """The value behind a flag, for those who write ``--early_stopping True``."""
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return values[text.lower()]
+MODEL_TYPES = {
+    "HiVE_MIL": ModelType("models.build_hive_mil.HIVE_MIL", texts="HiVE_MIL"),
+    "MaxPooling": ModelType("models.baselines.pooling.MAX"),
+    "MeanPooling": ModelType("models.baselines.pooling.MEAN"),
+    "ABMIL": ModelType("models.baselines.abmil.KIND"),
+    "DSMIL": ModelType("models.baselines.dsmil.KIND"),
+    "CLAM_SB": ModelType("models.baselines.clam.SINGLE_BRANCH"),
+    "CLAM_MB": ModelType("models.baselines.clam.MULTI_BRANCH"),
+    "TransMIL": ModelType("models.baselines.transmil.KIND"),
+    "DTFD_MIL": ModelType("models.baselines.dtfd_mil.KIND"),
+    "WiKG": ModelType("models.baselines.wikg.KIND"),
+    "ViLa_MIL": ModelType("models.baselines.vila_mil.KIND", texts="ViLa_MIL"),
+    "MSCPT": ModelType("models.baselines.mscpt.KIND", texts="MSCPT"),
+    "FOCUS": ModelType("models.baselines.focus.KIND", texts="ViLa_MIL"),
+}
+"""The models of ``--model_type``."""
 
+# groups of models, by which options say who reads them
+ALL = frozenset(MODEL_TYPES)
+TEXTS = frozenset(name for name, model in MODEL_TYPES.items() if model.texts)
+HIVE = frozenset({"HiVE_MIL"})
+CLAM = frozenset({"CLAM_SB", "CLAM_MB"})
 
-def at_least(lowest: float, kind: type = int, highest: float = inf) -> Any:
-    """An argparse type: a number not below ``lowest`` nor above ``highest``."""
-
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
-        if value > highest:
-            raise argparse.ArgumentTypeError(f"{text} is more than {highest}")
-        return value
-
-    parse.__name__ = kind.__name__
-    return parse
-
-
-def option(default: Any, text: str, kind: Any = str, choices: Sequence[str] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "kind": kind, "choices": choices})
-
-
-def switch(text: str) -> Any:
-    return field(default=False, metadata={"help": text, "kind": flag, "choices": None})
+RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
+NO_INSTANCE_LOSS = {"bag_weight": 1}
 
 
 @dataclass(frozen=True)
 class Config:
     """Options of main.py; the names are those of the released code where it has them."""
 
-    task: str = option("", "name of the task: its CSV, splits, prompts and features carry it")
-    data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/")
-    feature_extractor: str = option("plip", "plip, quiltnet, conch, or any other name together with --vlm_path")
-    vlm_path: str | None = option(None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
-    dataset_csv: str | None = option(None, "CSV of slides and labels (default: dataset_csv/<task>.csv)")
-    split_dir: str | None = option(None, "folder with splits_<fold>.csv (default: splits/<task>/<task>_<shots>)")
-    text_prompt: str | None = option(None, "descriptions (default: text_prompt/<model>/<LLM>/<task>, else HiVE_MIL's)")
-    LLM: str = option("builtin", "which descriptions, a folder of text_prompt/<model>")
-    results_dir: str = option("./results", "where runs are written")
-
-    model_type: str = option("HiVE_MIL", "the model", str, MODEL_TYPES)
-    variant: str = option(
-        "paper", "what the model's paper says or what its released code computes", str, ["paper", "released"]
+    task: str = option(
+        "", "name of the task: its CSV, splits, prompts and features carry it", nature=Nature.NAME, may_change=True
     )
+    data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
+    feature_extractor: str = option(
+        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", nature=Nature.NAME
+    )
+    vlm_path: str | None = option(
+        None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id", path, nature=Nature.SOURCE, models=TEXTS
+    )
+    dataset_csv: str | None = option(
+        None, "CSV of slides and labels (default: dataset_csv/<task>.csv)", path, nature=Nature.SOURCE
+    )
+    split_dir: str | None = option(
+        None, "folder with splits_<fold>.csv (default: splits/<task>/<task>_<shots>)", path, nature=Nature.SOURCE,
+        stages=TRAINING,
+    )  # fmt: skip
+    text_prompt: str | None = option(
+        None, "descriptions (default: text_prompt/<model>/<LLM>/<task>, else HiVE_MIL's)", path, nature=Nature.SOURCE,
+        models=TEXTS,
+    )  # fmt: skip
+    LLM: str = option(
+        "builtin", "which descriptions, a folder of text_prompt/<model>", models=TEXTS, unless=[{"text_prompt": GIVEN}]
+    )
+    results_dir: str = option("./results", "where runs are written", path, nature=Nature.CALL, stages=TRAINING)
+
+    model_type: str = option("HiVE_MIL", "the model", choices=[*MODEL_TYPES], nature=Nature.NAME)
+    variant: str = option(
+        "paper", "what the model's paper says or what its released code computes", choices=["paper", "released"],
+        models={"HiVE_MIL", "MaxPooling", "WiKG", "ViLa_MIL", "MSCPT"},
+    )  # fmt: skip
     feature_dim: int | None = option(
-        None, "width of the features (default: the text tower's, or the files')", at_least(1)
+        None, "width of the features (default: the text tower's, or the files')", at_least(1), nature=Nature.SOURCE
     )
     low_mag: int = option(5, "magnification of the parents", magnification)
     high_mag: int = option(20, "magnification of the children", magnification)
-    num_low_mag_texts: int = option(4, "low descriptions a class", at_least(1))
-    num_high_mag_subtexts: int = option(3, "high descriptions a low description", at_least(1))
-    num_context_tokens: int = option(16, "learned tokens in a prompt", at_least(1))
-    class_specific_token: bool = switch("learn the context tokens for each class")
+    num_low_mag_texts: int = option(4, "low descriptions a class", at_least(1), models=TEXTS)
+    num_high_mag_subtexts: int = option(3, "high descriptions a low description", at_least(1), models=TEXTS)
+    num_context_tokens: int = option(16, "learned tokens in a prompt", at_least(1), models=TEXTS - {"MSCPT"})
+    class_specific_token: bool = switch("learn the context tokens for each class", models=HIVE)
     class_token_position: str = option(
-        "end", "where the description stands: behind the context (end), within it, in front", str,
-        ["end", "middle", "front"],
+        "end", "where the description stands: behind the context (end), within it, in front",
+        choices=["end", "middle", "front"], models=HIVE,
     )  # fmt: skip
-    text_format: str = option("both", "what of a description is read", str, ["both", "term", "explanation"])
-    filter_alpha: float = option(0.5, "TGDF keeps similarities of mean + alpha * std and more", at_least(-inf, float))
+    text_format: str = option(
+        "both", "what of a description is read", choices=["both", "term", "explanation"], models=HIVE | {"MSCPT"}
+    )
+    filter_alpha: float = option(
+        0.5, "TGDF keeps similarities of mean + alpha * std and more", at_least(-inf, float), models=HIVE,
+        unless=[{"tgdf": "none"}],
+    )  # fmt: skip
     tgdf: str = option(
-        "full", "stages of the filtering (Table 12)", str, ["full", "no_mask_propagation", "high_only", "none"]
-    )
+        "full", "stages of the filtering (Table 12)", choices=["full", "no_mask_propagation", "high_only", "none"],
+        models=HIVE, unless=[RELEASED_HIVE],
+    )  # fmt: skip
     hier_aggregator: str = option(
-        "msa", "messages between parents and children (Figure 6)", str, ["msa", "maa", "saa", "attention", "sage"]
+        "msa", "messages between parents and children (Figure 6)", choices=["msa", "maa", "saa", "attention", "sage"],
+        models=HIVE, unless=[RELEASED_HIVE, {"hier_direction": "none"}],
+    )  # fmt: skip
+    hier_direction: str = option(
+        "both", "their direction (Figure 4)", choices=["both", "up", "down", "none"], models=HIVE,
+        unless=[RELEASED_HIVE],
+    )  # fmt: skip
+    scales: str = option("both", "scales whose logits count (Table 14)", choices=["both", "low", "high"], models=HIVE)
+    top_k_low: int = option(2, "low patches averaged per text", at_least(1), models=HIVE, unless=[{"scales": "high"}])
+    top_k_high: int = option(
+        100, "high patches averaged per text", at_least(1), models=HIVE, unless=[{"scales": "low"}]
     )
-    hier_direction: str = option("both", "their direction (Figure 4)", str, ["both", "up", "down", "none"])
-    scales: str = option("both", "scales whose logits count (Table 14)", str, ["both", "low", "high"])
-    top_k_low: int = option(2, "low patches averaged per text", at_least(1))
-    top_k_high: int = option(100, "high patches averaged per text", at_least(1))
     htcl: str = option(
-        "class_wise", "text contrastive loss (Table 2)", str, ["class_wise", "instance_wise", "share_parent", "none"]
+        "class_wise", "text contrastive loss (Table 2)",
+        choices=["class_wise", "instance_wise", "share_parent", "none"], models=HIVE, stages=TRAINING,
+        unless=[RELEASED_HIVE],
+    )  # fmt: skip
+    contrastive_lambda: float = option(
+        0.5, "weight of the text contrastive loss", at_least(0, float), models=HIVE, stages=TRAINING,
+        unless=[{"htcl": "none"}],
+    )  # fmt: skip
+    bag_loss: str = option(
+        "ce", "loss on the logits", choices=["ce", "svm", "focal"], models=ALL - {"DSMIL"}, stages=TRAINING,
+        unless=[RELEASED_HIVE],
+    )  # fmt: skip
+    drop_out: bool = switch(
+        "the model's dropout; of HiVE_MIL 0.25 between the graph layers",
+        models=ALL - {"DSMIL", "DTFD_MIL", "ViLa_MIL"}, stages=TRAINING, unless=[RELEASED_HIVE],
+    )  # fmt: skip
+    mode: str = option("transformer", "no effect; accepted since the released code has it", models=())
+    prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1), models={"ViLa_MIL"})
+    k_sample: int = option(
+        8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1), models=CLAM,
+        stages=TRAINING, unless=[NO_INSTANCE_LOSS],
+    )  # fmt: skip
+    bag_weight: float = option(
+        0.7, "of CLAM: share of the bag loss in the loss", at_least(0, float, 1), models=CLAM, stages=TRAINING
     )
-    contrastive_lambda: float = option(0.5, "weight of the text contrastive loss", at_least(0, float))
-    bag_loss: str = option("ce", "loss on the logits", str, ["ce", "svm", "focal"])
-    drop_out: bool = switch("the model's dropout; of HiVE_MIL 0.25 between the graph layers")
-    mode: str = option("transformer", "no effect; accepted since the released code has it")
-    prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1))
-    k_sample: int = option(8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1))
-    bag_weight: float = option(0.7, "of CLAM: share of the bag loss in the loss", at_least(0, float, 1))
-    inst_loss: str = option("svm", "of CLAM: instance loss", str, ["svm", "ce"])
-    no_subtyping: bool = switch("of CLAM: no instance loss for the classes that a slide does not have")
-    two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent")
-    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", at_least(1))
-    num_mean_inference: int = option(1, "of DTFD_MIL: groupings whose predictions are averaged", at_least(1))
-    num_neighbours: int = option(6, "of WiKG: neighbours a patch", at_least(1))
-    readout: str = option("attention", "of WiKG: pooling of the nodes", str, ["attention", "mean"])
+    inst_loss: str = option(
+        "svm", "of CLAM: instance loss", choices=["svm", "ce"], models=CLAM, stages=TRAINING, unless=[NO_INSTANCE_LOSS]
+    )
+    no_subtyping: bool = switch(
+        "of CLAM: no instance loss for the classes that a slide does not have", models=CLAM, stages=TRAINING,
+        unless=[NO_INSTANCE_LOSS],
+    )  # fmt: skip
+    two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent", models={"DSMIL"})
+    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", at_least(1), models={"DTFD_MIL"})
+    num_mean_inference: int = option(
+        1, "of DTFD_MIL: groupings whose predictions are averaged", at_least(1), models={"DTFD_MIL"}
+    )
+    num_neighbours: int = option(6, "of WiKG: neighbours a patch", at_least(1), models={"WiKG"})
+    readout: str = option("attention", "of WiKG: pooling of the nodes", choices=["attention", "mean"], models={"WiKG"})
 
-    few_shot_num: int = option(16, "training slides a class; names the split folder", at_least(1))
-    label_frac: float = option(1.0, "share of each class's training slides to use", at_least(0, float))
-    weighted_sample: bool = switch("draw the classes equally often in training")
-    max_epochs: int = option(50, "epochs at most", at_least(1))
-    early_stopping: bool = switch("stop after 10 epochs without a lower validation error")
-    opt: str = option("adam", "optimiser", str, ["adam", "sgd"])
-    lr: float = option(1e-4, "learning rate", at_least(0, float))
-    reg: float = option(1e-5, "weight decay", at_least(0, float))
-    seed: int = option(1, "every fold starts from it", int)
-    k: int = option(5, "folds", at_least(1))
-    k_start: int = option(-1, "first fold (-1: 0)", at_least(-1))
-    k_end: int = option(-1, "fold to stop before (-1: k)", at_least(-1))
-    testing: bool = switch("a quick try of the whole path: two slides a class and split, two epochs")
+    few_shot_num: int = option(
+        16, "training slides a class; names the split folder", at_least(1), nature=Nature.NAME, stages=TRAINING
+    )
+    label_frac: float = option(1.0, "share of each class's training slides to use", at_least(0, float), stages=TRAINING)
+    weighted_sample: bool = switch("draw the classes equally often in training", stages=TRAINING)
+    max_epochs: int = option(50, "epochs at most", at_least(1), stages=TRAINING)
+    early_stopping: bool = switch("stop after 10 epochs without a lower validation error", stages=TRAINING)
+    opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
+    lr: float = option(1e-4, "learning rate", at_least(0, float), stages=TRAINING)
+    reg: float = option(1e-5, "weight decay", at_least(0, float), stages=TRAINING)
+    seed: int = option(
+        1, "every fold starts from it", int, nature=Nature.NAME, stages={"training": ALL, "prediction": {"DTFD_MIL"}}
+    )
+    k: int = option(5, "folds", at_least(1), stages=TRAINING)
+    k_start: int = option(-1, "first fold (-1: 0)", at_least(-1), nature=Nature.CALL, stages=TRAINING)
+    k_end: int = option(-1, "fold to stop before (-1: k)", at_least(-1), nature=Nature.CALL, stages=TRAINING)
+    testing: bool = switch("a quick try of the whole path: two slides a class and split, two epochs", stages=TRAINING)
 
-    device: str | None = option(None, "cpu, cuda or cuda:<n> (default: cuda where there is one)")
-    precision: str = option("fp32", "bf16 runs the model under autocast", str, ["fp32", "bf16"])
-    num_workers: int = option(1, "threads that read slides ahead", at_least(0))
+    device: str | None = option(None, "cpu, cuda or cuda:<n> (default: cuda where there is one)", nature=Nature.MACHINE)
+    precision: str = option("fp32", "bf16 runs the model under autocast", choices=["fp32", "bf16"], may_change=True)
+    num_workers: int = option(
+        1, "threads that read slides ahead", at_least(0), nature=Nature.MACHINE, stages=OVER_SLIDES
+    )
     cache_gb: float | None = option(
-        None, "memory for features that were read, in GB (default: half of what is free)", at_least(0, float)
+        None, "memory for features that were read, in GB (default: half of what is free)", at_least(0, float),
+        nature=Nature.MACHINE, stages=OVER_SLIDES,
+    )  # fmt: skip
+    cache_half: bool = switch("keep features in memory as float16: half the size, values rounded", stages=OVER_SLIDES)
+    log_data: bool = switch("write TensorBoard logs", nature=Nature.MACHINE, stages=TRAINING)
+    resume: bool = switch(
+        "go on with an interrupted run at its last finished epoch", nature=Nature.CALL, stages=OVER_SLIDES
     )
-    cache_half: bool = switch("keep features in memory as float16: half the size, values rounded")
-    log_data: bool = switch("write TensorBoard logs")
-    resume: bool = switch("go on with an interrupted run at its last finished epoch")
-    dry_run: bool = switch("check everything and stop before training")
+    dry_run: bool = switch("check everything and stop before training", nature=Nature.CALL, stages=OVER_SLIDES)
+
+    @property
+    def text_form(self) -> str | None:
+        """Whose form of descriptions the model reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none."""
+        return MODEL_TYPES[self.model_type].texts
 
     def folds(self) -> range:
         """The folds of this run."""
@@ -176,47 +225,29 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """All options; paths that exist are made absolute, so that the record can be read from another folder."""
         options = asdict(self)
-        for name in ("data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir"):
+        for name in PATHS:
             if options[name] and Path(options[name]).exists():
                 options[name] = str(Path(options[name]).resolve())
         return options
 
+    @classmethod
+    def from_record(cls, options: Mapping[str, Any], file: Path) -> "Config":
+        """The options that ``to_dict`` gave, of this version or of an older one that did not know all of them: those
+        that are missing have their defaults. Raises UserError for options that this version does not know.
 
-def add_options(parser: argparse._ActionsContainer) -> None:
-    """Add every option, spelt with - and with _. What is not given stays out of the namespace."""
-    for item in fields(Config):
-        names = dict.fromkeys([f"--{item.name}", f"--{item.name.replace('_', '-')}"])
-        settings = item.metadata
-        assert item.default is not MISSING
-        default = "" if item.default in (None, "", False) else f" (default: {item.default})"
-        metavar = {str: "NAME", flag: "BOOL"}.get(settings["kind"], "N")
-        extra: dict[str, Any] = {"nargs": "?", "const": True} if settings["kind"] is flag else {}
-        if settings["choices"]:
-            metavar = "{" + ",".join(settings["choices"]) + "}"
-            extra["choices"] = settings["choices"]
-        parser.add_argument(
-            *names, dest=item.name, type=settings["kind"], default=argparse.SUPPRESS, metavar=metavar, **extra,
-            help=(settings["help"] + default).replace("%", "%%"),
-        )  # fmt: skip
-
-
-def add_option(parser: argparse.ArgumentParser, name: str, **settings: Any) -> None:
-    """One option of a script, spelt with - and with _."""
-    parser.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), **settings)
+        file: where they were read, for the message.
+        """
+        if unknown := sorted(set(options) - set(OPTIONS)):
+            raise UserError(
+                Fault(
+                    "run.unknown_options",
+                    str(file),
+                    f"unknown options {', '.join(unknown)}",
+                    mend="use the version that wrote the file",
+                )
+            )
+        return cls(**options)
 
 
-def folder_name(text: str) -> str:
-    """An argparse type: a name that folders carry."""
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (hub ids are for --vlm-path)")
-    return text
-
-
-def add_folder_options(parser: argparse.ArgumentParser) -> None:
-    """The options by which the preprocessing scripts name a task's feature folders."""
-    add = partial(add_option, parser)
-    add("dataset-root-path", type=Path, required=True, help="folder that holds <dataset>_<feature extractor>/")
-    add("dataset-name", type=folder_name, required=True, help="name of the task")
-    add("feature-extractor-name", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
-    add("low-mag", type=magnification, default=5, help="magnification of the parents (default: 5)")
-    add("high-mag", type=magnification, default=20, help="magnification of the children (default: 20)")
+OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Config)}
+PATHS = frozenset(name for name, told in OPTIONS.items() if told.is_path)

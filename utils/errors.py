@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 EXIT_USER_ERROR = 2
 MOST_SHOWN = 40
@@ -75,10 +75,14 @@ class Attempt(Generic[Result]):
 
 
 class Faults:
-    """Gathers the faults of several steps, so that a user sees all of them at once."""
+    """Gathers the faults of several steps, so that a user sees all of them at once.
+
+    found: the faults. passed: the names of the checks that succeeded.
+    """
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
+        self.passed: list[str] = []
 
     def add(self, fault: Fault | str) -> None:
         self.found.append(fault if isinstance(fault, Fault) else Fault("unnamed", "", fault))
@@ -93,6 +97,15 @@ class Faults:
             self.found += error.faults
             return Attempt()
 
+    def check(
+        self, name: str, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Attempt[Result]:
+        """``attempt`` of a step that has a name; where the step succeeds, ``passed`` gets the name."""
+        attempt = self.attempt(step, *args, **kwargs)
+        if attempt:
+            self.passed.append(name)
+        return attempt
+
     def maybe(
         self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Result | None:
@@ -102,6 +115,10 @@ class Faults:
         except UserError as error:
             self.found += error.faults
             return None
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """{"faults": [``Fault.to_dict``, ...], "passed": [name, ...]}, for programs."""
+        return {"faults": [fault.to_dict() for fault in self.found], "passed": self.passed}
 
     def raise_any(self) -> None:
         if self.found:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from models.baselines.gated_attention import GatedAttention
-from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
@@ -56,4 +56,4 @@ def _build(config: Config, inputs: Inputs) -> ABMIL:
     return ABMIL(inputs.feature_dim, inputs.num_classes, bag_loss(config, inputs), dropout)
 
 
-KIND = Kind(_build, COMMON)
+KIND = Kind(_build)

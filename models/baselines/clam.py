@@ -5,14 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
-from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, build_bag_loss, slide_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
 
 EMBEDDING, HIDDEN = 512, 256
 DROPOUT = 0.25
-INSTANCE_OPTIONS = frozenset({"k_sample", "inst_loss", "no_subtyping"})
 
 
 class CLAM(SlideModel):
@@ -103,10 +102,5 @@ def _build(config: Config, inputs: Inputs, branch_per_class: bool) -> CLAM:
     )
 
 
-def _switched_off(config: Config) -> set[str]:
-    return set(INSTANCE_OPTIONS) if config.bag_weight == 1 else set()
-
-
-OPTIONS = COMMON | INSTANCE_OPTIONS | {"bag_weight"}
-SINGLE_BRANCH = Kind(lambda config, inputs: _build(config, inputs, False), OPTIONS, switched_off=_switched_off)
-MULTI_BRANCH = Kind(lambda config, inputs: _build(config, inputs, True), OPTIONS, switched_off=_switched_off)
+SINGLE_BRANCH = Kind(lambda config, inputs: _build(config, inputs, False))
+MULTI_BRANCH = Kind(lambda config, inputs: _build(config, inputs, True))

@@ -71,6 +71,5 @@ class DSMIL(SlideModel):
 
 KIND = Kind(
     lambda config, inputs: DSMIL(inputs.feature_dim, inputs.num_classes, config.two_scale),
-    frozenset({"two_scale"}),
     form=lambda config: "hierarchy" if config.two_scale else "patches",
 )

@@ -125,4 +125,4 @@ def _build(config: Config, inputs: Inputs) -> DTFDMIL:
     )  # fmt: skip
 
 
-KIND = Kind(_build, frozenset({"bag_loss", "num_groups", "num_mean_inference"}))
+KIND = Kind(_build)

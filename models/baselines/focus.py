@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
@@ -147,4 +147,4 @@ def _build(config: Config, inputs: Inputs) -> FOCUS:
     )
 
 
-KIND = Kind(_build, COMMON | TEXT_OPTIONS | {"num_low_mag_texts", "num_high_mag_subtexts"}, texts="ViLa_MIL")
+KIND = Kind(_build)

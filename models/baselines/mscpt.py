@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.baselines.mscpt_prompts import DeepPromptLearner
-from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, slide_loss
 from models.prompt_notes import notes_of_cut
 from utils.config import Config
@@ -156,11 +156,4 @@ def _build(config: Config, inputs: Inputs) -> MSCPT:
     )
 
 
-KIND = Kind(
-    _build,
-    COMMON
-    | (TEXT_OPTIONS - {"num_context_tokens"})
-    | {"variant", "num_low_mag_texts", "num_high_mag_subtexts", "text_format"},
-    form=lambda config: "both",
-    texts="MSCPT",
-)
+KIND = Kind(_build, form=lambda config: "both")

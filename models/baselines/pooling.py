@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
@@ -64,5 +64,5 @@ def _build_max(config: Config, inputs: Inputs) -> PatchPooling:
     return _build(config, inputs, "best_patch" if config.variant == "released" else "max")
 
 
-MAX = Kind(_build_max, COMMON | {"variant"})
-MEAN = Kind(lambda config, inputs: _build(config, inputs, "mean"), COMMON)
+MAX = Kind(_build_max)
+MEAN = Kind(lambda config, inputs: _build(config, inputs, "mean"))

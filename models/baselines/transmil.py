@@ -10,7 +10,7 @@ import torch
 from nystrom_attention import NystromAttention
 from torch import Tensor, nn
 
-from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
@@ -118,4 +118,4 @@ def _build(config: Config, inputs: Inputs) -> TransMIL:
     return TransMIL(inputs.feature_dim, inputs.num_classes, bag_loss(config, inputs), dropout)
 
 
-KIND = Kind(_build, COMMON)
+KIND = Kind(_build)

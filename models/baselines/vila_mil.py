@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.baselines.gated_attention import GatedAttention
-from models.kind import TEXT_OPTIONS, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner, PromptTokens, PublishedEncoding
@@ -144,9 +144,4 @@ def _build(config: Config, inputs: Inputs) -> ViLaMIL:
     return ViLaMIL(prompts, bag_loss(config, inputs), config.prototype_number)
 
 
-KIND = Kind(
-    _build,
-    TEXT_OPTIONS | {"bag_loss", "variant", "prototype_number", "num_low_mag_texts", "num_high_mag_subtexts"},
-    form=lambda config: "both",
-    texts="ViLa_MIL",
-)
+KIND = Kind(_build, form=lambda config: "both")

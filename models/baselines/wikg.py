@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.kind import COMMON, Inputs, Kind, bag_loss
+from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, slide_loss
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
@@ -108,4 +108,4 @@ def _build(config: Config, inputs: Inputs) -> WiKG:
     )
 
 
-KIND = Kind(_build, COMMON | {"variant", "num_neighbours", "readout"})
+KIND = Kind(_build)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from experiments import jobs as jobs_module
-from experiments.jobs import FoldJob, LostFoldError, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine, run_fold
+from experiments.jobs import FoldJob, LostFoldError, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine, run_job
 from tests.conftest import PROJECT
 from utils.errors import UserError
 
@@ -191,12 +191,12 @@ def test_sigint_is_heard_where_the_parent_blocks_it(make_job: MakeJob) -> None:
     assert (job.folder / "job.interrupted").exists()
 
 
-def test_run_fold(make_job: MakeJob) -> None:
-    assert run_fold(make_job("good", ""), {}) == ""
-    assert run_fold(make_job("mistake", "sys.exit(2)"), {}) == "exit code 2"
+def test_run_job(make_job: MakeJob) -> None:
+    assert run_job(make_job("good", ""), {}) == ""
+    assert run_job(make_job("mistake", "sys.exit(2)"), {}) == "exit code 2"
     for code, fault in (("sys.exit(1)", "exit code 1"), ("os.kill(os.getpid(), 15)", "ended by SIGTERM")):
         with pytest.raises(LostFoldError, match=fault):
-            run_fold(make_job("lost", code), {})
+            run_job(make_job("lost", code), {})
 
 
 def test_last_lines(tmp_path: Path) -> None:

@@ -1,17 +1,13 @@
 """A task that may be broken, a run that was finished, and main.py expected to refuse."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SimulatedTask
-from tests.support.damage import (
-    Refused,
-    count_faults,
-    files_but_checks,
-)
+from tests.conftest import FaultsOf, SimulatedTask
+from tests.support.damage import Refused, files_but_checks
+from utils.errors import Fault
 
 
 @pytest.fixture
@@ -24,24 +20,18 @@ def task(simulated: SimulatedTask, tmp_path: Path) -> SimulatedTask:
 
 
 @pytest.fixture
-def refused(task: SimulatedTask, run_main: Callable, tmp_path: Path) -> Refused:
-    """Run main.py on ``task`` and expect ``faults`` faults (None: a message of argparse); returns the message."""
+def refused(task: SimulatedTask, faults_of: FaultsOf, tmp_path: Path) -> Refused:
+    """Run main.py on ``task`` and expect it to refuse, with ``faults`` faults, and to write nothing; returns them."""
 
-    def run(*options: str, faults: int | None = 1, without: str = "") -> str:
+    def run(*options: str, faults: int = 1, without: str = "") -> list[Fault]:
         argv = task.options(tmp_path / "results", *options)
         if without:
             place = argv.index(without)
             del argv[place : place + 2]
-        code, out, err = run_main(argv)
-        assert code == 2, f"{out}\n{err}"
-        assert "Traceback" not in out + err
-        assert "epoch" not in out
+        found = faults_of(argv)
         assert files_but_checks(tmp_path / "results") == {}
-        if faults is None:
-            assert err.startswith("usage: ")
-        else:
-            assert count_faults(err) == faults
-        return err
+        assert len(found) == faults, found
+        return found
 
     return run
 

@@ -1,15 +1,14 @@
 """Options that cannot be: exit code 2 and a message that names them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import SimulatedTask
-from tests.support.damage import Refused
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
+from tests.support.damage import Refused, check_fault, files_but_checks
 
 
-def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: Callable, tmp_path: Path) -> None:
+def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
     code, out, err = run_main(task.options(tmp_path / "results", "--dry_run"))
     assert (code, err) == (0, "")
     assert "all checks passed" in out
@@ -22,39 +21,59 @@ def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: Call
         ("--variant publication", ("--variant", "'publication'", "released")),
         ("--nonsense 3", ("unrecognized arguments", "--nonsense")),
         ("--max_epoch 3", ("unrecognized arguments", "--max_epoch")),  # no abbreviations
-        ("--k_start 7", ("--k_start 7", "folds from 0 up to 2")),
-        ("--k_start 1 --k_end 1", ("--k_start 1 --k_end 1", "folds from 0 up to 2")),
-        ("--k_end 3", ("--k_end 3", "folds from 0 up to 2")),
-        ("--label_frac 0", ("--label_frac 0", "above 0, at most 1")),
-        ("--label_frac 1.5", ("--label_frac 1.5", "above 0, at most 1")),
         ("--few_shot_num 0", ("--few_shot_num", "0 is less than 1")),
         ("--max-epochs many", ("--max_epochs", "'many'", "int")),
         ("--low-mag five", ("--low_mag", "'five'")),
         ("--early_stopping perhaps", ("--early_stopping", "'perhaps'", "neither true nor false")),
-        ("--task=", ("error: --task missing",)),
-        ("--task= --data_root_dir=", ("error: --task and --data_root_dir missing",)),
+        ("--json", ("--json", "together with --dry_run")),
     ],
 )
-def test_unusable_options(refused: Refused, options: str, expected: tuple[str, ...]) -> None:
-    message = refused(*options.split(), faults=None)
-    assert all(part in message for part in expected), message
+def test_unreadable_options(
+    task: SimulatedTask, run_main: RunMain, tmp_path: Path, options: str, expected: tuple[str, ...]
+) -> None:
+    code, out, err = run_main(task.options(tmp_path / "results", *options.split()))
+    assert (code, out) == (2, "") and err.startswith("usage: ")
+    assert all(part in err for part in expected), err
+    assert files_but_checks(tmp_path / "results") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "expected"),
+    [
+        ("--k_start 7", "option.range", "0 up to 2"),
+        ("--k_start 1 --k_end 1", "option.range", "0 up to 2"),
+        ("--k_end 3", "option.range", "0 up to 2"),
+        ("--label_frac 0", "option.range", "above 0, at most 1"),
+        ("--label_frac 1.5", "option.range", "above 0, at most 1"),
+        ("--task=", "option.missing", ""),
+    ],
+)
+def test_unusable_options(refused: Refused, options: str, code: str, expected: str) -> None:
+    (fault,) = refused(*options.split())
+    assert fault.code == code
+    assert options.rstrip("=").removesuffix(".0") in fault.where and expected in fault.expected
+
+
+def test_all_unusable_options_are_told_at_once(refused: Refused) -> None:
+    found = refused("--task=", "--data_root_dir=", "--k_end", "3", "--label_frac", "2", faults=4)
+    assert [fault.code for fault in found] == ["option.missing"] * 2 + ["option.range"] * 2
+    assert str(found[0]) == "--task: no value; give --task"
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta", "cuda:x"])
 def test_a_device_that_is_not_there(refused: Refused, device: str) -> None:
-    message = refused("--device", device)
-    assert f"--device {device}: " in message
-    assert "expected cpu" in message
+    (fault,) = refused("--device", device)
+    check_fault(fault, "device.missing", f"--device {device}", "expected cpu")
 
 
 def test_a_feature_width_other_than_the_text_towers(refused: Refused) -> None:
-    assert "--feature_dim 32: the text features of this model are 16 wide" in refused("--feature_dim", "32")
+    (fault,) = refused("--feature_dim", "32")
+    check_fault(fault, "option.feature_dim", "--feature_dim 32", "16, the width of the text features of this model")
 
 
-def test_results_cannot_go_where_a_file_lies(task: SimulatedTask, run_main: Callable, tmp_path: Path) -> None:
+def test_results_cannot_go_where_a_file_lies(task: SimulatedTask, faults_of: FaultsOf, tmp_path: Path) -> None:
     file = tmp_path / "results.csv"
     file.write_text("mine")
-    code, _, err = run_main(task.options(file))
-    assert code == 2
-    assert str(file) in err
+    (fault,) = faults_of(task.options(file))
+    check_fault(fault, "output.file", f"--results_dir {file}")
     assert file.read_text() == "mine"

@@ -1,13 +1,12 @@
 """What predict.py refuses."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import SimulatedTask
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.damage import (
     LFS_POINTER,
     LOW,
@@ -15,25 +14,25 @@ from tests.support.damage import (
     Refused,
     change_json,
     change_text,
-    count_faults,
+    check_fault,
     cut,
     other_clip,
 )
+from utils.errors import Fault
 
 
 @pytest.fixture
-def predict_refused(simulated: SimulatedTask, results: Path, run_main: Callable, tmp_path: Path) -> Refused:
-    """Run predict.py on the first checkpoint of ``results`` and expect a refusal; returns the message."""
+def predict_refused(simulated: SimulatedTask, results: Path, faults_of: FaultsOf, tmp_path: Path) -> Refused:
+    """Run predict.py on the first checkpoint of ``results`` and expect it to refuse, and to write nothing; returns the
+    faults."""
 
-    def run(*options: str, faults: int = 1) -> str:
+    def run(*options: str, faults: int = 1) -> list[Fault]:
         output = tmp_path / "predictions.csv"
         checkpoint = simulated.run_folder(results) / "s_0_checkpoint.pt"
-        code, out, err = run_main(["--checkpoint", str(checkpoint), "--output", str(output), *options], "predict")
-        assert code == 2, f"{out}\n{err}"
-        assert "Traceback" not in out + err
+        found = faults_of(["--checkpoint", str(checkpoint), "--output", str(output), *options], "predict")
         assert not output.exists()
-        assert count_faults(err) == faults
-        return err
+        assert len(found) == faults, found
+        return found
 
     return run
 
@@ -43,7 +42,7 @@ def run_folder(simulated: SimulatedTask, results: Path) -> Path:
     return simulated.run_folder(results)
 
 
-def test_the_unbroken_run_predicts(run_folder: Path, run_main: Callable, tmp_path: Path) -> None:
+def test_the_unbroken_run_predicts(run_folder: Path, run_main: RunMain, tmp_path: Path) -> None:
     output = tmp_path / "predictions.csv"
     code, _, err = run_main(["--checkpoint", str(run_folder / "s_0_checkpoint.pt"), "--output", str(output)], "predict")
     assert (code, err) == (0, "")
@@ -64,46 +63,47 @@ def test_the_unbroken_run_predicts(run_folder: Path, run_main: Callable, tmp_pat
 def test_predicting_with_other_settings(
     predict_refused: Refused, run_folder: Path, options: str, trained_with: str
 ) -> None:
-    message = predict_refused(*options.split())
-    assert options.split()[0].replace("-", "_").replace("__", "--", 1) in message
-    assert f"the checkpoint was trained with {trained_with} ({run_folder / 'config.json'})" in message
+    (fault,) = predict_refused(*options.split())
+    assert fault.code == "run.other_settings"
+    assert fault.where.startswith(options.split()[0].replace("-", "_").replace("__", "--", 1))
+    assert fault.found == f"the run was trained with {trained_with} ({run_folder / 'config.json'})"
 
 
-def test_all_settings_that_differ_are_listed(predict_refused: Refused) -> None:
-    message = predict_refused("--top_k_low", "7", "--tgdf", "none", faults=2)
-    assert "--top_k_low 7: the checkpoint was trained with 2 (" in message
-    assert "--tgdf none: the checkpoint was trained with 'full' (" in message
+def test_all_settings_that_differ_are_listed(predict_refused: Refused, run_folder: Path) -> None:
+    found = predict_refused("--top_k_low", "7", "--tgdf", "none", faults=2)
+    assert [(fault.code, fault.where) for fault in found] == [
+        ("run.other_settings", "--top_k_low 7"),
+        ("run.other_settings", "--tgdf none"),
+    ]
+    config = run_folder / "config.json"
+    assert str(found[0]) == f"--top_k_low 7: the run was trained with 2 ({config}); leave --top_k_low out"
 
 
 def test_predicting_with_another_clip(task: SimulatedTask, predict_refused: Refused) -> None:
     other_clip(task)
-    message = predict_refused("--vlm_path", str(task.root / "tinyclip"))
-    assert (
-        f"--vlm_path {task.root / 'tinyclip'}: not the vision-language model that the checkpoint was trained" in message
-    )
+    (fault,) = predict_refused("--vlm_path", str(task.root / "tinyclip"))
+    check_fault(fault, "run.other_settings", f"--vlm_path {task.root / 'tinyclip'}", "vision-language model")
 
 
 def test_predicting_with_other_descriptions(task: SimulatedTask, predict_refused: Refused) -> None:
     file = task.root / "simulated.json"
     change_text(file, "pale", "dark")
-    assert f"--text_prompt {file}: not what the checkpoint was trained with" in predict_refused(
-        "--text_prompt", str(file)
-    )
+    (fault,) = predict_refused("--text_prompt", str(file))
+    check_fault(fault, "run.other_settings", f"--text_prompt {file}", "descriptions")
 
 
 def test_predicting_slides_of_an_unknown_class(task: SimulatedTask, predict_refused: Refused) -> None:
     file = task.root / "simulated.csv"
     change_text(file, "SIMULATED_B", "SIMULATED_C")
-    message = predict_refused("--dataset_csv", str(file))
-    assert f"{file}: unknown class 'SIMULATED_C'; expected one of ['SIMULATED_A', 'SIMULATED_B']" in message
+    (fault,) = predict_refused("--dataset_csv", str(file))
+    check_fault(fault, "table.unknown_class", file, "'SIMULATED_C'", "one of ['SIMULATED_A', 'SIMULATED_B']")
 
 
 def test_predicting_a_slide_without_features(task: SimulatedTask, predict_refused: Refused) -> None:
     file = task.features / LOW / f"{SLIDE}.h5"
     file.unlink()
-    message = predict_refused("--data_root_dir", str(task.root / "features"))
-    assert f"{file}: file not found" in message
-    assert "python extract_features.py" in message
+    (fault,) = predict_refused("--data_root_dir", str(task.root / "features"))
+    check_fault(fault, "features.missing", file, "python extract_features.py")
 
 
 def test_other_descriptions_hide_no_missing_features(task: SimulatedTask, predict_refused: Refused) -> None:
@@ -111,17 +111,18 @@ def test_other_descriptions_hide_no_missing_features(task: SimulatedTask, predic
     change_text(prompts, "pale", "dark")
     file.unlink()
     options = ("--text_prompt", str(prompts), "--data_root_dir", str(task.root / "features"))
-    message = predict_refused(*options, faults=2)
-    assert f"--text_prompt {prompts}: " in message
-    assert f"{file}: file not found" in message
+    texts, features = predict_refused(*options, faults=2)
+    check_fault(texts, "run.other_settings", f"--text_prompt {prompts}")
+    check_fault(features, "features.missing", file)
 
 
 def test_no_checkpoint(predict_refused: Refused, run_folder: Path) -> None:
     (run_folder / "s_0_checkpoint.pt").unlink()
-    assert f"{run_folder / 's_0_checkpoint.pt'}: no such checkpoint" in predict_refused()
+    (fault,) = predict_refused()
+    check_fault(fault, "checkpoint.missing", run_folder / "s_0_checkpoint.pt", "no such checkpoint")
 
 
-def test_no_checkpoint_given(run_main: Callable) -> None:
+def test_no_checkpoint_given(run_main: RunMain) -> None:
     code, _, err = run_main(["--task", "simulated"], "predict")
     assert code == 2
     assert "required: --checkpoint" in err
@@ -144,10 +145,10 @@ UNREADABLE_CHECKPOINTS = {
 def test_a_checkpoint_that_cannot_be_read(predict_refused: Refused, run_folder: Path, case: str) -> None:
     file = run_folder / "s_0_checkpoint.pt"
     UNREADABLE_CHECKPOINTS[case](file)
-    message = predict_refused()
-    assert message.startswith(f"error: {file}: ")
-    assert "does not fit --variant" not in message  # no other option would help
-    assert "weights_only" not in message  # PyTorch's advice to trust the file is none to pass on
+    (fault,) = predict_refused()
+    assert str(fault).startswith(f"{file}: ")
+    assert fault.code != "checkpoint.mismatch"  # no other option would help
+    assert "weights_only" not in str(fault)  # PyTorch's advice to trust the file is none to pass on
 
 
 CHECKPOINT_FAULTS = {
@@ -164,28 +165,33 @@ CHECKPOINT_FAULTS = {
 @pytest.mark.parametrize("case", CHECKPOINT_FAULTS)
 def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Path, case: str) -> None:
     file = run_folder / "s_0_checkpoint.pt"
-    new, expected = CHECKPOINT_FAULTS[case]
+    new, words = CHECKPOINT_FAULTS[case]
     torch.save(new(torch.load(file, weights_only=True)), file)
-    message = predict_refused()
-    assert message.startswith(f"error: {file}: ")
-    assert all(part in message for part in expected), message
+    (fault,) = predict_refused()
+    check_fault(fault, "checkpoint.mismatch", file, *words)
 
 
 RECORD_FAULTS = {
-    "cut_off": cut,
-    "of_something_else": lambda file: file.write_text('{"model_type": "clip"}'),
-    "list": lambda file: file.write_text("[]"),
-    "unknown_option": lambda file: change_json(
-        file, lambda record: {**record, "options": {**record["options"], "from_tomorrow": 1}}
+    "cut_off": (cut, "file.json"),
+    "of_something_else": (lambda file: file.write_text('{"model_type": "clip"}'), "run.foreign"),
+    "list": (lambda file: file.write_text("[]"), "run.foreign"),
+    "unknown_option": (
+        lambda file: change_json(
+            file, lambda record: {**record, "options": {**record["options"], "from_tomorrow": 1}}
+        ), "run.unknown_option",
     ),
-    "no_inputs": lambda file: change_json(file, lambda record: {"options": record["options"]}),
-}
+    "no_inputs": (
+        lambda file: change_json(file, lambda record: {"options": record["options"]}), "run.foreign",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", RECORD_FAULTS)
 def test_a_faulty_record_beside_the_checkpoint(predict_refused: Refused, run_folder: Path, case: str) -> None:
-    RECORD_FAULTS[case](run_folder / "config.json")
-    assert str(run_folder / "config.json") in predict_refused()
+    break_file, code = RECORD_FAULTS[case]
+    break_file(run_folder / "config.json")
+    (fault,) = predict_refused()
+    check_fault(fault, code, run_folder / "config.json")
 
 
 def test_a_record_that_lacks_an_option_given(predict_refused: Refused, run_folder: Path) -> None:
@@ -194,22 +200,27 @@ def test_a_record_that_lacks_an_option_given(predict_refused: Refused, run_folde
         return record
 
     change_json(run_folder / "config.json", older)
-    assert "--tgdf none" in predict_refused("--tgdf", "none")
+    (fault,) = predict_refused("--tgdf", "none")
+    check_fault(fault, "run.other_settings", "--tgdf none")
 
 
 def test_a_bare_checkpoint_needs_its_task(predict_refused: Refused, run_folder: Path) -> None:
     (run_folder / "config.json").unlink()
-    assert "--task and --data_root_dir missing" in predict_refused()
-    assert "--data_root_dir missing" in predict_refused("--task", "simulated")
+    names = ["--task", "--data_root_dir"]
+    assert [(fault.code, fault.where) for fault in predict_refused(faults=2)] == [
+        ("option.missing", name) for name in names
+    ]
+    (fault,) = predict_refused("--task", "simulated")
+    check_fault(fault, "option.missing", "--data_root_dir", "no config.json beside the checkpoint")
 
 
 def test_a_bare_checkpoint_of_the_other_variant(
     simulated: SimulatedTask, predict_refused: Refused, run_folder: Path, tmp_path: Path
 ) -> None:
     (run_folder / "config.json").unlink()
-    message = predict_refused(*simulated.options(tmp_path, "--variant", "released"))
-    assert f"{run_folder / 's_0_checkpoint.pt'}: does not fit --variant released of --model_type HiVE_MIL" in message
-    assert "tensors are missing" in message
+    (fault,) = predict_refused(*simulated.options(tmp_path, "--variant", "released"))
+    words = "tensors are missing", "--model_type HiVE_MIL --variant released"
+    check_fault(fault, "checkpoint.mismatch", run_folder / "s_0_checkpoint.pt", *words)
 
 
 @pytest.mark.parametrize("text", ["3", "[1, null]", "{"])
@@ -217,14 +228,15 @@ def test_a_bare_checkpoint_with_faulty_descriptions(
     task: SimulatedTask, predict_refused: Refused, run_folder: Path, tmp_path: Path, text: str
 ) -> None:
     (run_folder / "config.json").unlink()
-    (task.root / "simulated.json").write_text(text)
-    assert f"{task.root / 'simulated.json'}: " in predict_refused(*task.options(tmp_path))
+    file = task.root / "simulated.json"
+    file.write_text(text)
+    (fault,) = predict_refused(*task.options(tmp_path))
+    check_fault(fault, "prompt.unreadable" if text == "{" else "prompt.form", file)
 
 
-def test_predictions_cannot_replace_a_folder(run_folder: Path, run_main: Callable, tmp_path: Path) -> None:
+def test_predictions_cannot_replace_a_folder(run_folder: Path, faults_of: FaultsOf, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
-    code, _, err = run_main(["--checkpoint", str(run_folder / "s_0_checkpoint.pt"), "--output", str(folder)], "predict")
-    assert code == 2
-    assert str(folder) in err
+    (fault,) = faults_of(["--checkpoint", str(run_folder / "s_0_checkpoint.pt"), "--output", str(folder)], "predict")
+    check_fault(fault, "output.folder", f"--output {folder}")
     assert list(tmp_path.glob(".mine*")) == []

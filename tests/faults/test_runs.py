@@ -1,13 +1,13 @@
 """Several faults at once, and folders that hold another run."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import SimulatedTask
+import main
+from tests.conftest import FaultsOf, SimulatedTask
 from tests.support.damage import (
     HIGH,
     LOW,
@@ -16,7 +16,7 @@ from tests.support.damage import (
     change,
     change_json,
     change_text,
-    count_faults,
+    check_fault,
     files_but_checks,
     first_is,
     other_clip,
@@ -24,6 +24,7 @@ from tests.support.damage import (
     without_last,
     write_ids,
 )
+from utils.errors import UserError
 
 
 def test_five_faults_at_once_are_all_listed(task: SimulatedTask, refused: Refused) -> None:
@@ -34,15 +35,17 @@ def test_five_faults_at_once_are_all_listed(task: SimulatedTask, refused: Refuse
     ids = read_ids(split)
     write_ids(split, {**ids, "test": [*ids["test"], ids["train"][0]]})
     change_json(task.root / "simulated.json", without_last)
-    message = refused("--feature_dim", "32", faults=5)
-    for part in (
-        f"  - {missing}: file not found",
-        f"  - {broken}: 1 of ",
-        f"  - {split}: slide {ids['train'][0]} stands in train and test",
-        f"  - {task.root / 'simulated.json'}: class 'SIMULATED_B' has 15 descriptions",
-        "  - --feature_dim 32: ",
-    ):
-        assert part in message
+    found = {fault.where or str(fault).split(": ")[0]: fault for fault in refused("--feature_dim", "32", faults=5)}
+    expected = {
+        str(missing): "features.missing",
+        str(broken): "features.values",
+        str(split): "split.repeated_slide",
+        str(task.root / "simulated.json"): "prompt.number",
+        "--feature_dim 32": "option.feature_dim",
+    }
+    assert found.keys() == expected.keys()
+    for where, code in expected.items():
+        check_fault(found[where], code, where)
 
 
 def test_a_missing_table_hides_no_other_missing_file(task: SimulatedTask, refused: Refused) -> None:
@@ -51,22 +54,25 @@ def test_a_missing_table_hides_no_other_missing_file(task: SimulatedTask, refuse
     (task.root / "simulated.json").unlink()
     (task.split_dir / "splits_1.csv").unlink()
     shutil.rmtree(task.features)
-    message = refused(faults=5)
-    for name in ("tinyclip", "simulated.csv", "simulated.json", "splits/simulated_4/splits_1.csv"):
-        assert f"{task.root / name}: " in message
-    assert f"{task.features}: " in message
+    faults = {
+        f"--vlm_path {task.root / 'tinyclip'}": "vlm.missing",
+        task.root / "simulated.csv": "table.missing",
+        task.root / "simulated.json": "prompt.missing",
+        task.split_dir / "splits_1.csv": "split.missing",
+        task.features: "features.no_folder",
+    }
+    for fault, (where, code) in zip(refused(faults=5), faults.items(), strict=True):
+        check_fault(fault, code, where)
 
 
 @pytest.mark.parametrize("epochs", ["1", "2"])
-def test_a_run_whose_weights_overflow_says_so(
-    task: SimulatedTask, run_main: Callable, tmp_path: Path, epochs: str
-) -> None:
+def test_a_run_whose_weights_overflow_says_so(task: SimulatedTask, tmp_path: Path, epochs: str) -> None:
     options = ("--lr", "1e38", "--opt", "sgd", "--max_epochs", epochs)
-    code, _, err = run_main(task.options(tmp_path / "results", *options))
-    assert code == 2
-    assert count_faults(err) == 1
-    assert "--lr" in err
-    assert "fold 0" in err
+    with pytest.raises(UserError) as caught:
+        main.main(task.options(tmp_path / "results", *options))
+    (fault,) = caught.value.faults
+    assert fault.code == "loss.not_finite"
+    assert "fold 0" in fault.where and "--lr" in fault.mend
 
 
 def swapped_train_and_val(task: SimulatedTask) -> None:
@@ -96,43 +102,36 @@ OTHER_RUNS = {
 @pytest.mark.parametrize("resume", [(), ("--resume",)], ids=["again", "resume"])
 @pytest.mark.parametrize("case", OTHER_RUNS)
 def test_a_folder_that_holds_another_run_is_left_as_it_is(
-    task: SimulatedTask, results: Path, run_main: Callable, case: str, resume: tuple[str, ...]
+    task: SimulatedTask, results: Path, faults_of: FaultsOf, case: str, resume: tuple[str, ...]
 ) -> None:
     options, change_task, difference = OTHER_RUNS[case]
     if change_task:
         change_task(task)
     before = files_but_checks(results)
-    code, out, err = run_main(task.options(results, "--max_epochs", "1", *options, *resume))
-    assert code == 2, out
-    assert count_faults(err) == 1
-    assert f"{task.run_folder(results)}: holds a run with other settings (" in err
-    assert difference in err
-    assert "--results_dir" in err
+    (fault,) = faults_of(task.options(results, "--max_epochs", "1", *options, *resume))
+    check_fault(fault, "run.other_settings", task.run_folder(results), difference, "--results_dir")
     assert files_but_checks(results) == before
 
 
-def test_a_finished_run_is_not_started_over(simulated: SimulatedTask, results: Path, run_main: Callable) -> None:
+def test_a_finished_run_is_not_started_over(simulated: SimulatedTask, results: Path, faults_of: FaultsOf) -> None:
     before = files_but_checks(results)
-    code, out, err = run_main(simulated.options(results, "--max_epochs", "1"))
-    assert code == 2, out
-    assert f"{simulated.run_folder(results)}: fold 0, 1 of this run is finished" in err
-    assert "--resume" in err
-    assert "--results_dir" in err
+    (fault,) = faults_of(simulated.options(results, "--max_epochs", "1"))
+    words = "fold 0, 1 of this run", "--resume", "--results_dir"
+    check_fault(fault, "run.finished", simulated.run_folder(results), *words)
     assert files_but_checks(results) == before
 
 
 @pytest.mark.parametrize("name", ["config.json", "fold_0.json", "resume_0.pt"])
 def test_a_damaged_file_of_a_run_is_named(
-    simulated: SimulatedTask, results: Path, run_main: Callable, name: str
+    simulated: SimulatedTask, results: Path, faults_of: FaultsOf, name: str
 ) -> None:
     folder = simulated.run_folder(results)
     if name == "resume_0.pt":
         (folder / "fold_0.json").unlink()
     (folder / name).write_bytes(b"{")
     before = files_but_checks(results)
-    code, out, err = run_main(simulated.options(results, "--max_epochs", "1", "--resume"))
-    assert code == 2, out
-    assert str(folder / name) in err
+    (fault,) = faults_of(simulated.options(results, "--max_epochs", "1", "--resume"))
+    assert str(folder / name) in str(fault)
     after = files_but_checks(results)
     assert after.keys() == before.keys()
     changed = {file for file in before if before[file] != after[file]}

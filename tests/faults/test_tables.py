@@ -7,42 +7,54 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.support.damage import SLIDE, Refused, change_json, change_text, cut, read_ids, without_last, write_ids
+from tests.support.damage import (
+    SLIDE,
+    Refused,
+    change_json,
+    change_text,
+    check_fault,
+    cut,
+    read_ids,
+    without_last,
+    write_ids,
+)
 
+# what is done to the file, the fault's code, what its sentence says besides the file's name
 TABLE_FAULTS = {
-    "missing": (Path.unlink, ("--dataset_csv", "python create_dataset_csv.py")),
-    "no_bytes": (lambda path: path.write_bytes(b""), ("not a readable CSV",)),
-    "no_text": (lambda path: path.write_bytes(b"\xff\xfe\x00slide"), ("not a readable CSV",)),
-    "headers_only": (lambda path: path.write_text("case_id,slide_id,label\n"), ("no slides",)),
+    "missing": (Path.unlink, "table.missing", ("--dataset_csv", "python create_dataset_csv.py")),
+    "no_bytes": (lambda path: path.write_bytes(b""), "table.unreadable", ()),
+    "no_text": (lambda path: path.write_bytes(b"\xff\xfe\x00slide"), "table.unreadable", ()),
+    "headers_only": (lambda path: path.write_text("case_id,slide_id,label\n"), "table.empty", ()),
     "slide_twice": (
-        lambda path: path.write_text(path.read_text() + f"p,{SLIDE},SIMULATED_A,40\n"), ("more than once", SLIDE),
+        lambda path: path.write_text(path.read_text() + f"p,{SLIDE},SIMULATED_A,40\n"), "table.repeated_slide",
+        (SLIDE,),
     ),
     "no_column_slide_id": (
-        lambda path: change_text(path, "slide_id", "slide"), ("no column slide_id", "found ['case_id', 'slide', "),
+        lambda path: change_text(path, "slide_id", "slide"), "table.columns",
+        ("no column slide_id", "found ['case_id', 'slide', "),
     ),
-    "no_column_label": (lambda path: change_text(path, ",label,", ",class,"), ("label", "at least two classes")),
-    "one_class": (
-        lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), ("['SIMULATED_A']", "at least two classes"),
+    "no_column_label": (
+        lambda path: change_text(path, ",label,", ",class,"), "table.classes", ("label", "at least two classes"),
     ),
+    "one_class": (lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), "table.classes", ("['SIMULATED_A']",)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", TABLE_FAULTS)
 def test_a_faulty_table_of_slides(task: SimulatedTask, refused: Refused, case: str) -> None:
     file = task.root / "simulated.csv"
-    break_file, expected = TABLE_FAULTS[case]
+    break_file, code, words = TABLE_FAULTS[case]
     break_file(file)
-    message = refused()
-    assert message.startswith(f"error: {file}: ")
-    assert all(part in message for part in expected), message
+    (fault,) = refused()
+    check_fault(fault, code, file, *words)
 
 
 def test_a_label_without_descriptions(task: SimulatedTask, refused: Refused) -> None:
     change_text(task.root / "simulated.csv", "SIMULATED_B", "SIMULATED_C")
-    message = refused()
-    assert f"{task.root / 'simulated.json'}: no descriptions of the class 'SIMULATED_C'" in message
-    assert "found ['SIMULATED_A', 'SIMULATED_B']" in message
-    assert "python create_text_prompt.py --task simulated --classes SIMULATED_A SIMULATED_C" in message
+    (fault,) = refused()
+    command = "python create_text_prompt.py --task simulated --classes SIMULATED_A SIMULATED_C"
+    words = "'SIMULATED_C'", "found ['SIMULATED_A', 'SIMULATED_B']", command
+    check_fault(fault, "prompt.missing_class", task.root / "simulated.json", *words)
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
@@ -50,9 +62,9 @@ def test_a_split_without_a_class(task: SimulatedTask, refused: Refused, part: st
     file = task.split_dir / "splits_1.csv"
     ids = read_ids(file)
     write_ids(file, {**ids, part: [slide_id for slide_id in ids[part] if slide_id.startswith("SIM-0")]})
-    message = refused()
-    assert f"{file}: no slide of class 'SIMULATED_B' in {part}; expected slides of " in message
-    assert "['SIMULATED_A', 'SIMULATED_B']" in message
+    (fault,) = refused()
+    words = f"no slide of class 'SIMULATED_B' in {part}", "expected slides of ['SIMULATED_A', 'SIMULATED_B']"
+    check_fault(fault, "split.missing_class", file, *words)
 
 
 @pytest.mark.parametrize(("first", "second"), [("train", "test"), ("val", "test"), ("val", "val")])
@@ -63,7 +75,8 @@ def test_a_slide_that_stands_in_the_splits_twice(
     ids = read_ids(file)
     ids[second].append(ids[first][0])
     write_ids(file, ids)
-    assert f"{file}: slide {ids[first][0]} stands in {first} and {second}; expected it in one split" in refused()
+    (fault,) = refused()
+    check_fault(fault, "split.repeated_slide", file, f"slide {ids[first][0]} stands in {first} and {second}")
 
 
 def test_a_slide_of_a_split_that_is_not_in_the_table(task: SimulatedTask, refused: Refused) -> None:
@@ -71,42 +84,40 @@ def test_a_slide_of_a_split_that_is_not_in_the_table(task: SimulatedTask, refuse
     ids = read_ids(file)
     ids["val"] += ["SIM-9999", "SIM-9998"]
     write_ids(file, ids)
-    assert f"{file}: 2 slides are not in the table of slides (SIM-9999, SIM-9998)" in refused()
+    (fault,) = refused()
+    check_fault(fault, "split.unknown_slide", file, "2 slides", "(SIM-9999, SIM-9998)")
 
 
 def test_a_slide_of_a_split_that_has_no_label(task: SimulatedTask, refused: Refused) -> None:
     change_text(task.root / "simulated.csv", f"{SLIDE},SIMULATED_A", f"{SLIDE},")
-    message = refused(faults=2)  # one for each fold
-    for fold in range(2):
-        file = task.split_dir / f"splits_{fold}.csv"
-        assert f"{file}: 1 slides have no label in the table of slides ({SLIDE})" in message
+    for fold, fault in enumerate(refused(faults=2)):
+        check_fault(fault, "split.unlabelled_slide", task.split_dir / f"splits_{fold}.csv", f"({SLIDE})")
 
 
 def test_no_folder_of_splits(task: SimulatedTask, refused: Refused) -> None:
     shutil.rmtree(task.split_dir)
-    message = refused(faults=2)
-    for fold in range(2):
-        assert f"{task.split_dir / f'splits_{fold}.csv'}: no such split file" in message
-    assert "--split_dir" in message
-    assert "python create_splits.py --task " in message
+    for fold, fault in enumerate(refused(faults=2)):
+        words = "--split_dir", "python create_splits.py --task "
+        check_fault(fault, "split.missing", task.split_dir / f"splits_{fold}.csv", *words)
 
 
 SPLIT_FAULTS = {
-    "missing": (Path.unlink, ("no such split file", "--split_dir", "python create_splits.py --task ")),
-    "no_column_val": (lambda path: change_text(path, ",val,", ",valid,", 1), ("'val'", "'train', 'valid', 'test'")),
-    "no_bytes": (lambda path: path.write_bytes(b""), ("not a readable CSV",)),
-    "no_text": (lambda path: path.write_bytes(b"\xff\xfe\x00train"), ("not a readable CSV",)),
-}
+    "missing": (Path.unlink, "split.missing", ("--split_dir", "python create_splits.py --task ")),
+    "no_column_val": (
+        lambda path: change_text(path, ",val,", ",valid,", 1), "split.columns", ("'val'", "'train', 'valid', 'test'"),
+    ),
+    "no_bytes": (lambda path: path.write_bytes(b""), "split.unreadable", ()),
+    "no_text": (lambda path: path.write_bytes(b"\xff\xfe\x00train"), "split.unreadable", ()),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SPLIT_FAULTS)
 def test_a_faulty_split_file(task: SimulatedTask, refused: Refused, case: str) -> None:
     file = task.split_dir / "splits_1.csv"
-    break_file, expected = SPLIT_FAULTS[case]
+    break_file, code, words = SPLIT_FAULTS[case]
     break_file(file)
-    message = refused()
-    assert message.startswith(f"error: {file}: ")
-    assert all(part in message for part in expected), message
+    (fault,) = refused()
+    check_fault(fault, code, file, *words)
 
 
 def with_entry(value: object) -> Callable[[dict], dict]:
@@ -121,33 +132,33 @@ def with_entry(value: object) -> Callable[[dict], dict]:
 
 PROMPT_FAULTS = {
     "missing": (
-        Path.unlink,
+        Path.unlink, "prompt.missing",
         ("--text_prompt", "python create_text_prompt.py --task simulated --classes SIMULATED_A SIMULATED_B"),
     ),
-    "cut_off": (cut, ("not valid JSON",)),
-    "no_text": (lambda path: path.write_bytes(b'{"SIMULATED_A": "\xff"}'), ("not valid JSON",)),
+    "cut_off": (cut, "prompt.unreadable", ()),
+    "no_text": (lambda path: path.write_bytes(b'{"SIMULATED_A": "\xff"}'), "prompt.unreadable", ()),
     "term_twice": (
-        lambda path: change_text(path, "Simulated detail 0.1", "Simulated detail 0.0"),
+        lambda path: change_text(path, "Simulated detail 0.1", "Simulated detail 0.0"), "prompt.unreadable",
         ("'Simulated detail 0.0' stands 2 times",),
     ),
     "class_twice": (
-        lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), ("'SIMULATED_A' stands 2 times",),
+        lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), "prompt.unreadable",
+        ("'SIMULATED_A' stands 2 times",),
     ),
     "one_too_few": (
-        lambda path: change_json(path, without_last),
-        ("'SIMULATED_B' has 15 descriptions; expected 16 (4 low ones and 3 high ones for each",),
+        lambda path: change_json(path, without_last), "prompt.number",
+        ("'SIMULATED_B' has 15 descriptions", "16 (4 low ones and 3 high ones for each"),
     ),
-    "empty": (lambda path: change_json(path, with_entry(" ")), ("'SIMULATED_B' has an empty term or explanation",)),
-    "number": (lambda path: change_json(path, with_entry(3)), ("'SIMULATED_B' is not of the form {term: ",)),
-    "list": (lambda path: change_json(path, list), ("found a list; expected {class: {term: explanation}}",)),
+    "empty": (lambda path: change_json(path, with_entry(" ")), "prompt.empty", ("'SIMULATED_B'",)),
+    "number": (lambda path: change_json(path, with_entry(3)), "prompt.form", ("'SIMULATED_B'", "{term: ")),
+    "list": (lambda path: change_json(path, list), "prompt.form", ("a list", "{class: {term: explanation}}")),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", PROMPT_FAULTS)
 def test_a_faulty_file_of_descriptions(task: SimulatedTask, refused: Refused, case: str) -> None:
     file = task.root / "simulated.json"
-    break_file, expected = PROMPT_FAULTS[case]
+    break_file, code, words = PROMPT_FAULTS[case]
     break_file(file)
-    message = refused()
-    assert message.startswith(f"error: {file}: ")
-    assert all(part in message for part in expected), message
+    (fault,) = refused()
+    check_fault(fault, code, file, *words)

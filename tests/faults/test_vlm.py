@@ -9,7 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import SimulatedTask
-from tests.support.damage import HIGH, LFS_POINTER, LOW, SLIDE, Refused, change_json, cut, own_clip
+from tests.support.damage import (
+    HIGH,
+    LFS_POINTER,
+    LOW,
+    SLIDE,
+    Refused,
+    change_json,
+    check_fault,
+    check_told,
+    cut,
+    own_clip,
+)
 
 
 def without_text_weights(folder: Path) -> None:
@@ -23,51 +34,59 @@ def wider_config(folder: Path) -> None:
     change_json(folder / "config.json", lambda config: {**config, "text_config": {**config["text_config"], **wider}})
 
 
+# what is done to the folder, the fault's code, what its sentence says
 CLIP_FAULTS = {
-    "no_config": (lambda folder: (folder / "config.json").unlink(), ("no config.json found", "Hugging Face CLIP")),
+    "no_config": (
+        lambda folder: (folder / "config.json").unlink(), "vlm.missing", ("no config.json found", "Hugging Face CLIP"),
+    ),
     "not_clip": (
         lambda folder: change_json(folder / "config.json", lambda config: {**config, "model_type": "bert"}),
-        ("config.json: model_type is 'bert', expected 'clip'",),
+        "vlm.other_type", ("model_type is 'bert'", "expected 'clip'"),
     ),
-    "config_cut_off": (lambda folder: cut(folder / "config.json"), ("config.json: not valid JSON",)),
-    "config_a_list": (lambda folder: (folder / "config.json").write_text("[]"), ("config.json", "expected")),
-    "no_weights": (lambda folder: (folder / "model.safetensors").unlink(), ("model.safetensors", "--vlm_path")),
-    "weights_cut_off": (lambda folder: cut(folder / "model.safetensors"), ("--vlm_path",)),
-    "weights_a_pointer": (lambda folder: (folder / "model.safetensors").write_bytes(LFS_POINTER), ("--vlm_path",)),
+    "config_cut_off": (lambda folder: cut(folder / "config.json"), "file.json", ("config.json",)),
+    "config_a_list": (lambda folder: (folder / "config.json").write_text("[]"), "vlm.other_type", ("config.json",)),
+    "no_weights": (
+        lambda folder: (folder / "model.safetensors").unlink(), "vlm.unreadable", ("model.safetensors", "--vlm_path"),
+    ),
+    "weights_cut_off": (lambda folder: cut(folder / "model.safetensors"), "vlm.unreadable", ("--vlm_path",)),
+    "weights_a_pointer": (
+        lambda folder: (folder / "model.safetensors").write_bytes(LFS_POINTER), "vlm.unreadable", ("--vlm_path",),
+    ),
     "no_text_weights": (
-        without_text_weights, ("not a complete CLIP text tower: 32 weights are missing", "text_model.encoder.layers.0"),
+        without_text_weights, "vlm.incomplete", ("32 weights are missing", "text_model.encoder.layers.0"),
     ),
-    "other_widths": (wider_config, ("not a complete CLIP text tower", "have another shape than config.json says")),
-    "tokenizer_no_json": (lambda folder: (folder / "tokenizer.json").write_text("{"), ("tokenizer",)),
+    "other_widths": (wider_config, "vlm.incomplete", ("have another shape",)),
+    "tokenizer_no_json": (lambda folder: (folder / "tokenizer.json").write_text("{"), "vlm.tokenizer", ("tokenizer",)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CLIP_FAULTS)
 def test_a_faulty_folder_of_clip(task: SimulatedTask, refused: Refused, case: str) -> None:
     folder = own_clip(task)
-    break_folder, expected = CLIP_FAULTS[case]
+    break_folder, code, words = CLIP_FAULTS[case]
     break_folder(folder)
-    message = refused()
-    assert str(folder) in message
-    assert all(part in message for part in expected), message
+    (fault,) = refused()
+    check_told(fault, code, str(folder), *words)
 
 
 def test_a_local_folder_of_clip_is_no_hub_id_to_download(task: SimulatedTask, refused: Refused) -> None:
     folder = own_clip(task)
     (folder / "model.safetensors").unlink()
-    assert f"hf download {folder}" not in refused()
+    (fault,) = refused()
+    assert f"hf download {folder}" not in str(fault)
 
 
 @pytest.mark.parametrize("source", ["{root}/nowhere", "./nowhere", "nowhere", "two/slashes/nowhere"])
 def test_a_folder_of_clip_that_is_not_there(task: SimulatedTask, refused: Refused, source: str) -> None:
     source = source.format(root=task.root)
-    assert f"--vlm_path {source}: no such folder" in refused("--vlm_path", source)
+    (fault,) = refused("--vlm_path", source)
+    check_fault(fault, "vlm.missing", f"--vlm_path {source}", "no such folder")
 
 
 def test_a_file_instead_of_a_folder_of_clip(task: SimulatedTask, refused: Refused) -> None:
     file = task.root / "tinyclip" / "config.json"
-    message = refused("--vlm_path", str(file))
-    assert f"{file}: is a file; expected the folder of a Hugging Face CLIP model" in message
+    (fault,) = refused("--vlm_path", str(file))
+    check_fault(fault, "vlm.not_a_folder", file, "is a file", "expected the folder of a Hugging Face CLIP model")
 
 
 def test_a_clip_of_another_width_is_told_for_all_files_but_hides_no_other_fault(
@@ -77,15 +96,17 @@ def test_a_clip_of_another_width_is_told_for_all_files_but_hides_no_other_fault(
 
     save_tiny_clip(task.root / "narrow", width=8)
     (task.root / "simulated.json").unlink()
-    message = refused("--vlm_path", str(task.root / "narrow"), faults=1 + 2 * 28)
-    assert f"{task.root / 'simulated.json'}: " in message
+    prompts, *features = refused("--vlm_path", str(task.root / "narrow"), faults=1 + 2 * 28)
+    check_fault(prompts, "prompt.missing", task.root / "simulated.json")
     for folder in (LOW, HIGH):
-        assert f"{task.features / folder / SLIDE}.h5: features are 16 wide, expected 8" in message
+        file = task.features / folder / f"{SLIDE}.h5"
+        (fault,) = (fault for fault in features if str(fault).startswith(f"{file}: "))
+        check_fault(fault, "features.width", file, "features are 16 wide", "expected 8")
 
 
 def test_a_feature_extractor_of_unknown_model(refused: Refused) -> None:
-    message = refused(without="--vlm_path")
-    assert "--feature_extractor tinyclip: its vision-language model is not known; name it with --vlm_path" in message
+    (fault,) = refused(without="--vlm_path")
+    check_fault(fault, "vlm.unknown", "--feature_extractor tinyclip", "name it with --vlm_path")
 
 
 def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,11 +116,9 @@ def test_a_hub_that_cannot_be_reached(refused: Refused, monkeypatch: pytest.Monk
         raise OSError(f"We couldn't connect to 'https://huggingface.co' to load {source}.\nCheck your internet.")
 
     monkeypatch.setattr(CLIPModel, "from_pretrained", unreachable)
-    message = refused("--vlm_path", "vinid/plip")
-    assert "'vinid/plip'" in message
-    assert "couldn't connect" in message
-    assert "--vlm_path" in message
-    assert "hf download vinid/plip --local-dir FOLDER" in message
+    (fault,) = refused("--vlm_path", "vinid/plip")
+    words = "couldn't connect", "--vlm_path", "hf download vinid/plip --local-dir FOLDER"
+    check_told(fault, "vlm.not_downloaded", "vinid/plip", *words)
 
 
 @pytest.fixture
@@ -133,24 +152,22 @@ def test_conch_without_its_weights(task: SimulatedTask, refused: Refused, conch_
     features = task.features.rename(task.features.with_name("simulated_conch"))
     for folder in (LOW, HIGH):
         (features / folder).rename(features / folder.replace("tinyclip", "conch"))
-    message = refused("--feature_extractor", "conch", without="--vlm_path")
-    assert f"{conch_folder / 'pytorch_model.bin'}: CONCH's weights are not there" in message
-    assert "MahmoodLab/CONCH" in message
-    assert "--vlm_path" in message
+    (fault,) = refused("--feature_extractor", "conch", without="--vlm_path")
+    check_fault(fault, "vlm.missing", conch_folder / "pytorch_model.bin", "MahmoodLab/CONCH", "--vlm_path")
 
 
 def test_a_weight_file_of_conch_that_is_not_there(refused: Refused, conch_folder: Path) -> None:
     weights = conch_folder / "other.bin"
-    assert f"{weights}: CONCH's weights are not there" in refused("--vlm_path", str(weights))
+    (fault,) = refused("--vlm_path", str(weights))
+    check_fault(fault, "vlm.missing", weights, "CONCH's weights are not there")
 
 
 def test_conch_without_its_tokenizer(refused: Refused, conch_folder: Path) -> None:
     weights = conch_folder / "pytorch_model.bin"
     torch.save(small_conch(conch_folder), weights)
-    message = refused("--vlm_path", str(weights))
-    assert "conch_byte_level_bpe_uncased.json: CONCH's tokenizer file is not there" in message
-    assert f"beside {weights}" in message
-    assert "github.com/mahmoodlab/CONCH" in message
+    (fault,) = refused("--vlm_path", str(weights))
+    words = "tokenizer file is not there", f"beside {weights}", "github.com/mahmoodlab/CONCH"
+    check_told(fault, "vlm.tokenizer", "conch_byte_level_bpe_uncased.json", *words)
 
 
 def save_conch(**changes: object) -> Callable[[Path], None]:
@@ -181,7 +198,5 @@ def test_faulty_files_of_conch(refused: Refused, conch_folder: Path, case: str) 
     weights = conch_folder / "pytorch_model.bin"
     make, named = CONCH_FAULTS[case]
     make(weights)
-    message = refused("--vlm_path", str(weights))
-    assert str(conch_folder) in message
-    assert named in message
-    assert "expected" in message
+    (fault,) = refused("--vlm_path", str(weights))
+    check_told(fault, "vlm.incomplete", str(conch_folder), named, "expected")

@@ -1,13 +1,13 @@
 """The whole model, both variants: gradients, symmetries, slides on the edge."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.build import build_model, options_without_effect
+from models.build import build_model
 from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL
 from models.htcl import class_wise
@@ -18,7 +18,8 @@ from models.network import GraphNetwork
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
 from tests.support.random_slide import FixedTexts, random_bag, random_texts
-from utils.config import Config
+from utils.config import OPTIONS, Config
+from utils.effects import options_without_effect
 from utils.interface import Bag
 
 CLASSES = ("A", "B", "C")
@@ -238,10 +239,10 @@ def test_options_without_effect_have_none(tower: TextTower, variant: str) -> Non
     """Each option said to have no effect gives the very same loss in training."""
     given = Config(variant=variant)
     others = {"mode": "x", "hier_direction": "none"}
-    for item in fields(Config):
-        value, choices = getattr(given, item.name), item.metadata["choices"]
+    for name, told in OPTIONS.items():
+        value, choices = getattr(given, name), told.choices
         other = choices[choices.index(value) - 1] if choices else not value if value in (True, False) else None
-        others.setdefault(item.name, value + 1 if other is None and isinstance(value, int | float) else other)
+        others.setdefault(name, value + 1 if other is None and isinstance(value, int | float) else other)
     bag = bag_of()
     expected = model_of(tower, variant=variant).train()(bag).loss
     for name in options_without_effect(given):

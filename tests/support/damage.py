@@ -1,7 +1,6 @@
-"""What the tests of faults share: ways to break a task, and to read messages."""
+"""What the tests of faults share: ways to break a task, and to read faults."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,13 @@ import pandas as pd
 
 from tests.conftest import SimulatedTask
 from tests.support.run_contents import files_below
+from utils.errors import Fault
 
 SLIDE = "SIM-0003"
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 605247071\n"
 
-Refused = Callable[..., str]
+Refused = Callable[..., list[Fault]]
 
 
 def own_clip(task: SimulatedTask) -> Path:
@@ -34,16 +34,16 @@ def files_but_checks(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_below(folder).items() if Path(name).name != "checked_features.json"}
 
 
-def count_faults(message: str) -> int:
-    """How many faults a message lists, one a line, the first 40 of them."""
-    lines = message.splitlines()
-    assert lines[0].startswith("error: "), message
-    headed = re.fullmatch(r"error: (\d+) faults", lines[0])
-    number = int(headed[1]) if headed else 1
-    if number > 40:
-        assert lines.pop() == f"  ... and {number - 40} more"
-    assert len(lines) == min(number, 40) + bool(headed), message
-    return number
+def check_told(fault: Fault, code: str, *words: str) -> None:
+    """A fault is of a kind, and its sentence holds some words."""
+    assert fault.code in (code, "unnamed"), fault
+    assert all(word in str(fault) for word in words), fault
+
+
+def check_fault(fault: Fault, code: str, where: object, *words: str) -> None:
+    """A fault is of a kind and at a place, and its sentence holds some words."""
+    check_told(fault, code, str(where), *words)
+    assert fault.where == str(where) or fault.code == "unnamed", fault
 
 
 def change(path: Path, name: str, new: Callable[[np.ndarray], np.ndarray] | None) -> None:

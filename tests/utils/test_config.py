@@ -1,13 +1,15 @@
 """The options of main.py: names, spellings, defaults, and what is refused."""
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from utils.config import CIRCUMSTANCES, PROJECT, Config, add_options
+from utils.arguments import add_options
+from utils.config import OPTIONS, PROJECT, Config
+from utils.errors import UserError
 
 # every option of the interfaces page with its default
 PUBLISHED_DEFAULTS: dict[str, Any] = {
@@ -144,8 +146,7 @@ def test_flags_with_and_without_value(name: str) -> None:
 def test_choices(name: str) -> None:
     for value in CHOICES[name].split():
         assert getattr(parse(f"--{name}", value), name) == value
-    metadata = next(item.metadata for item in fields(Config) if item.name == name)
-    assert sorted(metadata["choices"]) == sorted(CHOICES[name].split())
+    assert sorted(OPTIONS[name].choices or ()) == sorted(CHOICES[name].split())
 
 
 @pytest.mark.parametrize(
@@ -215,8 +216,14 @@ def test_record_can_be_read_from_another_folder(tmp_path: Path, monkeypatch: pyt
     assert record["data_root_dir"] == str(tmp_path / "features")
     assert record["vlm_path"] == "owner/model"  # a hub id stays one
     assert Config(**record).run_path() == config.run_path()
-    assert set(record) == {item.name for item in fields(Config)}
+    assert set(record) == set(OPTIONS)
 
 
-def test_circumstances_are_options() -> None:
-    assert {item.name for item in fields(Config)} >= CIRCUMSTANCES
+def test_records_of_older_versions_are_read() -> None:
+    """What they lack has its default; what they know alone is refused."""
+    assert Config.from_record({"task": "T", "seed": 3}, Path("config.json")) == Config(task="T", seed=3)
+    with pytest.raises(UserError) as caught:
+        Config.from_record({"task": "T", "forgotten": 1}, Path("config.json"))
+    (fault,) = caught.value.faults
+    assert (fault.code, fault.where) == ("run.unknown_options", "config.json")
+    assert "forgotten" in fault.found

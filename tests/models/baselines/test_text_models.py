@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.build import KINDS, build_model, options_without_effect
+from models.build import KINDS, build_model
 from tests.support.baseline_case import bag_of
 from tests.support.random_towers import random_tower
-from utils.config import Config
+from utils.config import MODEL_TYPES, Config
+from utils.effects import options_without_effect
 from utils.interface import Bag, SlideModel
 
 WIDTH = 16
@@ -176,6 +177,6 @@ def test_options_and_forms() -> None:
     assert "variant" in without["FOCUS"]
     assert {"num_context_tokens", "prototype_number"} <= without["MSCPT"]
     assert not {"num_context_tokens", "prototype_number", "bag_loss", "variant", "LLM"} & without["ViLa_MIL"]
-    forms = {name: (KINDS[name].form(Config()), KINDS[name].texts) for name in TEXTS}
+    forms = {name: (KINDS[name].form(Config()), MODEL_TYPES[name].texts) for name in TEXTS}
     assert forms == {"ViLa_MIL": ("both", "ViLa_MIL"), "FOCUS": ("patches", "ViLa_MIL"), "MSCPT": ("both", "MSCPT")}
     assert build("ViLa_MIL", prototype_number=5).prototypes.shape == (5, WIDTH)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import MinMaxScaler
 
-from explanation.explanation import Explanation, ScaleExplanation, explain_scale, mean_explanation, row_normalised
+from explanation.contributions import Explanation, ScaleExplanation, explain_scale, mean_explanation, row_normalised
 
 
 def loops(similarity: np.ndarray, is_node: np.ndarray, num_classes: int, weight: float, top_k: int) -> tuple:

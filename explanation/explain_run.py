@@ -11,53 +11,57 @@ import torch
 
 from datasets.bags import read_bag
 from datasets.task import Slide, read_level0_magnifications
+from explanation.contributions import mean_explanation
 from explanation.explain_model import explain
-from explanation.explained_slide import FoldOutcome, Scale, SlideReport, text_names
-from explanation.explanation import mean_explanation
+from explanation.explained_slide import ExplainedSlide, FoldOutcome, Scale, text_names
 from explanation.faithfulness import removal_curve
 from explanation.slide_pixels import size_of_pixels, sizes_of_patches
 from models.hive_mil import HiveMIL
 from training.evaluation import autocast
-from training.inputs import TrainedRun, load_run
-from utils.errors import UserError
+from training.trained_run import TrainedRun, load_run
+from utils.errors import Fault, UserError
 from utils.interface import Bag
 
 
 def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> TrainedRun:
-    """As ``load_run``, of HiVE-MIL models alone; the slides' features are not looked at yet."""
-    run = load_run(checkpoints, given, check=False)
+    """``load_run``, of HiVE-MIL models alone; the slides' features are not looked at yet. Raises UserError as it does,
+    and for a run of another model."""
+    run = load_run(checkpoints, given, check=False, stage="explanation")
     if run.config.model_type != "HiVE_MIL":
-        raise UserError(
-            f"{checkpoints[0].parent}: a run of {run.config.model_type}; expected one of --model_type HiVE_MIL"
-        )
+        found = f"a run of {run.config.model_type}"
+        expected = "one of --model_type HiVE_MIL"
+        raise UserError(Fault("run.other_model", str(checkpoints[0].parent), found, expected))
     return run
 
 
-def choose_slides(run: TrainedRun, slide_ids: Sequence[str] | None, split: str | None) -> dict[str, list[str]]:
-    """{slide_id: folds that explain it}: all folds for a slide that was named, those that have it in ``split`` else."""
+def slides_to_explain(run: TrainedRun, slide_ids: Sequence[str] | None, split: str | None) -> dict[str, list[str]]:
+    """{slide_id: folds that explain it}: all folds for a slide that was named, those that have it in ``split`` else.
+
+    Raises UserError where the split file of a fold is missing.
+    """
     if slide_ids:
         return {slide_id: list(run.models) for slide_id in slide_ids}
     unknown = [fold for fold in run.models if fold not in run.parts]
     if unknown:
-        raise UserError(f"--split {split}: no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}; name "
-                        "slides with --slide")  # fmt: skip
-    found: dict[str, list[str]] = {}
+        found = f"no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}"
+        raise UserError(Fault("split.missing", f"--split {split}", found, mend="name slides with --slide"))
+    chosen: dict[str, list[str]] = {}
     for fold, parts in run.parts.items():
         for slide_id, part in parts.items():
             if part == split:
-                found.setdefault(slide_id, []).append(fold)
-    return found
+                chosen.setdefault(slide_id, []).append(fold)
+    return chosen
 
 
 def explain_slide(
     run: TrainedRun, slide_id: str, folds: Sequence[str], draws: int = 0, file: Path | None = None
-) -> SlideReport:
+) -> ExplainedSlide:
     """Explain a slide by the models of some folds. draws: removals at random, 0 for none at all. file: the slide's, for
     the size of its pixels."""
     slide, texts, config = run.slides.get(slide_id) or Slide(slide_id, slide_id), run.descriptions, run.config
-    bag = read_bag(run.folders, slide, run.cache.feature_dim)
+    bag = read_bag(run.cache.folders, slide, run.cache.feature_dim)
     level0 = read_level0_magnifications(config.csv_path()).get(slide_id)
-    sizes = sizes_of_patches(run.folders, bag, level0)
+    sizes = sizes_of_patches(run.cache.folders, bag, level0)
     on_device = bag.to(run.device)
     with autocast(run.device, config.precision):
         by_fold = {fold: explain(cast(HiveMIL, run.models[fold]), on_device) for fold in folds}
@@ -70,7 +74,7 @@ def explain_slide(
     assert bag.low_coords is not None and bag.high_coords is not None
     low_coords, high_coords, is_child = bag.low_coords.numpy(), bag.high_coords.numpy(), bag.child_mask.numpy()
     is_parent = np.ones(len(low_coords), dtype=bool)
-    report = SlideReport(
+    explained = ExplainedSlide(
         slide_id,
         run.class_names,
         slide.label,
@@ -78,13 +82,13 @@ def explain_slide(
         explanation,
         Scale(config.low_mag, low_coords, sizes.parent, is_parent, texts.low_texts, names[0], explanation.low),
         Scale(config.high_mag, high_coords, sizes.child, is_child, texts.high_texts, names[1], explanation.high),
-        pixel=size_of_pixels(run.folders, slide_id, level0, file),
+        pixel=size_of_pixels(run.cache.folders, slide_id, level0, file),
     )
     if not draws:
-        return report
-    scores = report.low.class_scores[:, report.prediction]
-    probability = partial(mean_probability, run, folds, report.prediction)
-    return replace(report, removal=removal_curve(on_device, scores, probability, draws))
+        return explained
+    scores = explained.low.class_scores[:, explained.prediction]
+    probability = partial(mean_probability, run, folds, explained.prediction)
+    return replace(explained, removal=removal_curve(on_device, scores, probability, draws))
 
 
 def mean_probability(run: TrainedRun, folds: Sequence[str], label: int, bag: Bag) -> float:

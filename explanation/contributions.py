@@ -32,7 +32,7 @@ class ScaleExplanation:
     def class_scores(self) -> np.ndarray:
         """(*N, K): the mean match with a class's texts."""
         num_classes = self.patch_logits.shape[-1]
-        return self.match.reshape(*self.match.shape[:-1], num_classes, -1).mean(-1)
+        return np.asarray(self.match.reshape(*self.match.shape[:-1], num_classes, -1).mean(-1))
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Explanation:
     @property
     def probabilities(self) -> np.ndarray:
         """(K,): softmax of the logits."""
-        return softmax(self.logits.astype(np.float64))
+        return np.asarray(softmax(self.logits.astype(np.float64)))
 
 
 def explain_scale(

@@ -1,0 +1,34 @@
+"""Predictions of slides as files: the table and, of labelled slides, metrics and plots."""
+
+from pathlib import Path
+
+from reports.plots import confusion_figure, reliability_figure, roc_figure, save_png
+from training.metrics import Metrics, classification_metrics
+from training.prediction import RunPredictions
+from utils.files import write_json, write_text
+
+BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
+
+
+def write_predictions(output: Path, predictions: RunPredictions) -> Metrics | None:
+    """Write the table to ``output`` and, where some labels are known, metrics and plots to files named after it.
+
+    Those of an earlier call are removed. Returns the metrics of the labelled slides, None where there are none.
+    """
+    for name in BESIDE:
+        output.with_name(f"{output.stem}_{name}").unlink(missing_ok=True)
+    write_text(output, predictions.table().to_csv(index=False))
+    labels, probabilities = predictions.labelled()
+    if not len(labels):
+        return None
+    metrics = classification_metrics(labels, probabilities)
+    known = {name: value if value == value else None for name, value in metrics._asdict().items()}
+    write_json(output.with_name(f"{output.stem}_metrics.json"), {"slides": len(labels), **known})
+    figures = {
+        "roc": roc_figure(labels, probabilities, predictions.class_names),
+        "confusion": confusion_figure(labels, probabilities.argmax(1), predictions.class_names),
+        "calibration": reliability_figure(labels, probabilities),
+    }
+    for name, figure in figures.items():
+        save_png(figure, output.with_name(f"{output.stem}_{name}.png"))
+    return metrics

@@ -1,0 +1,65 @@
+"""The scripts take the same thing under the same names, each spelt with - and with _."""
+
+import argparse
+import importlib
+from functools import cache
+
+import pytest
+
+from tests.conftest import PROJECT, RunMain, SimulatedTask
+from utils.arguments import ALIASES
+
+SCRIPTS = sorted(file.stem for file in PROJECT.glob("*.py"))
+# names that came to mean something else in one script before they were other names of an option
+OTHERS = {("create_dataset_csv", "slides_dir"), ("create_text_prompt", "dataset_name")}
+
+
+@cache
+def options_of(script: str) -> dict[str, str]:
+    """{name with its dashes: what the namespace calls it}, of all options of a script."""
+    parsers = []
+
+    def keep(parser: argparse.ArgumentParser, *arguments: object) -> None:
+        parsers.append(parser)
+        raise InterruptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", keep)
+        with pytest.raises(InterruptedError):
+            importlib.import_module(script).parse([])
+    return {name: action.dest for action in parsers[0]._actions for name in action.option_strings if len(name) > 2}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_option_has_both_spellings(script: str) -> None:
+    names = options_of(script)
+    for name, dest in names.items():
+        for spelling in (name[2:].replace("-", "_"), name[2:].replace("_", "-")):
+            assert names[f"--{spelling}"] == dest
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_option_has_all_its_names(script: str) -> None:
+    names = {(name.removeprefix("--").replace("-", "_"), dest) for name, dest in options_of(script).items()}
+    for dest, aliases in ALIASES.items():
+        if dest in options_of(script).values():
+            assert {dest, *aliases} == {name for name, other in names if other == dest} | {
+                alias for alias in aliases if (script, alias) in OTHERS
+            }
+
+
+def test_a_name_means_the_same_in_all_scripts() -> None:
+    meanings: dict[str, set[str]] = {}
+    for script in SCRIPTS:
+        for name, dest in options_of(script).items():
+            if (script, name.removeprefix("--").replace("-", "_")) not in OTHERS:
+                meanings.setdefault(name, set()).add(dest)
+    assert {name: dests for name, dests in meanings.items() if len(dests) > 1} == {}
+    assert {"create_splits", "extract_features", "main", "predict", "run_experiments"} <= set(SCRIPTS)
+
+
+def test_main_takes_the_other_names(simulated: SimulatedTask, run_main: RunMain, tmp_path) -> None:
+    given = simulated.options(tmp_path, "--dry_run")
+    other = {"--task": "--dataset-name", "--data_root_dir": "--dataset_root_path"}
+    code, out, _ = run_main([other.get(word, word) for word in given])
+    assert (code, out) == (0, run_main(given)[1])

@@ -1,0 +1,89 @@
+"""Checkpoints of a run's folds, and the settings that lie beside them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.splits import read_split_ids
+from training.run_reader import RunReader, RunRecord
+from utils.config import Config
+from utils.effects import FREE, of_nature, options_without_effect
+from utils.errors import Fault, UserError
+from utils.files import read_tensors
+from utils.interface import SlideModel
+from utils.options import Nature
+
+CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
+
+
+def fold_names(checkpoints: Sequence[Path]) -> list[str]:
+    """What the checkpoints are called: "fold 0", or the name of a file that does not tell its fold. Raises UserError
+    where a checkpoint is missing, or where they are not of different folds of one run."""
+    absent = [file for file in checkpoints if not file.is_file()]
+    if absent:
+        expected = "s_<fold>_checkpoint.pt, which main.py writes"
+        raise UserError([Fault("checkpoint.missing", str(file), "no such checkpoint", expected) for file in absent])
+    names = [f"fold {match[1]}" if (match := CHECKPOINT.fullmatch(file.name)) else file.stem for file in checkpoints]
+    if len({file.parent.resolve() for file in checkpoints}) > 1 or len(set(names)) < len(names):
+        where = f"--checkpoint {' '.join(map(str, checkpoints))}"
+        found = "files of several folders, or one fold twice"
+        raise UserError(Fault("checkpoint.several_runs", where, found, "different folds of one run's folder"))
+    return names
+
+
+def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord | None, Config]:
+    """The config.json beside a checkpoint (None beside a bare one), and the run's options with those given in place.
+
+    The run's table of slides serves the run's task only; options of the call that trained (``Nature.CALL``) serve that
+    call only. Raises UserError where config.json cannot be used, where an option given differs from the run's and may
+    not (``FREE``), and where an option that is needed is missing.
+    """
+    run = RunReader(checkpoint.parent)
+    record = run.record() if run.config.exists() else None
+    if record:
+        _refuse_other_options(run.config, record.options, given)
+    own = record.options if record else {}
+    options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
+    if given.get("task", options.get("task")) != options.get("task"):
+        options["dataset_csv"] = None
+    config = Config(**{**options, **given})
+    absent = [f"--{name}" for name in ("task", "data_root_dir") if not getattr(config, name)]
+    if absent:
+        found = "no value, and no config.json beside the checkpoint"
+        raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
+    return record, config
+
+
+def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    trained = Config.from_record(options, file)
+    free = FREE | options_without_effect(trained)
+    faults = [
+        Fault(
+            "run.other_settings", f"--{name} {value}", f"the run was trained with {getattr(trained, name)!r} ({file})",
+            mend=f"leave --{name} out",
+        )
+        for name, value in given.items()
+        if name not in free and value != getattr(trained, name)
+    ]  # fmt: skip
+    if faults:
+        raise UserError(faults)
+
+
+def load_weights(model: SlideModel, file: Path, config: Config) -> SlideModel:
+    """The model with a checkpoint's weights, in evaluation mode. Raises UserError where they do not fit."""
+    saved = read_tensors(file)
+    try:
+        model.load_checkpoint(saved)
+    except ValueError as error:
+        expected = f"the tensors of --model_type {config.model_type} --variant {config.variant} with its options"
+        raise UserError(Fault("checkpoint.mismatch", str(file), str(error), expected)) from error
+    return model.eval()
+
+
+def parts_of(checkpoint: Path, fold_name: str) -> dict[str, str] | None:
+    """{slide_id: train, val or test} by the split file beside a checkpoint; None where there is none."""
+    file = checkpoint.with_name(f"splits_{fold_name.removeprefix('fold ')}.csv")
+    if not file.is_file():
+        return None
+    return {slide_id: part for part, ids in read_split_ids(file).items() for slide_id in ids}

@@ -1,0 +1,137 @@
+"""A run that was trained: what it reads, together with the models of its folds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.checks import check_features
+from datasets.descriptions import Descriptions
+from datasets.model_texts import arrange_texts
+from datasets.task import Slide, read_labels, read_slides
+from training.checkpoints import fold_names, load_weights, parts_of, read_settings
+from training.inputs import InputReader, RunInputs
+from training.run_reader import RunRecord
+from utils.config import Config
+from utils.effects import effect_notes
+from utils.errors import Attempt, Fault, Faults, UserError
+from utils.files import tensors_sha256
+from utils.interface import SlideModel
+from utils.options import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun(RunInputs):
+    """name: of the run's folder. models: by the name of their fold, in evaluation mode on the device. parts: fold ->
+    {slide_id: train, val or test}, of the folds whose split file lies beside the checkpoint."""
+
+    name: str
+    models: Mapping[str, SlideModel]
+    parts: Mapping[str, Mapping[str, str]]
+
+
+def load_run(
+    checkpoints: Sequence[Path],
+    given: Mapping[str, Any],
+    slide_ids: Sequence[str] | None = None,
+    check: bool = True,
+    stage: Stage = "prediction",
+) -> TrainedRun:
+    """Load checkpoints of a run's folds, with all that they need to be used on the same slides or on others.
+
+    given: options of main.py, in place of those in the config.json beside the checkpoints or, for bare ones, all there
+    are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
+    where a task has none, all with features. check: read and check the slides' features. stage: what the run is loaded
+    for; options without effect on it are noted.
+
+    Raises UserError with all faults: a checkpoint that is missing or does not fit, an option or an input other than the
+    run's, slides that are faulty.
+    """
+    names = fold_names(checkpoints)
+    record, config = read_settings(checkpoints[0], given)
+    notes = effect_notes(config, given.keys(), stage)
+    faults = Faults()
+    reader = InputReader(config, faults)
+    faults.attempt(_check_tower, reader, record)
+    texts = faults.attempt(_texts_of_run, reader, record, given)
+    class_names = faults.attempt(_classes_of_run, config, record, texts)
+    slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, notes))
+    chosen = list(slides.value.values()) if slides else []
+    cache = reader.open_cache(chosen, record.feature_dim if record else None)
+    digests = faults.attempt(check_features, cache, chosen) if check else Attempt(dict[str, str]())
+    faults.raise_any()
+    inputs = RunInputs(
+        config=config,
+        class_names=class_names.value,
+        descriptions=texts.value,
+        slides=slides.value,
+        tower=reader.tower.value,
+        cache=cache,
+        digests=digests.value,
+        device=reader.device.value,
+        notes=notes,
+    )
+    files = dict(zip(names, checkpoints, strict=True))
+    return TrainedRun(
+        **vars(inputs),
+        name=checkpoints[0].parent.resolve().name,
+        models={name: load_weights(inputs.build_model(), file, config) for name, file in files.items()},
+        parts={name: parts for name, file in files.items() if (parts := parts_of(file, name)) is not None},
+    )
+
+
+def _check_tower(reader: InputReader, record: RunRecord | None) -> None:
+    """Raises UserError where the run was trained with another text tower."""
+    tower = reader.tower.value
+    if record and tower and tensors_sha256(tower.state_dict()) != record.inputs["text_tower"]:
+        found = "not the vision-language model that the run was trained with"
+        raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
+
+
+def _texts_of_run(reader: InputReader, record: RunRecord | None, given: Mapping[str, Any]) -> Descriptions:
+    """The run's own; for a bare checkpoint those of the labels of the table or, where it has not got two, of all
+    classes of the file."""
+    if record is None:
+        labels = _labels(reader.config)
+        return reader.read_texts(labels if len(labels) > 1 else None)
+    own = arrange_texts(reader.config, reader.config.text_form, vars(record))
+    if "text_prompt" in given and reader.read_texts(record.class_names) != own:
+        found = "not the descriptions that the run was trained with"
+        where = f"--text_prompt {reader.config.text_prompt}"
+        raise UserError(Fault("run.other_settings", where, found, mend="leave --text_prompt out"))
+    return own
+
+
+def _classes_of_run(config: Config, record: RunRecord | None, texts: Attempt[Descriptions]) -> list[str]:
+    """The run's; for a bare checkpoint those of the descriptions, or of a table with at least two."""
+    if record:
+        return list(record.class_names)
+    if texts and texts.value.by_class:
+        return list(texts.value.by_class)
+    labels = _labels(config)
+    if len(labels) < 2:
+        found = f"the labels {labels}, which are the classes of a checkpoint without config.json"
+        few = Fault("table.classes", str(config.csv_path()), found, "at least two labels")
+        raise UserError([few] if texts else [])  # what is wrong with the texts is told already
+    return labels
+
+
+def _labels(config: Config) -> list[str]:
+    """Those of the table; none where there is no table and none was named."""
+    return read_labels(config.csv_path()) if config.dataset_csv or config.csv_path().exists() else []
+
+
+def _slides_of_run(
+    reader: InputReader, class_names: list[str], slide_ids: Sequence[str] | None, notes: list[str]
+) -> dict[str, Slide]:
+    """The slides of the table, or those named; without a table all that have features, which is noted."""
+    path = reader.config.csv_path()
+    table: dict[str, Slide] = {}
+    if reader.config.dataset_csv or path.exists():
+        table = read_slides(path, class_names)[1]
+    elif slide_ids is None:
+        slide_ids = reader.folders.slide_ids(reader.form)
+        notes.append(f"note: {path} is not there; all {len(slide_ids)} slides with features are taken, without labels")
+    if slide_ids is None:
+        return table
+    return {slide_id: table.get(slide_id) or Slide(slide_id, slide_id) for slide_id in slide_ids}

@@ -1,0 +1,63 @@
+"""How the scripts take options: under the same names and spellings everywhere."""
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from utils.config import OPTIONS, Config
+from utils.options import flag, folder_name, path
+
+ALIASES = {
+    "task": ("dataset_name",),
+    "data_root_dir": ("dataset_root_path",),
+    "feature_extractor": ("feature_extractor_name",),
+    "wsi_dir": ("slides_dir",),
+}
+"""Other names of an option, in every script that takes it."""
+
+
+def add_option(
+    parser: argparse._ActionsContainer, name: str, *, aliases: Sequence[str] | None = None, **settings: Any
+) -> None:
+    """One option, spelt with - and with _, under all its names; the namespace has it under ``name`` with _.
+
+    aliases: in place of those of ``ALIASES``. settings: as ``add_argument`` takes them.
+    """
+    dest = name.replace("-", "_")
+    names = [name, *(ALIASES.get(dest, ()) if aliases is None else aliases)]
+    spelt = [f"--{one}" for main in names for one in (main, main.replace("_", "-"), main.replace("-", "_"))]
+    parser.add_argument(*dict.fromkeys(spelt), dest=dest, **settings)
+
+
+def add_config_option(parser: argparse._ActionsContainer, name: str, **changes: Any) -> None:
+    """An option of main.py, for another script too. changes: what is other there, as ``add_argument`` takes it."""
+    told, default = OPTIONS[name], getattr(Config, name)
+    metavar = {str: "NAME", path: "PATH", flag: "BOOL"}.get(told.kind, "N")
+    settings: dict[str, Any] = {"type": told.kind, "default": default, "help": told.help}
+    if told.kind is flag:
+        settings |= {"nargs": "?", "const": True}
+    if told.choices:
+        metavar = "{" + ",".join(told.choices) + "}"
+        settings["choices"] = told.choices
+    if default not in (None, "", False) and not changes.get("required"):
+        settings["help"] += f" (default: {default})"
+    settings = {**settings, "metavar": metavar, **changes}
+    add_option(parser, name, **{**settings, "help": settings["help"].replace("%", "%%")})
+
+
+def add_options(parser: argparse._ActionsContainer) -> None:
+    """Add every option. What is not given stays out of the namespace."""
+    for name in OPTIONS:
+        add_config_option(parser, name, default=argparse.SUPPRESS)
+
+
+def add_folder_options(parser: argparse._ActionsContainer) -> None:
+    """The options by which the preprocessing scripts name a task's feature folders."""
+    add = partial(add_config_option, parser)
+    add("data_root_dir", type=Path, required=True)
+    add("task", type=folder_name, required=True, help="name of the task")
+    add("feature_extractor", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
+    add("low_mag")
+    add("high_mag")
