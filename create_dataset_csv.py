@@ -3,19 +3,15 @@
 import argparse
 import re
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.arguments import add_config_option, add_option
 from utils.config import Config
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.options import folder_name
-
-if TYPE_CHECKING:
-    from datasets.slide_table import Row
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -71,128 +67,16 @@ def one_group(pattern: str) -> str:
     return pattern
 
 
-def from_gdc(options: argparse.Namespace) -> tuple[list["Row"], Counter[str], str]:
-    """Rows without magnification, the number of slides left out by reason, and the manifest."""
-    from datasets import gdc
-    from datasets.slide_table import Row
-
-    texts = options.labels or gdc.PRESETS.get(options.task)
-    if not texts:
-        raise UserError(
-            f"--task {options.task}: no classes are known for it, only for {', '.join(gdc.PRESETS)}; "
-            "give them: --labels TCGA-LUAD=LUAD TCGA-LUSC=LUSC"
-        )
-    labels = gdc.parse_labels(texts)
-    projects = sorted({project for project, _ in labels})
-    slides = gdc.list_slides(options.gdc_url, projects, gdc.STRATEGIES[options.slide_type])
-    kept, rows = [], []
-    left_out: Counter[str] = Counter()
-    for slide in slides:
-        label = gdc.label_of(slide, labels)
-        if label is None:
-            left_out[f"{slide.project}, diagnosis: {' + '.join(slide.diagnoses) or 'none given'}"] += 1
-        else:
-            kept.append(slide)
-            rows.append(Row(slide.case_id, slide.slide_id, label))
-    print(f"{options.gdc_url}: {len(slides)} slides of {', '.join(projects)}")
-    if missing := sorted(set(labels.values()) - {row.label for row in rows}):
-        found = "".join(f"\n  {number} of {reason}" for reason, number in left_out.most_common())
-        raise UserError(
-            f"{options.gdc_url}: no slides of {', '.join(missing)}; expected some of each class of --labels "
-            f"{' '.join(texts)}; other slides found: {found or 'none'}"
-        )
-    return rows, left_out, gdc.manifest_text(kept)
-
-
-def from_folder(options: argparse.Namespace) -> tuple[list["Row"], Counter[str]]:
-    """Rows, with the magnification where the files are slides; and the number of files left out by reason."""
-    from datasets.slide_table import FEATURES, Row, find_classes, magnifications, patients
-
-    classes, loose = find_classes(options.slides_dir)
-    files = {slide_id: file for of_class in classes.values() for slide_id, file in of_class.items()}
-    cases = patients(files, options.case_pattern)
-    slides = {slide_id: file for slide_id, file in files.items() if file.suffix != FEATURES}
-    print(f"{options.slides_dir}: {len(slides)} slides, {len(files) - len(slides)} feature files")
-    levels = {} if options.wsi_dir else magnifications(slides)
-    rows = [
-        Row(cases[slide_id], slide_id, label, levels.get(slide_id))
-        for label, of_class in classes.items()
-        for slide_id in of_class
-    ]
-    return rows, Counter({f"{options.slides_dir}, not in the folder of a class": len(loose)} if loose else {})
-
-
-def with_magnifications(rows: Sequence["Row"], folder: Path) -> list["Row"]:
-    """The rows with the magnifications of those slides that are in a folder."""
-    from dataclasses import replace
-
-    from datasets.slide_table import magnifications
-    from datasets.slides import find_slides
-
-    known = {row.slide_id for row in rows}
-    files = {slide_id: file for slide_id, file in find_slides(folder).items() if slide_id in known}
-    print(f"{folder}: {len(files)} of the slides")
-    levels = magnifications(files)
-    return [replace(row, level0_mag=levels.get(row.slide_id)) for row in rows]
-
-
-def write_new(contents: Mapping[Path, str], overwrite: bool) -> None:
-    """Write files. Raises UserError, before any is written, where another is there and ``overwrite`` is not set."""
-    from utils.files import write_text
-
-    same = {path for path, text in contents.items() if path.is_file() and path.read_bytes() == text.encode()}
-    others = [path for path in contents if path.exists() and path not in same]
-    if others and not overwrite:
-        raise UserError([f"{path}: is there with other contents; --overwrite replaces it" for path in others])
-    for path, text in contents.items():
-        if path in same:
-            print(f"unchanged: {path}")
-        else:
-            write_text(path, text)
-            print(f"written: {path}")
-
-
-def summary_text(rows: Sequence["Row"], left_out: Counter[str]) -> str:
-    """Slides, patients and magnifications of each class, and what should be looked at."""
-    import pandas as pd
-
-    from datasets.make_splits import is_normal
-    from datasets.task import Slide
-
-    table = pd.DataFrame([vars(row) for row in rows])
-    table["level0_mag"] = [f"{row.level0_mag:g}x" if row.level0_mag is not None else "unknown" for row in rows]
-    counts = table.groupby("label").agg(slides=("slide_id", "size"), patients=("case_id", "nunique"))
-    levels = pd.crosstab(table["label"], table["level0_mag"])
-    lines = [counts.join(levels).to_string()]
-    lines += [f"left out: {number} slides of {reason}" for reason, number in left_out.most_common()]
-    if unknown := int((table["level0_mag"] == "unknown").sum()):
-        lines.append(
-            f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "
-            "(write it into the table, and give that to extract_features.py with --dataset-csv)"
-        )
-    if normal := sum(is_normal(Slide(row.slide_id, row.case_id)) for row in rows):
-        lines.append(
-            f"note: {normal} slides are normal tissue, which has the class of the patient's tumour here; "
-            "create_splits.py --exclude-normals leaves them out"
-        )
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    path = options.output or Config(task=options.task).csv_path()
-    manifest = ""
-    if options.gdc:
-        rows, left_out, manifest = from_gdc(options)
-    else:
-        rows, left_out = from_folder(options)
-    if options.wsi_dir:
-        rows = with_magnifications(rows, options.wsi_dir)
-    from datasets.slide_table import table_text
+    from datasets import make_table
 
-    contents = {path: table_text(rows)} | ({options.manifest: manifest} if options.manifest else {})
-    print(summary_text(rows, left_out))
-    write_new(contents, options.overwrite)
+    path = options.output or Config(task=options.task).csv_path()
+    if options.gdc:
+        parts = make_table.rows_from_gdc(options.task, options.labels, options.slide_type, options.gdc_url)
+    else:
+        parts = make_table.rows_from_folder(options.slides_dir, options.case_pattern, not options.wsi_dir)
+    make_table.make_table(parts, path, options.wsi_dir, options.manifest, options.overwrite)
 
 
 if __name__ == "__main__":

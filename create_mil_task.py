@@ -5,10 +5,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from shlex import quote
 
 from utils.arguments import add_config_option, add_option
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.options import at_least, folder_name
 
 PACKAGED = ("ucsb", "musk1")
@@ -41,33 +40,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets.folders import FeatureFolders
-    from datasets.mil_task import draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
+    from datasets.mil_task import make_mil_task, packaged_csv
 
     source = options.csv or packaged_csv(options.dataset)
     task = options.task or options.dataset or source.stem
-    table = options.output_dir / f"{task}.csv"
-    if table.exists():
-        raise UserError(f"{table}: is there already; remove that task, or name another --output-dir or --task")
-    data = read_mil_csv(source)
-    folds = draw_folds(data, options.k, options.seed)
-    if options.standardise:
-        data = standardise(data)
-    sizes = [len(features) for features in data.features.values()]
-    width = next(iter(data.features.values())).shape[1]
-    folders = FeatureFolders(options.output_dir, task, options.feature_extractor or f"mil{width}")
-    write_mil_task(options.output_dir, folders, data, folds, source, options.standardise)
-    classes = sorted(set(data.labels.values()))
-    print(
-        f"task {task}: {len(sizes)} bags of {min(sizes)} to {max(sizes)} instances, {sum(sizes)} in all; {width} "
-        f"features; classes {', '.join(classes)}; {options.k} folds"
+    make_mil_task(
+        source, options.output_dir, task, options.feature_extractor, options.k, options.seed, options.standardise
     )
-    command = {
-        "model_type": "ABMIL", "task": task, "feature_extractor": folders.feature_extractor,
-        "data_root_dir": options.output_dir, "dataset_csv": table, "split_dir": options.output_dir / "splits",
-        "k": options.k,
-    }  # fmt: skip
-    print("train with: python main.py " + " ".join(f"--{name} {quote(str(value))}" for name, value in command.items()))
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from datasets.simulation_settings import SimulationSettings
 from utils.arguments import add_option
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 
 TASK, FEATURE_EXTRACTOR = "simulated", "tinyclip"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    from datasets.simulate import SimulationSettings
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
@@ -28,7 +27,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for setting in fields(SimulationSettings):
         kind = int if isinstance(setting.default, int) else float
         name = setting.name.replace("_", "-")
-        add_option(parser, name, type=kind, default=setting.default, help="see datasets/simulate.py")
+        add_option(parser, name, type=kind, default=setting.default, help="see datasets/simulation_settings.py")
     return parser.parse_args(argv)
 
 
@@ -36,33 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     import torch
 
+    from datasets import simulate
     from datasets.descriptions import arrange_descriptions
     from datasets.folders import FeatureFolders
-    from datasets.simulate import SimulationSettings, SlideSimulator, simulated_descriptions, write_simulated_task
     from models.prompts import PromptLearner
     from models.text_towers import load_text_tower
     from models.tiny_clip import save_tiny_clip
 
-    if options.slides_per_class < max(options.shots) + 4:
-        raise UserError(
-            f"--slides-per-class {options.slides_per_class}: expected at least {max(options.shots) + 4}, for training, "
-            "validation and test slides"
-        )
+    simulate.require_slides(options.slides_per_class, options.shots)
     clip = options.output_dir / FEATURE_EXTRACTOR
     save_tiny_clip(clip, options.width, options.seed)
     tower = load_text_tower(FEATURE_EXTRACTOR, str(clip))
-    class_names = [f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]]
-    by_class = simulated_descriptions(class_names)
-    texts = arrange_descriptions(by_class, class_names, 4, 3)
+    by_class = simulate.simulated_descriptions([f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]])
+    texts = arrange_descriptions(by_class, list(by_class), 4, 3)
     torch.manual_seed(options.seed)
     with torch.no_grad():
         low, high = PromptLearner(tower, texts.low_texts, texts.high_texts, options.classes)()
     settings = SimulationSettings(**{item.name: getattr(options, item.name) for item in fields(SimulationSettings)})
-    simulator = SlideSimulator(
-        low.view(options.classes, 4, -1).numpy(), high.view(options.classes, 4, 3, -1).numpy(), settings
-    )
+    low, high = low.view(options.classes, 4, -1), high.view(options.classes, 4, 3, -1)
+    simulator = simulate.SlideSimulator(low.numpy(), high.numpy(), settings)
     folders = FeatureFolders(options.output_dir / "features", TASK, FEATURE_EXTRACTOR)
-    write_simulated_task(
+    simulate.write_simulated_task(
         options.output_dir, folders, by_class, simulator, options.slides_per_class, options.shots, options.folds,
         options.seed,
     )  # fmt: skip

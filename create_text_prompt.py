@@ -1,22 +1,15 @@
 """Ask a language model for a task's descriptions, with the paper's prompt, until its answer is as asked for."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.arguments import add_config_option, add_option
 from utils.config import Config
-from utils.errors import UserError, run_script
+from utils.errors import run_script
 from utils.options import at_least, folder_name
-
-if TYPE_CHECKING:
-    from datasets.description_request import DescriptionRequest
-    from utils.chat import Answer, ChatModel
 
 
 def class_name(text: str) -> tuple[str, str]:
@@ -71,98 +64,30 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def build_request(options: argparse.Namespace) -> "DescriptionRequest":
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
     from datasets.description_request import DescriptionRequest, TokenLimit
     from models.text_length import token_limit
     from models.text_towers import load_text_tower
 
     tower = load_text_tower(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
     full_names = dict(options.class_names)
-    return DescriptionRequest(
-        options.title or options.task,
-        {name: full_names.get(name, name) for name in options.classes},
-        options.num_low_mag_texts,
-        options.num_high_mag_subtexts,
-        options.low_mag,
-        options.high_mag,
+    request = DescriptionRequest(
+        options.title or options.task, {name: full_names.get(name, name) for name in options.classes},
+        options.num_low_mag_texts, options.num_high_mag_subtexts, options.low_mag, options.high_mag,
         TokenLimit(*token_limit(tower, options.num_context_tokens)),
-    )
-
-
-def ask(chat: "ChatModel", request: "DescriptionRequest", attempts: int, kept: Path) -> dict[str, dict[str, str]]:
-    """The first answer without faults; the model is told the faults of the one before.
-
-    Every answer is added to the file ``kept``, a line each. Raises UserError where all have faults or none comes.
-    """
-    from datasets.description_request import follow_up
-    from utils import __version__
-
-    prompt = {"role": "user", "content": request.prompt()}
-    messages = [prompt]
-    faults: list[str] = []
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.open("a", encoding="utf-8") as file:
-        for attempt in range(1, attempts + 1):
-            record: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": __version__}
-            record |= {"base_url": chat.base_url, "model": chat.name, "parameters": chat.parameters}
-            record |= {"messages": messages, "attempt": attempt}
-            try:
-                answer = chat.ask(messages)
-                record["body"] = answer.body
-                by_class, faults = read(answer, request)
-                record["faults"] = faults
-            except UserError as error:
-                record["failure"] = str(error)
-                raise
-            finally:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-            if not faults:
-                return by_class
-            print(f"answer {attempt} of {attempts} at most: {len(faults)} faults, such as: {faults[0]}")
-            messages = [prompt]
-            if answer.text:
-                told = {"role": "user", "content": follow_up(faults)}
-                messages += [{"role": "assistant", "content": answer.text}, told]
-    found = f"{kept}: {attempts} answers of {chat.name}, each with faults; nothing else was written. Those of the last"
-    raise UserError("\n  - ".join([f"{found} ({len(faults)}):", *faults]))
-
-
-def read(answer: "Answer", request: "DescriptionRequest") -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The descriptions of an answer, or what is wrong with it."""
-    if answer.text is None:
-        return {}, [f"the endpoint sent no chat completion, but {answer.body[:200]!r}"]
-    try:
-        return request.read_answer(answer.text), []
-    except UserError as error:
-        return {}, ["the answer was cut off at a length limit"] * answer.cut_off + list(map(str, error.faults))
-
-
-def refuse_existing(output: Path) -> None:
-    if output.exists():
-        raise UserError(f"{output}: is there already, and is never overwritten; move it away, or name another --LLM")
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    options = parse(argv)
-    request = build_request(options)
+    )  # fmt: skip
     if options.dry_run:
         print(request.prompt())
         return
+    from datasets.ask_descriptions import make_descriptions
     from utils.chat import ChatModel
-    from utils.files import write_json
 
-    output = Config(task=options.task, LLM=options.LLM, text_prompt=options.output).prompt_path()
-    kept = output.with_suffix(".answers.jsonl")
-    refuse_existing(output)
     given = {name: getattr(options, name) for name in ("temperature", "seed")}
     parameters = {name: value for name, value in given.items() if value is not None}
+    output = Config(task=options.task, LLM=options.LLM, text_prompt=options.output).prompt_path()
     chat = ChatModel(options.model or options.LLM, options.base_url, parameters)
-    print(f"asking {chat.name} at {chat.base_url}")
-    by_class = ask(chat, request, options.attempts, kept)
-    refuse_existing(output)
-    write_json(output, by_class)
-    print(f"written: {output}\nanswers kept: {kept}\nnot reviewed: have a pathologist read them before use")
+    make_descriptions(chat, request, options.attempts, output)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ from pathlib import Path
 
 from utils.arguments import add_option
 from utils.config import PROJECT
-from utils.errors import Faults, run_script
-
-ALL = "all"
+from utils.errors import run_script
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -42,48 +40,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """The tasks and extractors meant, each pair once. Raises UserError for unknown ones."""
-    from datasets.released import EXTRACTORS, TASKS
-
-    found: list[tuple[str, str]] = []
-    faults = Faults()
-    for task, extractor in asked:
-        for name, known in ((task, TASKS), (extractor, EXTRACTORS)):
-            if name not in (*known, ALL):
-                faults.add(f"--features {task} {extractor}: unknown {name!r}, expected {', '.join(known)} or all")
-        found += [(t, e) for t in TASKS if task in (t, ALL) for e in EXTRACTORS if extractor in (e, ALL)]
-    faults.raise_any()
-    return list(dict.fromkeys(found))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from datasets import released
     from datasets.folders import FeatureFolders
+    from datasets.released import fetch_released, known_pairs
 
-    archives = [FeatureFolders(options.data_root_dir, *pair) for pair in pairs(options.features)]
-    wanted = [folders for folders in archives if not released.has_features(folders.root, folders)]
-    released.require_space_for(wanted, options.keep_archive)
-    faults = Faults()
-    base_url = options.base_url or released.BASE_URL
-    numbers = faults.maybe(released.fetch_files, options.output_dir, base_url, options.overwrite)
-    if numbers:
-        print("tables, splits and descriptions: {} fetched, {} there already".format(*numbers))
-    for folders in archives:
-        if folders not in wanted:
-            print(f"there already: {folders.root}")
-            continue
-        print(f"fetching {folders.root}", flush=True)
-        if faults.maybe(released.fetch_features, folders, options.keep_archive):
-            print(f"unpacked: {folders.root}")
-    if options.conch_weights:
-        path = options.output_dir / "conch" / "pytorch_model.bin"
-        if path.exists():
-            print(f"there already: {path}")
-        elif faults.maybe(released.fetch_conch_weights, path):
-            print(f"fetched: {path}")
-    faults.raise_any()
+    features = [FeatureFolders(options.data_root_dir, *pair) for pair in known_pairs(options.features)]
+    fetch_released(
+        options.output_dir, options.base_url, options.overwrite, features, options.keep_archive, options.conch_weights
+    )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
-from datasets.extraction_plan import Settings, SlideJob, SlidePlan, plan_slide
-from datasets.feature_layouts import PATCH_SIZE
+from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
+from datasets.patches import PATCH_SIZE
 from datasets.slide_features import extract_features
 from datasets.slides import open_slide, read_area
 from tests.slide_files import tissue, write_slide
@@ -90,7 +90,7 @@ def main() -> None:
         file = write_slide(Path(folder) / "slide.svs", image, 40, 0.25, **storage)
         del image
         folders = FeatureFolders(Path(folder), "task", "encoder")
-        plan = plan_slide(SlideJob("slide", file, None, Settings(5, 20, 0.1, "none", {}), folders, None))
+        plan = plan_slide(PlanJob("slide", file, None, FeatureRecipe(5, 20, 0.1, "none", {}), folders, None))
         assert plan is not None
         parents = len(plan.grid.parents)
         print(f"{parents} parents, {plan.grid.num_patches - parents} children, {options.workers} reading processes")

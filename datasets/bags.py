@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from utils.errors import Faults, UserError
+from utils.errors import Fault, Faults, UserError
 from utils.h5 import read_h5
 from utils.interface import Bag, BagForm
 
@@ -43,36 +43,34 @@ def feature_width(folders: FeatureFolders, slides: Iterable[Slide], form: BagFor
 def _read_hierarchy(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     low_file, high_file = folders.low_file(slide.slide_id), folders.hierarchical_file(slide.slide_id)
     faults = Faults()
-    low = faults.maybe(_read_low, folders, slide, feature_dim)
-    width = feature_dim or (low["features"].shape[-1] if low else None)
-    high = faults.maybe(_read_children, folders, slide, width)
+    low = faults.attempt(_read_low, folders, slide, feature_dim)
+    width = feature_dim or (low.value["features"].shape[-1] if low else None)
+    high = faults.attempt(_read_children, folders, slide, width)
     faults.raise_any()
-    assert low and high
-    if len(low["features"]) != len(high["features"]):
-        raise UserError(
-            f"{high_file}: {len(high['features'])} parents found, but {low_file} has {len(low['features'])}; the rows "
-            f"of both must be the same parents. Make it with: {folders.hierarchy_command()}"
-        )
+    parents, children = low.value, high.value
+    if len(parents["features"]) != len(children["features"]):
+        found = f"{len(children['features'])} parents found, but {low_file} has {len(parents['features'])}"
+        expected, mend = "the same parents in the rows of both", f"make it with: {folders.hierarchy_command()}"
+        raise UserError(Fault("features.parents", str(high_file), found, expected, mend))
     return Bag(
         slide_id=slide.slide_id,
-        low_features=torch.from_numpy(low["features"]),
-        high_features=torch.from_numpy(high["features"]),
-        child_mask=torch.from_numpy(high["mask"]),
+        low_features=torch.from_numpy(parents["features"]),
+        high_features=torch.from_numpy(children["features"]),
+        child_mask=torch.from_numpy(children["mask"]),
         label=slide.label,
-        low_coords=_coords(low),
-        high_coords=_coords(high),
+        low_coords=_coords(parents),
+        high_coords=_coords(children),
     )
 
 
 def _read_both(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     faults = Faults()
-    low = faults.maybe(_read_low, folders, slide, feature_dim)
-    width = feature_dim or (low["features"].shape[-1] if low else None)
-    flat = faults.maybe(_read_flat, folders, slide, width)
+    low = faults.attempt(_read_low, folders, slide, feature_dim)
+    width = feature_dim or (low.value["features"].shape[-1] if low else None)
+    flat = faults.attempt(_read_flat, folders, slide, width)
     faults.raise_any()
-    assert low and flat
-    features = torch.from_numpy(low["features"])
-    return replace(flat, low_features=features, low_coords=_coords(low), **_no_children(features))
+    features = torch.from_numpy(low.value["features"])
+    return replace(flat.value, low_features=features, low_coords=_coords(low.value), **_no_children(features))
 
 
 def _read_flat(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
@@ -86,7 +84,8 @@ def _read_flat(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -
         children = _read_children(folders, slide, feature_dim)
         mask = torch.from_numpy(children["mask"])
         if not mask.any():
-            raise UserError(f"{folders.hierarchical_file(slide.slide_id)}: no parent has a child, expected patches")
+            where = str(folders.hierarchical_file(slide.slide_id))
+            raise UserError(Fault("features.childless", where, "no parent has a child", expected="patches"))
         features, coords = torch.from_numpy(children["features"])[mask], _coords(children)[mask]
     none = features.new_empty(0, features.shape[1])
     return Bag(
@@ -117,42 +116,49 @@ def _read_children(folders: FeatureFolders, slide: Slide, width: int | None) -> 
     features = high["features"]
     mask = high["mask"] if "mask" in high else (features != 0).any(-1)
     if mask.shape != features.shape[:2] or mask.dtype != bool:
-        raise UserError(
-            f"{file}: mask is {mask.dtype} {mask.shape}, expected bool {features.shape[:2]}. Make it with: {command}"
-        )
+        found, expected = f"mask is {mask.dtype} {mask.shape}", f"bool {features.shape[:2]}"
+        raise UserError(Fault("features.mask", str(file), found, expected, f"make it with: {command}"))
     features[~mask] = 0
     return {**high, "mask": mask}
 
 
 def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
     """features, coords and, where there is one, mask of a file, checked; ``axes`` names those of the features."""
+    mend = f"make it with: {command}"
     try:
         arrays = read_h5(file, ("features", "coords"), ("mask",))
     except UserError as error:
-        raise UserError(f"{error.faults[0]}. Make it with: {command}") from error
-    features, coords = arrays["features"], arrays["coords"]
-    fault = ""
-    if not np.issubdtype(features.dtype, np.floating):
-        fault = f"features are {features.dtype}, expected floating point numbers"
-    elif features.ndim != len(axes.split(",")) or features.size == 0:
-        fault = f"features have shape {features.shape}, expected {axes} with at least one patch"
-    elif coords.shape != (*features.shape[:-1], 2) or coords.dtype.kind not in "iuf":
-        expected = (*features.shape[:-1], 2)
-        fault = (
-            f"coords are {coords.dtype} of shape {coords.shape}, expected numbers of shape {expected} (x, y a patch)"
-        )
-    elif width is not None and features.shape[-1] != width:
-        raise UserError(
-            f"{file}: features are {features.shape[-1]} wide, expected {width}, the width of the text features or of "
-            "the other slides; were they made with another --feature_extractor (or before its projection), or is "
-            "--vlm_path another model?"
-        )
-    else:
+        raise UserError([replace(fault, mend=mend) for fault in error.faults]) from error
+    fault = _fault_of_form(file, arrays["features"], arrays["coords"], axes, width)
+    if fault is None:
         with np.errstate(over="ignore"):
-            arrays["features"] = features.astype(np.float32, copy=False)
-        bad = int(features.size - np.isfinite(arrays["features"]).sum())
-        if bad:
-            fault = f"{bad} of {features.size} feature values are NaN or infinite, expected finite numbers"
+            arrays["features"] = arrays["features"].astype(np.float32, copy=False)
+        size = arrays["features"].size
+        if bad := int(size - np.isfinite(arrays["features"]).sum()):
+            found = f"{bad} of {size} feature values are NaN or infinite"
+            fault = Fault("features.values", str(file), found, expected="finite numbers")
     if fault:
-        raise UserError(f"{file}: {fault}. Make it with: {command}")
+        raise UserError(fault if fault.mend else replace(fault, mend=mend))
     return arrays
+
+
+def _fault_of_form(file: Path, features: np.ndarray, coords: np.ndarray, axes: str, width: int | None) -> Fault | None:
+    """What is wrong with kinds and shapes, if anything."""
+    where = str(file)
+    if not np.issubdtype(features.dtype, np.floating):
+        return Fault("features.kind", where, f"features are {features.dtype}", expected="floating point numbers")
+    if features.ndim != len(axes.split(",")) or features.size == 0:
+        expected = f"{axes} with at least one patch"
+        return Fault("features.shape", where, f"features have shape {features.shape}", expected)
+    places = (*features.shape[:-1], 2)
+    if coords.shape != places or coords.dtype.kind not in "iuf":
+        found = f"coords are {coords.dtype} of shape {coords.shape}"
+        return Fault("features.coords", where, found, expected=f"numbers of shape {places} (x, y of each patch)")
+    if width is not None and features.shape[-1] != width:
+        mend = (
+            "were they made with another --feature_extractor (or before its projection), or is --vlm_path another "
+            "model?"
+        )
+        expected = f"{width}, the width of the text features or of the other slides"
+        return Fault("features.width", where, f"features are {features.shape[-1]} wide", expected, mend)
+    return None

@@ -13,7 +13,7 @@ from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
-from utils.errors import Faults, UserError
+from utils.errors import Fault, Faults, UserError
 from utils.files import tensors_sha256, write_json
 from utils.interface import Bag, BagForm
 
@@ -25,28 +25,29 @@ DIGEST_NAMES = {
 def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
     """Raises UserError where the task has no features at all, or, of a flat bag, none at the high magnification."""
     if not folders.root.is_dir():
-        raise UserError(
-            f"{folders.root}: no such folder; expected the features of task {folders.task}. Make them with: "
-            f"{folders.extract_command()} (or, from existing ones of both scales, {folders.hierarchy_command()})"
+        expected = f"the features of task {folders.task}"
+        mend = (
+            f"make them with: {folders.extract_command()} (or, from existing ones of both scales, "
+            f"{folders.hierarchy_command()})"
         )
+        raise UserError(Fault("features.no_folder", str(folders.root), "no such folder", expected, mend))
     linked, flat = folders.hierarchical_file("x").parent, folders.high_file("x").parent
     if form != "hierarchy" and not folders.has_flat_patches() and not linked.is_dir():
-        raise UserError(
-            f"{flat}: no such folder, nor {linked.name}/ beside it; expected the high patches of task {folders.task}. "
-            f"Make them with: {folders.extract_command()}"
-        )
+        found, expected = f"no such folder, nor {linked.name}/ beside it", f"the high patches of task {folders.task}"
+        mend = f"make them with: {folders.extract_command()}"
+        raise UserError(Fault("features.no_folder", str(flat), found, expected, mend))
 
 
-def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None = None) -> dict[str, str]:
+def check_features(cache: BagCache, slides: Iterable[Slide], checked: Path | None = None) -> dict[str, str]:
     """Check the features of some slides; those unchanged since an earlier check are not read again, others are kept in
     the cache.
 
-    memory: a JSON file that keeps what was found good, and by which size, time and width it is known again. Returns a
+    checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. Returns a
     digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError
     with the faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
-    known = _read_memory(memory) if memory else {}
+    known = _read_checked(checked) if checked else {}
     check_root(folders, form)
     faults = Faults()
     good: dict[str, dict[str, Any]] = {}
@@ -60,13 +61,13 @@ def check_features(cache: BagCache, slides: Iterable[Slide], memory: Path | None
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
-        if bag := faults.maybe(read_bag, folders, slide, feature_dim, form):
-            contents = {DIGEST_NAMES[name]: value for name, value in bag.features().items()}
-            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag)}
+        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
+            contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
+            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
-            cache.put(bag)
-    if memory and unread:
-        write_json(memory, known)
+            cache.put(bag.value)
+    if checked and unread:
+        write_json(checked, known)
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
         print(
@@ -83,7 +84,7 @@ def _is_normalised(bag: Bag) -> bool:
 
 
 def _name(folders: FeatureFolders, slide: Slide, form: BagForm) -> str:
-    """What the memory knows a slide by."""
+    """What the file of checked features knows a slide by."""
     return f"{form} {folders.files(slide.slide_id, form)[0].resolve()}"
 
 
@@ -96,9 +97,9 @@ def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form:
     return stamp
 
 
-def _read_memory(memory: Path) -> dict[str, Any]:
+def _read_checked(checked: Path) -> dict[str, Any]:
     try:
-        known = json.loads(memory.read_text())
+        known = json.loads(checked.read_text())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.descriptions import TEXT_FORMATS, Descriptions, read_descriptions, without_doubles
-from utils.errors import Faults, UserError
+from utils.errors import Fault, Faults, UserError
 
 HEADER = ["class", "scale", "prompt"]
 # how a form calls the low and the high scale
@@ -52,16 +52,14 @@ def read_class_texts(
     with every fault.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path}: the class texts are not there; name with --text_prompt {EXPECTED[form]}, or HiVE-MIL's JSON of "
-            "descriptions"
-        )
+        mend = f"name with --text_prompt {EXPECTED[form]}, or HiVE-MIL's JSON of descriptions"
+        raise UserError(Fault("prompt.missing", str(path), "the class texts are not there", mend=mend))
     if not has_own_form(form, path):
         try:
             descriptions = read_descriptions(path, class_names, num_low, num_subtexts, text_format)
         except UserError as error:
-            own = f"{path}: read as HiVE-MIL's descriptions; the other form would be {EXPECTED[form]}"
-            raise UserError([*map(str, error.faults), own]) from error
+            found = f"read as HiVE-MIL's descriptions; the other form would be {EXPECTED[form]}"
+            raise UserError([*error.faults, Fault("prompt.other_form", str(path), found)]) from error
         made = texts_from_descriptions(form, descriptions.by_class, num_low, text_format, fits)
         return arrange_class_texts(form, made, [*made], str(path))
     faults = Faults()
@@ -69,12 +67,11 @@ def read_class_texts(
         text = path.read_text(encoding="utf-8-sig")
         by_class = _read_csv(text, class_names, path, faults) if form == "ViLa_MIL" else _read_json(text)
     except ValueError as error:
-        raise UserError(f"{path}: not readable ({error}); expected {EXPECTED[form]}") from error
+        raise UserError(Fault("prompt.unreadable", str(path), f"not readable ({error})", EXPECTED[form])) from error
     names = sorted(by_class) if class_names is None else class_names
-    texts = faults.maybe(arrange_class_texts, form, by_class, names, str(path))
+    texts = faults.attempt(arrange_class_texts, form, by_class, names, str(path))
     faults.raise_any()
-    assert texts
-    return texts
+    return texts.value
 
 
 def arrange_class_texts(
@@ -83,28 +80,28 @@ def arrange_class_texts(
     """Class-major lists from {class: texts}: of ViLa_MIL {class: {"low": prompt, "high": prompt}}, of MSCPT as its
     file. ``source`` is named in the faults. Raises UserError with every fault: a class or scale without texts, empty
     ones, and, of MSCPT, classes with different numbers of them."""
-    faults = []
+    faults: list[Fault] = []
     texts: dict[str, list[str]] = {scale: [] for scale in SCALES[form]}
     numbers: dict[str, dict[str, int]] = {scale: {} for scale in SCALES[form]}
     for name in class_names:
         entry = by_class.get(name)
         if not isinstance(entry, Mapping):
-            faults.append(
-                f"{source}: no texts of the class {name!r}; found {sorted(by_class)}. Expected {EXPECTED[form]}"
-            )
+            found_classes = f"no texts of the class {name!r}; found {sorted(by_class)}"
+            faults.append(Fault("prompt.missing_class", source, found_classes, EXPECTED[form]))
             continue
         for scale in SCALES[form]:
             found = [entry.get(scale)] if form == "ViLa_MIL" else entry.get(scale)
             if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
-                faults.append(f"{source}: class {name!r} lacks {scale} texts; expected {EXPECTED[form]}")
+                faults.append(Fault("prompt.form", source, f"class {name!r} lacks {scale} texts", EXPECTED[form]))
                 continue
             if not all(text.strip() for text in found):
-                faults.append(f"{source}: class {name!r} has an empty {scale} text")
+                faults.append(Fault("prompt.empty", source, f"class {name!r} has an empty {scale} text"))
             numbers[scale][name] = len(found)
             texts[scale] += found
     for scale, counts in numbers.items():
         if len({*counts.values()}) > 1:
-            faults.append(f"{source}: the numbers of {scale} texts differ ({counts}); expected one for all classes")
+            differing = f"the numbers of {scale} texts differ ({counts})"
+            faults.append(Fault("prompt.number", source, differing, expected="one for all classes"))
     if faults:
         raise UserError(faults)
     low, high = texts.values()
@@ -167,7 +164,8 @@ def _read_csv(text: str, class_names: Sequence[str] | None, path: Path, faults: 
         by_class.setdefault(name, {})[scale] = prompt
     for (name, scale), number in Counter((name, scale) for name, scale, _ in entries).items():
         if number > 1:
-            faults.add(f"{path}: {number} {scale} prompts of the class {name!r}, expected one")
+            found = f"{number} {scale} prompts of the class {name!r}"
+            faults.add(Fault("prompt.repeated", str(path), found, expected="one"))
     return by_class
 
 
@@ -179,11 +177,11 @@ def _rows_with_header(
     for number, row in enumerate(rows, start=2):
         cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
         if len(row) != len(header):
-            faults.add(
-                f"{path}: row {number} has {len(row)} columns, expected {len(header)}; prompts with commas need quotes"
-            )
+            found, mend = f"row {number} has {len(row)} columns", "put prompts with commas into quotes"
+            faults.add(Fault("prompt.row", str(path), found, expected=str(len(header)), mend=mend))
         elif cells["scale"] not in SCALES["ViLa_MIL"]:
-            faults.add(f"{path}: row {number} has the scale {cells['scale']!r}, expected low or high")
+            found = f"row {number} has the scale {cells['scale']!r}"
+            faults.add(Fault("prompt.row", str(path), found, expected="low or high"))
         else:
             entries.append((cells["class"], cells["scale"], cells["prompt"]))
     return entries
@@ -200,8 +198,6 @@ def _rows_that_name_themselves(
         if len(classes) == 1 and len(scales) == 1:
             entries.append((classes[0], scales.pop(), prompt))
         else:
-            faults.add(
-                f"{path}: row {number} names the classes {classes} and the resolutions {sorted(scales)} "
-                f"({prompt[:60]!r}); expected one of each, or the header {','.join(HEADER)}"
-            )
+            found = f"row {number} names the classes {classes} and the resolutions {sorted(scales)} ({prompt[:60]!r})"
+            faults.add(Fault("prompt.row", str(path), found, f"one of each, or the header {','.join(HEADER)}"))
     return entries

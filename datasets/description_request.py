@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.descriptions import TEXT_FORMATS
-from utils.errors import UserError
+from datasets.descriptions import TEXT_FORMATS, without_doubles
+from utils.errors import Fault, UserError
 
 # the paper's prompt; its numbers and magnifications are options here
 TEMPLATE = (
@@ -92,46 +92,49 @@ class DescriptionRequest:
         """
         answer = find_object(text, list(self.classes))
         unknown = [name for name in answer if name not in self.classes]
-        faults = [f"unknown class {name!r}, expected {list(self.classes)}" for name in unknown]
+        faults = [
+            Fault("answer.unknown_class", "", f"unknown class {name!r}", str([*self.classes])) for name in unknown
+        ]
         entries = {}
         for name in self.classes:
             if name in answer:
                 entries[name] = self._flatten(f"class {name!r}", answer[name], faults)
             else:
-                faults.append(f"class {name!r} is missing")
+                faults.append(Fault("answer.missing_class", "", f"class {name!r} is missing"))
         faults += description_faults(entries, self.limit)
         if faults:
             raise UserError(faults)
         return {name: dict(pairs) for name, pairs in entries.items()}
 
-    def _flatten(self, where: str, features: Any, faults: list[str]) -> Entries:
+    def _flatten(self, where: str, features: Any, faults: list[Fault]) -> Entries:
         low: Entries = []
         high: Entries = []
-        for place, feature in numbered(features, self.num_low, f"{where}: ", "features", faults):
+        for place, feature in numbered(features, self.num_low, where, "features", faults):
             here = f"{where}, feature {place}"
             low += entry(here, feature, faults)
             children = feature.get("sub_features") if isinstance(feature, dict) else None
-            for number, child in numbered(children, self.num_subtexts, f"{here}: ", "sub_features", faults):
+            for number, child in numbered(children, self.num_subtexts, here, "sub_features", faults):
                 high += entry(f"{here}, sub-feature {number}", child, faults)
         return low + high
 
 
-def numbered(items: Any, expected: int, where: str, kind: str, faults: list[str]) -> list[tuple[int, Any]]:
+def numbered(items: Any, expected: int, where: str, kind: str, faults: list[Fault]) -> list[tuple[int, Any]]:
     """A list's items with their places from 1; a fault where it is no list, or one of another length."""
     if not isinstance(items, list):
-        faults.append(f"{where}expected a list of {expected} {kind}")
+        faults.append(Fault("answer.form", where, f"found a {type(items).__name__}", f"a list of {expected} {kind}"))
         return []
     if len(items) != expected:
-        faults.append(f"{where}found {len(items)} {kind}, expected {expected}")
+        faults.append(Fault("answer.number", where, f"found {len(items)} {kind}", str(expected)))
     return list(enumerate(items, start=1))
 
 
-def entry(where: str, item: Any, faults: list[str]) -> Entries:
+def entry(where: str, item: Any, faults: list[Fault]) -> Entries:
     """An item's term and explanation, white space made plain; nothing and a fault where one of them is no text."""
     values = [item.get("term"), item.get("explanation")] if isinstance(item, dict) else []
     texts = [" ".join(value.split()) for value in values if isinstance(value, str) and value.strip()]
     if len(texts) < 2:
-        faults.append(f"{where}: expected an object with a term and an explanation, neither of them empty")
+        expected = "an object with a term and an explanation, neither of them empty"
+        faults.append(Fault("answer.form", where, f"found a {type(item).__name__}", expected))
         return []
     return [(texts[0], texts[1])]
 
@@ -155,43 +158,40 @@ def find_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
             if problem == "it holds none":
                 problem = str(error)
         except RecursionError:
-            raise UserError("the answer is nested too deeply") from None
+            raise UserError(Fault("answer.form", "", "the answer is nested too deeply")) from None
         start = text.find("{", end)
     if len(found) == 1:
         return found[0]
-    wanted = f"expected one JSON object with the keys {list(keys)}"
-    raise UserError(f"{wanted}, found {len(found)}" if found else f"{wanted}, found none: {problem}")
+    number = f"found {len(found)}" if found else f"found none: {problem}"
+    raise UserError(Fault("answer.form", "", number, expected=f"one JSON object with the keys {list(keys)}"))
 
 
-def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for key, count in Counter(key for key, _ in pairs).items():
-        if count > 1:
-            raise ValueError(f"the key {key!r} stands {count} times in one object")
-    return dict(pairs)
-
-
-def description_faults(entries: Mapping[str, Sequence[tuple[str, str]]], limit: TokenLimit) -> list[str]:
+def description_faults(entries: Mapping[str, Sequence[tuple[str, str]]], limit: TokenLimit) -> list[Fault]:
     """What is wrong with the texts of {class: [(term, explanation)]}: characters that are not printable, a term twice
     in a class, an explanation twice anywhere (both whatever their case), a description that the text tower cuts."""
-    faults = []
+    faults: list[Fault] = []
     first: dict[str, str] = {}  # explanation -> where it stood first
     for name, pairs in entries.items():
         terms = Counter(term.casefold() for term, _ in pairs)
-        faults += [f"class {name!r}: the term {term!r} stands {n} times" for term, n in terms.items() if n > 1]
+        for term, number in terms.items():
+            if number > 1:
+                found = f"the term {term!r} stands {number} times"
+                faults.append(Fault("answer.repeated", f"class {name!r}", found))
         for term, explanation in pairs:
             where = f"class {name!r}, {term!r}"
             if not (term + explanation).isprintable():
-                faults.append(f"{where}: found characters that are not printable")
+                faults.append(Fault("answer.unprintable", where, "found characters that are not printable"))
             earlier = first.setdefault(explanation.casefold(), where)
             if earlier != where:
-                faults.append(f"{where}: the same explanation as {earlier}")
+                faults.append(Fault("answer.repeated", where, f"the same explanation as {earlier}"))
             tokens = limit.count(TEXT_FORMATS["both"].format(term=term, explanation=explanation))
             if tokens > limit.most:
-                faults.append(f"{where}: {tokens} tokens long, expected at most {limit.most}; shorten the explanation")
+                long = f"{tokens} tokens long"
+                faults.append(Fault("answer.long", where, long, f"at most {limit.most}", "shorten the explanation"))
     return faults
 
 
-def follow_up(faults: Sequence[str]) -> str:
+def follow_up(faults: Sequence[Fault]) -> str:
     """What a model is told of its faulty answer."""
     return FOLLOW_UP.format(faults="\n".join(f"- {fault}" for fault in faults))
 

@@ -1,11 +1,13 @@
 """Class descriptions: a JSON file of terms and explanations, low ones first, then their high ones."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
 
@@ -32,14 +34,13 @@ def read_descriptions(
     another number than O + O*S, empty or doubled ones.
     """
     if not path.is_file():
-        raise UserError(
-            f"{path}: the descriptions are not there; name a file with --text_prompt, or make it: "
-            f"{_command(str(path), class_names)}"
-        )
+        mend = f"name a file with --text_prompt, or make it: {_command(str(path), class_names)}"
+        raise UserError(Fault("prompt.missing", str(path), "the descriptions are not there", mend=mend))
     try:
         by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON of {{class: {{term: explanation}}}} ({error})") from error
+        found = f"not valid JSON of {{class: {{term: explanation}}}} ({error})"
+        raise UserError(Fault("prompt.unreadable", str(path), found)) from error
     names = sorted(by_class) if class_names is None and isinstance(by_class, dict) else class_names or []
     return arrange_descriptions(by_class, names, num_low, num_subtexts, text_format, str(path))
 
@@ -54,29 +55,30 @@ def arrange_descriptions(
 ) -> Descriptions:
     """As ``read_descriptions``, from a mapping; ``source`` is named in the faults."""
     if not isinstance(by_class, dict):
-        raise UserError(f"{source}: found a {type(by_class).__name__}, expected {{class: {{term: explanation}}}}")
+        found = f"found a {type(by_class).__name__}"
+        raise UserError(Fault("prompt.form", source, found, expected="{class: {term: explanation}}"))
     expected = num_low + num_low * num_subtexts
-    faults = []
+    faults: list[Fault] = []
     low_texts: list[str] = []
     high_texts: list[str] = []
     for name in class_names:
         entries = by_class.get(name)
         if entries is None:
-            faults.append(
-                f"{source}: no descriptions of the class {name!r}; found {sorted(by_class)}. Add them, or make a new "
-                f"file: {_command(source, class_names)}"
-            )
+            found = f"no descriptions of the class {name!r}; found {sorted(by_class)}"
+            mend = f"add them, or make a new file: {_command(source, class_names)}"
+            faults.append(Fault("prompt.missing_class", source, found, mend=mend))
             continue
         if not isinstance(entries, dict) or not all(isinstance(text, str) for text in entries.values()):
-            faults.append(f"{source}: class {name!r} is not of the form {{term: explanation}}")
+            found = f"class {name!r} is not of the form {{term: explanation}}"
+            faults.append(Fault("prompt.form", source, found))
             continue
         if len(entries) != expected:
-            faults.append(
-                f"{source}: class {name!r} has {len(entries)} descriptions, expected {expected} ({num_low} low ones "
-                f"and {num_subtexts} high ones for each; see --num-low-mag-texts and --num-high-mag-subtexts)"
-            )
+            wanted = f"{expected} ({num_low} low ones and {num_subtexts} high ones for each)"
+            mend = "see --num-low-mag-texts and --num-high-mag-subtexts"
+            found = f"class {name!r} has {len(entries)} descriptions"
+            faults.append(Fault("prompt.number", source, found, wanted, mend))
         if any(not term.strip() or not text.strip() for term, text in entries.items()):
-            faults.append(f"{source}: class {name!r} has an empty term or explanation")
+            faults.append(Fault("prompt.empty", source, f"class {name!r} has an empty term or explanation"))
         texts = [TEXT_FORMATS[text_format].format(term=term, explanation=text) for term, text in entries.items()]
         low_texts += texts[:num_low]
         high_texts += texts[num_low:]
@@ -90,9 +92,9 @@ def _command(source: str, class_names: Sequence[str] | None) -> str:
     return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
 
 
-def without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    keys = [key for key, _ in pairs]
-    doubled = sorted({key for key in keys if keys.count(key) > 1})
-    if doubled:
-        raise ValueError(f"{doubled[0]!r} stands there twice")
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, for ``object_pairs_hook``. Raises ValueError where a key stands in it twice."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands {count} times in one object")
     return dict(pairs)

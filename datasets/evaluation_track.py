@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.make_splits import PAIRS, is_normal, read_sites, shared_sites
-from datasets.splits import Split, read_split_ids, shared_patients
-from datasets.task import Slide, read_slides
+from datasets.barcodes import is_barcode, is_normal
+from datasets.splits import PAIRS, Split, read_split_ids, shared_patients, shared_sites
+from datasets.task import Slide, read_sites, read_slides
 from utils.errors import Faults
 
 
@@ -28,15 +28,15 @@ def read_run_splits(files: Mapping[int, Path], table: Path) -> RunSplits:
     of its own, unless its name is a TCGA barcode. Raises UserError with the faults of all files."""
     faults = Faults()
     has_table = table.is_file()
-    found = faults.maybe(read_slides, table) if has_table else None
-    sites = (faults.maybe(read_sites, table) if found else None) or {}
-    slides = found[1] if found else {}
-    ids = {fold: faults.maybe(read_split_ids, file) for fold, file in files.items()}
+    slides: dict[str, Slide] = {}
+    sites: dict[str, str] = {}
+    if has_table and (found := faults.attempt(read_slides, table)):
+        slides, sites = found.value[1], read_sites(table)
+    ids = {fold: faults.attempt(read_split_ids, file) for fold, file in files.items()}
     faults.raise_any()
     folds = {
-        fold: Split(fold, **{name: [slides.get(i, Slide(i, i)) for i in part] for name, part in members.items()})
+        fold: Split(fold, **{name: [slides.get(i, Slide(i, i)) for i in part] for name, part in members.value.items()})
         for fold, members in ids.items()
-        if members
     }
     names = {slide.slide_id for split in folds.values() for _, part in split.parts() for slide in part}
     return RunSplits(folds, {name: sites.get(name, "") for name in names}, has_table)
@@ -50,7 +50,7 @@ def evaluation_track(run: RunSplits, released: bool) -> str:
     if released:
         return f"released splits ({sharing})"
     slides = run.slides()
-    barcodes = all(slide.slide_id.startswith("TCGA-") for slide in slides)
+    barcodes = all(is_barcode(slide.slide_id) for slide in slides)
     if not (barcodes or run.has_table):
         return "slides only (patients not known: no table of slides)"
     if shared:
@@ -58,7 +58,7 @@ def evaluation_track(run: RunSplits, released: bool) -> str:
     track = "patient-grouped"
     if all(run.sites.values()) and not any(shared_sites(split, a, b, run.sites) for split in splits for a, b in PAIRS):
         track += " and site-disjoint"
-    if barcodes and not any(is_normal(slide) for slide in slides):
+    if barcodes and not any(is_normal(slide.slide_id) for slide in slides):
         track += ", without normals"
     if len({slide.patient for slide in slides}) == len(slides):
         track += " (each slide a patient of its own: is case_id the patient?)"

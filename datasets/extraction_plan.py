@@ -1,26 +1,26 @@
 """The first look at a slide, at low resolution: its magnification, its tissue, the patches to be read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openslide
 
-from datasets.feature_layouts import PATCH_SIZE, read_attributes
 from datasets.folders import FeatureFolders
+from datasets.patches import PATCH_SIZE, read_attributes
 from datasets.slides import Magnification, read_area, reading, tagged_magnification
 from datasets.stain import Macenko
 from datasets.tissue import PatchGrid, draw_grid, lay_grid
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.files import whole_file
 
 STAIN_SAMPLE = 50  # parents
 
 
 @dataclass(frozen=True)
-class Settings:
+class FeatureRecipe:
     """What decides a slide's features, beside the slide. encoder: its name, what it gives, its weights' digest."""
 
     low_magnification: int
@@ -51,48 +51,47 @@ class SlidePlan:
 
 
 @dataclass(frozen=True)
-class SlideJob:
+class PlanJob:
     """A slide to plan. given: its magnification where no tag tells it. thumbnail: where to draw it, or None."""
 
     slide_id: str
     file: Path
     given: Magnification | None
-    settings: Settings
+    recipe: FeatureRecipe
     folders: FeatureFolders
     thumbnail: Path | None
     overwrite: bool = False
 
 
-def plan_slide(job: SlideJob) -> SlidePlan | None:
+def plan_slide(job: PlanJob) -> SlidePlan | None:
     """Find the tissue, lay the grid and draw both; None where the slide's files are there already.
 
     Raises UserError, naming the file, where the slide is not readable, its magnification not known or too low, no patch
     has tissue enough, or files made otherwise are there.
     """
-    settings = job.settings
+    recipe = job.recipe
     with reading(job.file) as slide:
         magnification = _choose(tagged_magnification(slide), job.given)
         if magnification is None:
-            raise UserError(
-                "no tag tells its magnification (objective power, microns per pixel); give that of its level 0 with "
-                "--level0-mag, or in the column level0_mag of --dataset-csv"
-            )
+            found = "no tag tells its magnification (objective power, microns per pixel)"
+            mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset-csv"
+            raise UserError(Fault("slide.magnification", "", found, mend=mend))
         slide_is = {"level0_magnification": magnification.value, "slide_bytes": job.file.stat().st_size}
-        made = {**settings.attributes(), **slide_is}
+        made = {**recipe.attributes(), **slide_is}
         if is_made(job.folders, job.slide_id, made, job.overwrite):
             return None
-        scales = settings.low_magnification, settings.high_magnification
-        grid, overview = lay_grid(slide, magnification.value, scales, settings.min_tissue)
+        scales = recipe.low_magnification, recipe.high_magnification
+        grid, overview = lay_grid(slide, magnification.value, scales, recipe.min_tissue)
         if job.thumbnail is not None:
             with whole_file(job.thumbnail) as temporary:
                 draw_grid(grid, overview).save(temporary, format="JPEG", quality=85)
         if not grid.is_child.any():
-            raise UserError(
+            found = (
                 f"{overview.tissue.mean():.1%} of it is tissue, not enough for a patch of --min-tissue "
-                f"{settings.min_tissue:g}; expected a stained section, see its thumbnail (level 0 has "
-                f"{magnification.value:g}x by {magnification.origin})"
+                f"{recipe.min_tissue:g} (level 0 has {magnification.value:g}x by {magnification.origin})"
             )
-        stain = _fit_stains(slide, grid) if settings.stain_normalisation == "macenko" else None
+            raise UserError(Fault("slide.no_tissue", "", found, "a stained section", "see its thumbnail"))
+        stain = _fit_stains(slide, grid) if recipe.stain_normalisation == "macenko" else None
     return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
 
 
@@ -122,14 +121,14 @@ def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], ove
         except UserError as error:
             if overwrite:
                 return False
-            raise UserError(f"{error.faults[0]}; delete it, or replace it with --overwrite") from error
+            mend = "delete it, or replace it with --overwrite"
+            raise UserError([replace(fault, mend=mend) for fault in error.faults]) from error
         other = [name for name, value in made.items() if name not in found or found[name] != value]
         if other and overwrite:
             return False
         if other:
             kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
-            raise UserError(
-                f"{file} is there, made otherwise ({', '.join(kinds)}); --overwrite replaces it, another "
-                "--dataset-root-path keeps it"
-            )
+            differing = f"is there, made otherwise ({', '.join(kinds)})"
+            mend = "--overwrite replaces it, another --dataset-root-path keeps it"
+            raise UserError(Fault("features.made_otherwise", str(file), differing, mend=mend))
     return len(there) == len(files)

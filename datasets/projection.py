@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from datasets.feature_layouts import Patches, row_norms
 from datasets.folders import FeatureFolders
-from utils.errors import UserError
+from datasets.patches import Patches, row_norms
+from utils.errors import Fault, UserError
 from utils.files import file_sha256
 
 TOLERANCE = 0.01  # of a row's length: float16 rows stay within
@@ -21,7 +21,8 @@ TOLERANCE = 0.01  # of a row's length: float16 rows stay within
 
 def unit_rows(norms: np.ndarray) -> np.ndarray:
     """Which rows are of unit length. norms: (N,) -> (N,) bool."""
-    return np.abs(norms - 1) < TOLERANCE
+    are_unit: np.ndarray = np.abs(norms - 1) < TOLERANCE
+    return are_unit
 
 
 def has_unit_rows(norms: np.ndarray) -> bool:
@@ -75,7 +76,8 @@ class Projection:
     def of_rows(self, features: np.ndarray) -> np.ndarray:
         """features: (N, D) -> (N, D), of unit length."""
         projected = features @ self.matrix
-        return projected / row_norms(projected)[:, None]
+        of_unit_length: np.ndarray = projected / row_norms(projected)[:, None]
+        return of_unit_length
 
     def of_patches(self, patches: Patches) -> Patches:
         """The patches with projected features, unless this projection made them already.
@@ -85,17 +87,21 @@ class Projection:
         if patches.attributes.get("projection_sha256") == self.sha256:
             return patches
         (number, width), units = patches.features.shape, int(unit_rows(patches.norms).sum())
-        fault = ""
+        where = str(patches.file)
         if width != len(self.matrix):
-            fault = f"features are {width} wide, expected {len(self.matrix)}, as visual.proj_contrast in {self.file}"
-        elif units == number:
-            fault = "its rows are of length 1 already, as projected features are; leave out --project-with"
-        elif units:
-            fault = f"{units} of {number} rows are of length 1 and the others are not; extract this slide again"
-        elif patches.attributes.get("projected"):
-            fault = "it says that its features are projected (attribute 'projected'), though not of length 1"
-        if fault:
-            raise UserError(f"{patches.file}: not projected: {fault}")
+            expected = f"{len(self.matrix)}, as visual.proj_contrast in {self.file}"
+            raise UserError(Fault("features.width", where, f"not projected: features are {width} wide", expected))
+        if units == number:
+            found = "not projected: its rows are of length 1 already, as projected features are"
+            raise UserError(Fault("features.projected", where, found, mend="leave out --project-with"))
+        if units:
+            found = f"not projected: {units} of {number} rows are of length 1 and the others are not"
+            raise UserError(Fault("features.projected", where, found, mend="extract this slide again"))
+        if patches.attributes.get("projected"):
+            found = (
+                "not projected: it says that its features are projected (attribute 'projected'), though not of length 1"
+            )
+            raise UserError(Fault("features.projected", where, found))
         told = {name: value for name, value in patches.attributes.items() if name != "projection_warning"}
         made = {"projected": True, "normalised": True, "projection_sha256": self.sha256}
         return replace(patches, features=self.of_rows(patches.features), attributes={**told, **made}, as_is=False)
@@ -106,4 +112,4 @@ def load_projection(file: Path, read: Callable[[Path], np.ndarray]) -> Projectio
     try:
         return Projection(read(file), file, file_sha256(file))
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(Fault("projection.unreadable", str(file), str(error).removeprefix(f"{file}: "))) from error

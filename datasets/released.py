@@ -6,12 +6,13 @@ the archives or the weights is published.
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.folders import FeatureFolders
 from utils.archives import unpack
 from utils.download import download, download_from_drive
-from utils.errors import UserError
+from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256, read_tensors
 
 RELEASED = json.loads(Path(__file__).with_name("released_assets.json").read_text(encoding="utf-8"))
@@ -21,6 +22,7 @@ SMALLEST_ARCHIVE = 20 * GIGABYTE  # the authors say 20 to 25
 BASE_URL = f"{RELEASED['repository']}/raw/{RELEASED['commit']}"
 TASKS = tuple(RELEASED["feature_archives"])
 EXTRACTORS = tuple(RELEASED["feature_archives"][TASKS[0]])
+ALL = "all"
 
 
 def fetch_files(output_dir: Path, base_url: str = BASE_URL, overwrite: bool = False) -> tuple[int, int]:
@@ -37,7 +39,8 @@ def fetch_files(output_dir: Path, base_url: str = BASE_URL, overwrite: bool = Fa
         if not path.exists() or (overwrite and file_sha256(path) != sha256):
             missing[name] = sha256
         elif file_sha256(path) != sha256:
-            faults.append(f"{path}: is not the authors' file; --overwrite replaces it, --output-dir is another place")
+            mend = "--overwrite replaces it, --output-dir is another place"
+            faults.append(Fault("released.other_file", str(path), "is not the authors' file", mend=mend))
     if faults:
         raise UserError(faults)
     mend = "with internet access run the command again; --base-url names another branch, commit or mirror"
@@ -64,7 +67,8 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
     """
     root, archive = folders.root, archive_path(folders)
     if root.exists():
-        raise UserError(f"{root}: is there without all of the released features; move it, or name another data root")
+        incomplete, remedy = "is there without all of the released features", "move it, or name another data root"
+        raise UserError(Fault("released.incomplete", str(root), incomplete, mend=remedy))
     mend = (
         "run the command again, it goes on where this one stopped; or download the file in a browser, put it at "
         f"{archive}, and run the command again"
@@ -85,10 +89,8 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
         found = [folder for folder in inside if has_features(folder, folders)]
         if len(found) != 1:
             names = ", ".join(str(folder.relative_to(unpacking)) for folder in inside[1:6])
-            raise UserError(
-                f"{archive}: holds the folders {names or 'none'}; expected one that holds "
-                f"{' and '.join(_feature_names(folders))}"
-            )
+            expected = f"one that holds {' and '.join(_feature_names(folders))}"
+            raise UserError(Fault("released.archive", str(archive), f"holds the folders {names or 'none'}", expected))
         found[0].replace(root)
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
@@ -130,7 +132,56 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise UserError(
-            f"{folder}: {what} need {needed / GIGABYTE:.1f} GB more, {free / GIGABYTE:.1f} GB are free; make room, or "
-            "name a folder on a larger disk"
-        )
+        found = f"{what} need {needed / GIGABYTE:.1f} GB more, {free / GIGABYTE:.1f} GB are free"
+        raise UserError(Fault("disk.space", str(folder), found, mend="make room, or name a folder on a larger disk"))
+
+
+# ---- all that was asked for ------------------------------------------------------------------------------------------
+
+
+def known_pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """The tasks and extractors meant by pairs of names, each pair once; ``all`` means all of them. Raises UserError
+    for unknown ones."""
+    found: list[tuple[str, str]] = []
+    faults = Faults()
+    for task, extractor in asked:
+        for name, known in ((task, TASKS), (extractor, EXTRACTORS)):
+            if name not in (*known, ALL):
+                where, expected = f"--features {task} {extractor}", f"{', '.join(known)} or all"
+                faults.add(Fault("option.unknown_name", where, f"unknown {name!r}", expected))
+        found += [(t, e) for t in TASKS if task in (t, ALL) for e in EXTRACTORS if extractor in (e, ALL)]
+    faults.raise_any()
+    return list(dict.fromkeys(found))
+
+
+def fetch_released(
+    output_dir: Path,
+    base_url: str | None = None,
+    overwrite: bool = False,
+    features: Sequence[FeatureFolders] = (),
+    keep_archive: bool = False,
+    conch_weights: bool = False,
+) -> None:
+    """Fetch tables, splits and descriptions, and on request ``features`` and CONCH's weights; print what is there.
+
+    Raises UserError, at the end, with all that could not be had; what was fetched stays.
+    """
+    wanted = [folders for folders in features if not has_features(folders.root, folders)]
+    require_space_for(wanted, keep_archive)
+    faults = Faults()
+    if numbers := faults.attempt(fetch_files, output_dir, base_url or BASE_URL, overwrite):
+        print("tables, splits and descriptions: {} fetched, {} there already".format(*numbers.value))
+    for folders in features:
+        if folders not in wanted:
+            print(f"there already: {folders.root}")
+            continue
+        print(f"fetching {folders.root}", flush=True)
+        if faults.attempt(fetch_features, folders, keep_archive):
+            print(f"unpacked: {folders.root}")
+    if conch_weights:
+        path = output_dir / "conch" / "pytorch_model.bin"
+        if path.exists():
+            print(f"there already: {path}")
+        elif faults.attempt(fetch_conch_weights, path):
+            print(f"fetched: {path}")
+    faults.raise_any()

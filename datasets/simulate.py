@@ -5,14 +5,15 @@ code behaves, not how well the method classifies tissue.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from datasets.folders import FeatureFolders
+from datasets.simulation_settings import SimulationSettings
 from utils import __version__
+from utils.errors import Fault, UserError
 from utils.files import write_json, write_text
 from utils.h5 import write_h5
 
@@ -28,28 +29,9 @@ DETAILS = ("round nuclei", "pale cytoplasm", "coarse chromatin", "crisp borders"
 QUALITIES = ("crowded", "scattered", "elongated", "vacuolated", "hyalinised", "inflamed", "oedematous", "speckled")
 
 
-@dataclass(frozen=True)
-class SimulationSettings:
-    """How a simulated slide looks.
-
-    min_parents, max_parents: slides have this many low patches, evenly over the logarithm. planted_share: of a slide's
-    parents that carry a pattern of its class; of their children, ``planted_child_share`` carry a detail of it.
-    confounder_share: of parents that carry a pattern of another class. strength: weight of the text feature in a
-    planted patch, against noise of weight 1. missing_child, childless: shares of child slots without a patch and of
-    parents without any child.
-    """
-
-    min_parents: int = 40
-    max_parents: int = 160
-    planted_share: float = 0.2
-    planted_child_share: float = 0.5
-    confounder_share: float = 0.02
-    strength: float = 1.5
-    missing_child: float = 0.1
-    childless: float = 0.03
-
-
-def simulated_descriptions(class_names: Sequence[str], num_low: int = 4, num_subtexts: int = 3) -> dict:
+def simulated_descriptions(
+    class_names: Sequence[str], num_low: int = 4, num_subtexts: int = 3
+) -> dict[str, dict[str, str]]:
     """{class: {term: explanation}} of invented patterns, all different; the same on every call."""
     by_class: dict[str, dict[str, str]] = {}
     for k, name in enumerate(class_names):
@@ -68,7 +50,8 @@ def simulated_descriptions(class_names: Sequence[str], num_low: int = 4, num_sub
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    units: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return units
 
 
 def _blob(generator: np.random.Generator, num_cells: int) -> np.ndarray:
@@ -171,6 +154,14 @@ def write_slide(folders: FeatureFolders, slide_id: str, slide: Mapping[str, np.n
     write_h5(folders.hierarchical_file(slide_id), children, {**made, **both})
     planted = {"low": slide["planted_low"], "high": slide["planted_high"]}
     write_h5(folders.root / "planted" / f"{slide_id}.h5", planted, {**made, **both})
+
+
+def require_slides(slides_per_class: int, shots: Sequence[int]) -> None:
+    """Raises UserError where a class has too few slides for training, validation and test."""
+    needed = max(shots) + 4
+    if slides_per_class < needed:
+        found, expected = f"{max(shots)} of them train", f"at least {needed}, for training, validation and test slides"
+        raise UserError(Fault("option.few_slides", f"--slides-per-class {slides_per_class}", found, expected))
 
 
 def write_simulated_task(

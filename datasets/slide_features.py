@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.extraction_plan import SlidePlan
-from datasets.feature_layouts import PATCH_SIZE, PatchSizes
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import Hierarchy, write_hierarchy
+from datasets.patch_sizes import PatchSizes
+from datasets.patches import PATCH_SIZE
 from datasets.slides import open_slide, read_area
 from utils import __version__
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.h5 import write_h5
 
 Encode = Callable[[Tensor], Tensor]
@@ -49,7 +50,7 @@ class Regions(NamedTuple):
 
     patches: Tensor
     places: list[tuple[int, int, int]]
-    faults: dict[int, str]
+    faults: dict[int, Fault]
 
 
 class RegionReader(Dataset[Any]):
@@ -59,12 +60,12 @@ class RegionReader(Dataset[Any]):
         self.plans = plans
         self.items = [(index, parent) for index, plan in enumerate(plans) for parent in range(len(plan.grid.parents))]
         self._opened: tuple[int, openslide.OpenSlide] | None = None
-        self._faults: dict[int, str] = {}
+        self._faults: dict[int, Fault] = {}
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, item: int) -> tuple[int, int, np.ndarray | str]:
+    def __getitem__(self, item: int) -> tuple[int, int, np.ndarray | Fault]:
         index, parent = self.items[item]
         if index in self._faults:
             return index, parent, self._faults[index]
@@ -73,7 +74,8 @@ class RegionReader(Dataset[Any]):
         except (openslide.OpenSlideError, UserError, OSError) as error:
             self._opened = None
             x, y = self.plans[index].grid.parents[parent]
-            self._faults[index] = f"{self.plans[index].file}: cannot be read at ({x}, {y}) ({error})"
+            found = f"cannot be read at ({x}, {y}) ({error})"
+            self._faults[index] = Fault("slide.unreadable", str(self.plans[index].file), found)
             return index, parent, self._faults[index]
 
     def _read(self, index: int, parent: int) -> np.ndarray:
@@ -89,11 +91,11 @@ class RegionReader(Dataset[Any]):
         return cut_region(region, grid.is_child[parent])
 
 
-def _collate(items: Sequence[tuple[int, int, np.ndarray | str]]) -> Regions:
-    read = [(index, parent, found) for index, parent, found in items if not isinstance(found, str)]
+def _collate(items: Sequence[tuple[int, int, np.ndarray | Fault]]) -> Regions:
+    read = [(index, parent, found) for index, parent, found in items if not isinstance(found, Fault)]
     empty = np.empty((0, PATCH_SIZE, PATCH_SIZE, 3), dtype=np.uint8)
     patches = torch.from_numpy(np.concatenate([empty, *(found for *_, found in read)])).permute(0, 3, 1, 2)
-    faults = {index: found for index, _, found in items if isinstance(found, str)}
+    faults = {index: found for index, _, found in items if isinstance(found, Fault)}
     return Regions(patches, [(index, parent, len(found)) for index, parent, found in read], faults)
 
 
@@ -122,7 +124,7 @@ def extract_features(
     workers: int,
     pin_memory: bool = False,
     progress: Callable[[int], None] = lambda patches: None,
-) -> Iterator[SlideFeatures | tuple[SlidePlan, str]]:
+) -> Iterator[SlideFeatures | tuple[SlidePlan, Fault]]:
     """Read and encode slides in order; of a slide that cannot be read, its plan and what was wrong.
 
     encode: (N, 3, S, S) uint8 -> (N, D), about ``batch_size`` patches at a time, of several parents and slides.
@@ -132,7 +134,7 @@ def extract_features(
     reader = RegionReader(plans)
     batches = DataLoader(reader, regions, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory)
     features: dict[int, SlideFeatures] = {}
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
     left = [len(plan.grid.parents) for plan in plans]
     waiting = 0
     for batch in batches:

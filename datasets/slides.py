@@ -1,15 +1,15 @@
 """Whole-slide images through OpenSlide: found in folders, their magnification told, areas of them read."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import openslide
 from PIL import Image
 
-from utils.errors import UserError
+from datasets.numbers import positive_number
+from utils.errors import Fault, UserError
 from utils.files import files_below
 
 SUFFIXES = (
@@ -38,32 +38,43 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
     """
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {problem}; expected a folder with slides ({', '.join(SUFFIXES)})")
+        expected = f"a folder with slides ({', '.join(SUFFIXES)})"
+        raise UserError(Fault("slide.no_folder", str(folder), problem, expected))
     files = [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
     if wanted is not None:
         files = [file for file in files if file.stem in wanted]
         missing = [slide_id for slide_id in wanted if slide_id not in {file.stem for file in files}]
         if missing:
-            listed = ", ".join(missing[:3])
-            raise UserError(f"{folder}: {len(missing)} of {len(wanted)} slides of the table are not there ({listed})")
+            listed = f"{len(missing)} of {len(wanted)} slides of the table are not there ({', '.join(missing[:3])})"
+            raise UserError(Fault("slide.missing", str(folder), listed))
     if not files:
-        raise UserError(f"{folder}: no slides in it or below it; expected files such as {', '.join(SUFFIXES)}")
+        expected = f"files such as {', '.join(SUFFIXES)}"
+        raise UserError(Fault("slide.none", str(folder), "no slides in it or below it", expected))
+    return dict(sorted(by_name(files).items()))
+
+
+def by_name(files: Iterable[Path]) -> dict[str, Path]:
+    """{name without extension: file}. Raises UserError for each file whose name another one has."""
     found: dict[str, Path] = {}
-    twice = [f"{file}: a slide of this name is there already: {found[file.stem]}"
-             for file in files if found.setdefault(file.stem, file) != file]  # fmt: skip
-    if twice:
-        raise UserError(twice)
-    return dict(sorted(found.items()))
+    faults = [
+        Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[file.stem]}")
+        for file in files
+        if found.setdefault(file.stem, file) != file
+    ]
+    if faults:
+        raise UserError(faults)
+    return found
 
 
 def open_slide(file: Path) -> openslide.OpenSlide:
     """Raises UserError where the file is missing, or none that OpenSlide reads."""
     if not file.is_file():
-        raise UserError(f"{file}: file not found")
+        raise UserError(Fault("slide.missing", str(file), "file not found"))
     try:
         return openslide.OpenSlide(file)
     except openslide.OpenSlideError as error:
-        raise UserError(f"{file}: not readable as a slide, it may be cut off ({error})") from error
+        found = f"not readable as a slide, it may be cut off ({error})"
+        raise UserError(Fault("slide.unreadable", str(file), found)) from error
 
 
 @contextmanager
@@ -73,18 +84,17 @@ def reading(file: Path) -> Iterator[openslide.OpenSlide]:
         with open_slide(file) as slide:
             yield slide
     except openslide.OpenSlideError as error:
-        raise UserError(f"{file}: cannot be read, it may be damaged ({error})") from error
+        found = f"cannot be read, it may be damaged ({error})"
+        raise UserError(Fault("slide.unreadable", str(file), found)) from error
     except UserError as error:
-        texts = map(str, error.faults)
-        named = [text if text.startswith(str(file)) else f"{file}: {text}" for text in texts]
-        raise UserError(named) from error
+        raise UserError([replace(fault, where=fault.where or str(file)) for fault in error.faults]) from error
 
 
 def tagged_magnification(slide: openslide.OpenSlide) -> Magnification | None:
     """Magnification of level 0 by the slide's own tags: the objective's power, else the size of a pixel, taken to the
     nominal magnification that it is near to; None where neither tells."""
-    power = _positive(slide.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
-    mpp = _positive(slide.properties.get(openslide.PROPERTY_NAME_MPP_X))
+    power = positive_number(slide.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, ""))
+    mpp = positive_number(slide.properties.get(openslide.PROPERTY_NAME_MPP_X, ""))
     nominal = _nominal(MICRONS_AT_1X / mpp) if mpp else None
     pixel = f"{mpp:.4g} microns per pixel" if mpp else ""
     if power:
@@ -105,18 +115,10 @@ def level0_magnification(file: Path) -> float | None:
     return tagged.value if tagged else None
 
 
-def _positive(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if isfinite(value) and value > 0 else None
-
-
 def bounds(slide: openslide.OpenSlide) -> tuple[int, int, int, int]:
     """(x, y, width, height) of the scanned area in level-0 pixels: the whole slide, where the file does not say."""
     names = ("bounds-x", "bounds-y", "bounds-width", "bounds-height")
-    values = [_positive(slide.properties.get(f"openslide.{name}")) or 0 for name in names]
+    values = [positive_number(slide.properties.get(f"openslide.{name}", "")) or 0 for name in names]
     x, y = round(values[0]), round(values[1])
     return x, y, round(values[2]) or slide.dimensions[0] - x, round(values[3]) or slide.dimensions[1] - y
 

@@ -1,5 +1,6 @@
-"""Folds: which slides train, validate and test; and an audit of the patients they share."""
+"""Folds: which slides train, validate and test; their files; and the patients and sites that their parts share."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,12 @@ import numpy as np
 import pandas as pd
 
 from datasets.task import NO_LABEL, Slide
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 SPLIT_NAMES = ("train", "val", "test")
+PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
+SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -34,21 +38,29 @@ class Split:
     def to_csv(self) -> str:
         """The split in the form it is read in."""
         columns = {name: pd.Series([slide.slide_id for slide in slides], dtype=str) for name, slides in self.parts()}
-        return pd.DataFrame(columns).fillna("").to_csv()
+        return str(pd.DataFrame(columns).fillna("").to_csv())
+
+
+def split_files(folder: Path) -> dict[int, Path]:
+    """splits_<fold>.csv of a folder by fold, in order."""
+    found = {int(match[1]): file for file in folder.iterdir() if (match := SPLIT_FILE.fullmatch(file.name))}
+    return dict(sorted(found.items()))
 
 
 def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict[str, list[str]]:
     """Slide ids of train, val and test from splits_<fold>.csv: an index column, then one column a split, padded with
     blanks. ``command`` is named where the file is missing. Raises UserError where the file or a column is missing."""
     if not path.is_file():
-        raise UserError(f"{path}: no such split file; name the folder with --split_dir, or make the splits: {command}")
+        mend = f"name the folder with --split_dir, or make the splits: {command}"
+        raise UserError(Fault("split.missing", str(path), "no such split file", mend=mend))
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable CSV ({error})") from error
+        raise UserError(Fault("split.unreadable", str(path), f"not a readable CSV ({error})")) from error
     absent = [name for name in SPLIT_NAMES if name not in table]
     if absent:
-        raise UserError(f"{path}: no column {absent[0]!r}; found {list(table)}, expected an index, train, val, test")
+        found = f"no column {absent[0]!r}; found {list(table)}"
+        raise UserError(Fault("split.columns", str(path), found, expected="an index, train, val, test"))
     return {name: [slide_id.strip() for slide_id in table[name] if slide_id.strip()] for name in SPLIT_NAMES}
 
 
@@ -65,28 +77,40 @@ def build_split(
 
 def _split_faults(
     path: Path, ids: Mapping[str, list[str]], slides: Mapping[str, Slide], class_names: Sequence[str]
-) -> Iterator[str]:
+) -> Iterator[Fault]:
     places: dict[str, list[str]] = {}
     for name, members in ids.items():
         for slide_id in members:
             places.setdefault(slide_id, []).append(name)
     for slide_id, names in places.items():
         if len(names) > 1:
-            yield f"{path}: slide {slide_id} stands in {' and '.join(names)}, expected in one split, once"
+            found = f"slide {slide_id} stands in {' and '.join(names)}"
+            yield Fault("split.repeated_slide", str(path), found, expected="it in one split, once")
     unknown = [slide_id for slide_id in places if slide_id not in slides]
     if unknown:
-        as_text = "; are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
-        yield f"{path}: {len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])}){as_text}"
+        as_text = "are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
+        found = f"{len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])})"
+        yield Fault("split.unknown_slide", str(path), found, mend=as_text)
     unlabelled = [slide_id for slide_id in places if slide_id in slides and slides[slide_id].label == NO_LABEL]
     if unlabelled:
-        yield f"{path}: {len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
+        found = f"{len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
+        yield Fault("split.unlabelled_slide", str(path), found)
     for name, members in ids.items():
         if not set(members) <= set(slides):
             continue
         labels = {slides[slide_id].label for slide_id in members if slide_id in slides}
         absent = [class_name for label, class_name in enumerate(class_names) if label not in labels]
         if absent:
-            yield f"{path}: no slide of class {absent[0]!r} in {name}, expected slides of {list(class_names)}"
+            found = f"no slide of class {absent[0]!r} in {name}"
+            yield Fault("split.missing_class", str(path), found, expected=f"slides of {list(class_names)}")
+
+
+# ---- what a fold holds -----------------------------------------------------------------------------------------------
+
+
+def class_counts(slides: Sequence[Slide], class_names: Sequence[str]) -> dict[str, int]:
+    """{class: number of its slides}"""
+    return {name: sum(slide.label == label for slide in slides) for label, name in enumerate(class_names)}
 
 
 def shared_patients(split: Split, first: str, second: str) -> set[str]:
@@ -94,10 +118,16 @@ def shared_patients(split: Split, first: str, second: str) -> set[str]:
     return {slide.patient for slide in getattr(split, first)} & {slide.patient for slide in getattr(split, second)}
 
 
+def shared_sites(split: Split, first: str, second: str, sites: Mapping[str, str]) -> set[str]:
+    """The known sites that have slides in both splits of a fold. sites: by slide_id, "" where not known."""
+    found = [{sites[slide.slide_id] for slide in getattr(split, name)} for name in (first, second)]
+    return (found[0] & found[1]) - {""}
+
+
 def patient_audit(splits: Sequence[Split]) -> str | None:
     """One sentence on patients with slides in two splits of a fold, or None where there are none."""
     found = []
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+    for first, second in PAIRS:
         counts = [len(shared_patients(split, first, second)) for split in splits]
         if any(counts):
             found.append(f"{first} and {second} share {', '.join(map(str, counts))}")
@@ -108,6 +138,9 @@ def patient_audit(splits: Sequence[Split]) -> str | None:
         f"patients with slides in two splits, in fold {folds}: {'; '.join(found)}. Scores on such slides are too good; "
         "python create_splits.py --group patient makes splits without them"
     )
+
+
+# ---- fewer slides ----------------------------------------------------------------------------------------------------
 
 
 def take_share(split: Split, share: float, seed: int) -> Split:

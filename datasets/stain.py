@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 LIGHT = 240.0  # intensity without tissue
 TRANSPARENT = 0.15  # optical density below which a pixel says nothing about stains
@@ -34,7 +34,8 @@ class Macenko:
         density = _optical_density(pixels)
         stained = density[(density >= TRANSPARENT).all(1)]
         if len(stained) < FEWEST_PIXELS:
-            raise UserError(f"{len(stained)} stained pixels, expected at least {FEWEST_PIXELS} to tell the stains")
+            expected = f"at least {FEWEST_PIXELS} to tell the stains"
+            raise UserError(Fault("slide.stains", "", f"{len(stained)} stained pixels", expected))
         plane = np.linalg.eigh(np.cov(stained.T))[1][:, [1, 2]]
         across, along = (stained @ plane).T
         angles = np.percentile(np.arctan2(along, across), [PERCENTILE, 100 - PERCENTILE])
@@ -42,10 +43,11 @@ class Macenko:
         stains = stains[np.argsort(-stains[:, 0])]  # haematoxylin takes more of the red
         if np.linalg.cond(stains) > MOST_ALIKE:
             angle = np.degrees(np.arccos(min(stains[0] @ stains[1], 1.0)))
-            raise UserError(f"its two stains are {angle:.1f} degrees apart, as of a single stain; expected two")
+            found = f"its two stains are {angle:.1f} degrees apart, as of a single stain"
+            raise UserError(Fault("slide.stains", "", found, expected="two"))
         strength = np.percentile(_concentrations(density, stains), STRENGTH_PERCENTILE, axis=0)
         if not (strength > 0).all():
-            raise UserError("one of its stains takes part in no pixel; expected two")
+            raise UserError(Fault("slide.stains", "", "one of its stains takes part in no pixel", expected="two"))
         return cls(stains, strength)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -53,7 +55,8 @@ class Macenko:
         concentrations = _concentrations(_optical_density(image.reshape(-1, 3)), self.stains)
         concentrations *= REFERENCE_STRENGTH / self.strength
         normalised = LIGHT * np.exp(-concentrations @ REFERENCE_STAINS)
-        return normalised.clip(0, 255).astype(np.uint8).reshape(image.shape)
+        pixels: np.ndarray = normalised.clip(0, 255).astype(np.uint8)
+        return pixels.reshape(image.shape)
 
 
 def _optical_density(pixels: np.ndarray) -> np.ndarray:

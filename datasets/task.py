@@ -1,4 +1,7 @@
-"""A task: slides with labels, and the descriptions of their classes. Adding one needs no code."""
+"""A task: slides with labels, and the descriptions of their classes; and the reader of its table of slides.
+
+Adding a task needs no code.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from datasets.barcodes import is_barcode, patient_of, site_of
 from datasets.descriptions import Descriptions
 from datasets.folders import FeatureFolders
-from utils.errors import UserError
+from datasets.numbers import positive_number
+from utils.errors import Fault, UserError
 
 NO_LABEL = -1
 
@@ -23,8 +28,8 @@ class Slide:
 
     @property
     def patient(self) -> str:
-        """TCGA slides carry the patient in the first 12 characters of their name; otherwise the case."""
-        return self.slide_id[:12] if self.slide_id.startswith("TCGA-") else self.case_id
+        """The patient that a TCGA barcode names; of another slide the case."""
+        return patient_of(self.slide_id) if is_barcode(self.slide_id) else self.case_id
 
 
 @dataclass(frozen=True)
@@ -38,33 +43,38 @@ class Task:
     folders: FeatureFolders
 
 
+# ---- the table of slides ---------------------------------------------------------------------------------------------
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """The data set's CSV, all columns as text; a slide without case_id is a case of its own. Raises UserError where
-    the file is missing, lacks slide_id, or has a slide twice."""
+    """The data set's CSV, all columns as text; a slide without case_id is a case of its own.
+
+    Raises UserError where the file is missing, lacks slide_id, or has a slide twice.
+    """
     if not path.is_file():
-        raise UserError(
-            f"{path}: the table of slides is not there; name it with --dataset_csv, or make it: "
-            "python create_dataset_csv.py"
-        )
+        mend = "name it with --dataset_csv, or make it: python create_dataset_csv.py"
+        raise UserError(Fault("table.missing", str(path), "the table of slides is not there", mend=mend))
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable CSV ({error})") from error
+        raise UserError(Fault("table.unreadable", str(path), f"not a readable CSV ({error})")) from error
     table.columns = table.columns.str.strip()
     table = table.apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)].reset_index(drop=True)  # spreadsheets leave blank rows
     if "slide_id" not in table:
-        raise UserError(f"{path}: no column slide_id; found {list(table)}, expected case_id, slide_id, label")
+        found = f"no column slide_id; found {list(table)}"
+        raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
     cases = table["case_id"] if "case_id" in table else table["slide_id"]
     table["case_id"] = cases.where(cases != "", table["slide_id"])
     nameless = int((table["slide_id"] == "").sum())
     if nameless:
-        raise UserError(f"{path}: {nameless} rows have no slide_id")
+        raise UserError(Fault("table.nameless_slide", str(path), f"{nameless} rows have no slide_id"))
     twice = [slide_id for slide_id, count in Counter(table["slide_id"]).items() if count > 1]
     if twice:
-        raise UserError(f"{path}: {len(twice)} slides stand there more than once ({', '.join(twice[:3])})")
+        found = f"{len(twice)} slides stand there more than once ({', '.join(twice[:3])})"
+        raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
-        raise UserError(f"{path}: no slides")
+        raise UserError(Fault("table.empty", str(path), "no slides"))
     return table
 
 
@@ -84,12 +94,40 @@ def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[
     labels = table["label"] if "label" in table else pd.Series([""] * len(table))
     found = sorted(set(labels) - {""})
     if class_names is None and len(found) < 2:
-        raise UserError(f"{path}: the labels are {found}, expected at least two classes in the column label")
+        expected = "at least two classes in the column label"
+        raise UserError(Fault("table.classes", str(path), f"the labels are {found}", expected))
     names = found if class_names is None else class_names
     unknown = [label for label in found if label not in names]
     if unknown:
-        raise UserError(f"{path}: unknown class {unknown[0]!r}; expected one of {names}")
+        raise UserError(Fault("table.unknown_class", str(path), f"unknown class {unknown[0]!r}", f"one of {names}"))
     index = {name: label for label, name in enumerate(names)}
     rows = zip(table["slide_id"], table["case_id"], labels, strict=True)
     slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL)) for slide_id, case_id, label in rows]
     return names, {slide.slide_id: slide for slide in slides}
+
+
+def read_sites(path: Path) -> dict[str, str]:
+    """Tissue source site by slide_id: as a TCGA barcode says, else the table's column ``site``; "" where neither does.
+    Raises UserError as ``read_table``."""
+    rows = _column(path, "site").items()
+    return {slide_id: site_of(slide_id) if is_barcode(slide_id) else site for slide_id, site in rows}
+
+
+def read_level0_magnifications(path: Path) -> dict[str, float]:
+    """{slide_id: magnification of level 0} from the column level0_mag of the table of slides, where it is filled in.
+    Raises UserError as ``read_table``, and where it is not a number above 0."""
+    found = {}
+    for slide_id, text in _column(path, "level0_mag").items():
+        number = positive_number(text)
+        if text and number is None:
+            said = f"level0_mag of {slide_id} is {text!r}"
+            raise UserError(Fault("table.magnification", str(path), said, expected="20 or 40, say"))
+        if number is not None:
+            found[slide_id] = number
+    return found
+
+
+def _column(path: Path, name: str) -> dict[str, str]:
+    """{slide_id: text} of a column that a table may lack."""
+    table = read_table(path)
+    return dict(zip(table["slide_id"], table.get(name, [""] * len(table)), strict=True))

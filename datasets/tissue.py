@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion, median_filter
 from skimage.filters import threshold_otsu
 
-from datasets.feature_layouts import PATCH_SIZE
+from datasets.patches import PATCH_SIZE
 from datasets.slides import bounds, read_overview
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 CELLS_PER_CHILD = 8  # mask pixels along a child's edge
 MEDIAN = 7  # mask pixels, as CLAM
@@ -65,7 +65,9 @@ def tissue_mask(image: np.ndarray) -> np.ndarray:
     largest, smallest = image.max(-1).astype(np.int32), image.min(-1)
     saturation = (255 * (largest - smallest) // np.maximum(largest, 1)) * (largest >= DARK)
     smooth = median_filter(saturation, MEDIAN, mode="nearest")
-    return smooth > np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
+    threshold: float = np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
+    is_tissue: np.ndarray = smooth > threshold
+    return is_tissue
 
 
 def lay_grid(
@@ -79,10 +81,12 @@ def lay_grid(
     low, high = magnifications
     ratio, rest = divmod(high, low)
     if rest or ratio < 2:
-        raise UserError(f"--low-mag {low} --high-mag {high}: expected the second to be a whole multiple of the first")
+        where, found = f"--low-mag {low} --high-mag {high}", f"{high} is not a multiple of {low}"
+        raise UserError(Fault("option.magnifications", where, found, "the second to be a whole multiple of the first"))
     child_size = round(PATCH_SIZE * level0 / high)
     if child_size < PATCH_SIZE:
-        raise UserError(f"its level 0 has {level0:g}x, expected at least --high-mag {high}x: pixels are not made up")
+        expected = f"at least --high-mag {high}x: pixels are not made up"
+        raise UserError(Fault("slide.magnification", "", f"its level 0 has {level0:g}x", expected))
     parent_size = ratio * child_size
     x, y, width, height = bounds(slide)
     columns, rows = -(-width // parent_size), -(-height // parent_size)

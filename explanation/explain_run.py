@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from datasets.bags import read_bag
-from datasets.feature_layouts import read_level0_magnifications
-from datasets.task import Slide
+from datasets.task import Slide, read_level0_magnifications
 from explanation.contributions import mean_explanation
 from explanation.explain_model import explain
 from explanation.explained_slide import ExplainedSlide, FoldOutcome, Scale, text_names

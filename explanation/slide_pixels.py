@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from datasets.feature_layouts import Patches, PatchSizes, patch_sizes, read_attributes
 from datasets.folders import FeatureFolders
+from datasets.patch_sizes import PatchSizes, patch_sizes
+from datasets.patches import Patches, read_attributes
 from datasets.slides import MICRONS_AT_1X, reading
 from explanation.explained_slide import Pixel
 from utils.interface import Bag

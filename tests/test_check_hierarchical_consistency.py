@@ -114,7 +114,7 @@ def test_released_files_without_their_childless_parents_are_completed(
     if not has_high:
         shutil.rmtree(folders.high_file("x").parent)
     code, _, err = run_main(task.options(tmp_path / "results", "--dry_run"))
-    assert (code, "the rows of both must be the same parents" in re.sub(r"\s+", " ", err)) == (2, True)
+    assert (code, "expected the same parents in the rows of both" in re.sub(r"\s+", " ", err)) == (2, True)
     code, out, _ = run_main(options(task), SCRIPT)
     assert code == 1
     assert f"{28 - incomplete} consistent (0 repaired), {incomplete} with faults" in out
@@ -135,7 +135,7 @@ def test_released_files_without_their_childless_parents_are_completed(
 def test_a_task_without_files(tmp_path: Path, run_main: RunMain) -> None:
     code, _, err = run_main(options(SimulatedTask(tmp_path)), SCRIPT)
     assert code == 2
-    assert "no feature files. Make them with: python create_hierarchical_features.py" in err
+    assert "no feature files; make them with: python create_hierarchical_features.py" in err
 
 
 def test_hierarchical_files_alone_are_checked_for_what_they_tell(task: SimulatedTask, run_main: RunMain) -> None:

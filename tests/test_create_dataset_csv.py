@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.slide_files import write_slide
 from tests.support import gdc_server
 from tests.support.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
 from tests.support.gdc_server import record
+from tests.support.slide_tables import rows_of
 
 BRCA = [
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS"),
@@ -47,11 +47,6 @@ def server() -> Iterator[Server]:
 
 def gdc_options(server: Server, folder: Path, *more: str, task: str = "tcga_brca") -> list[str]:
     return ["--task", task, "--gdc", "--gdc-url", server.url, "--output", str(folder / f"{task}.csv"), *more]
-
-
-def rows_of(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 # ---- from the GDC ----------------------------------------------------------------------------------------------------
@@ -168,131 +163,6 @@ def test_the_default_is_the_gdc(run_main: RunMain, monkeypatch: pytest.MonkeyPat
     assert "https://api.gdc.cancer.gov/files" in errors
 
 
-# ---- from folders ----------------------------------------------------------------------------------------------------
-
-
-def folder_options(folder: Path, *more: str) -> list[str]:
-    return ["--task", "mine", "--slides-dir", str(folder / "slides"), "--output", str(folder / "mine.csv"), *more]
-
-
-def add_slides(folder: Path, *names: str, power: float | None = 20) -> None:
-    for name in names:
-        write_slide(folder / "slides" / name, np.zeros((64, 64, 3), np.uint8), power, 0.5 if power else None)
-
-
-def test_a_folder_for_each_class(run_main: RunMain, tmp_path: Path) -> None:
-    add_slides(tmp_path, "TUMOR/a_1.svs", "TUMOR/deep/down/a_2.tif", power=40)
-    add_slides(tmp_path, "NORMAL/b_1.tiff", "NORMAL/TCGA-A1-0001-01Z-00-DX1.UUID.svs")
-    add_slides(tmp_path, "NORMAL/b.2.TIFF", power=None)
-    add_slides(tmp_path, ".hidden/x.svs", "loose.svs")
-    (tmp_path / "slides" / "notes.txt").write_text("")
-    (tmp_path / "slides" / "TUMOR" / "notes.txt").write_text("")
-    code, output, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert (code, errors) == (0, "")
-    assert (tmp_path / "mine.csv").read_text() == (
-        "case_id,slide_id,label,level0_mag\n"
-        "TCGA-A1-0001,TCGA-A1-0001-01Z-00-DX1.UUID,NORMAL,20\n"
-        "b.2,b.2,NORMAL,\n"
-        "b_1,b_1,NORMAL,20\n"
-        "a_1,a_1,TUMOR,40\n"
-        "a_2,a_2,TUMOR,40\n"
-    )
-    assert read_slides(tmp_path / "mine.csv")[0] == ["NORMAL", "TUMOR"]
-    assert "5 slides, 0 feature files" in output
-    assert re.search(r"left out: 1 slides of .*/slides, not in the folder of a class", output)
-    assert "level0_mag: 1 slides without it" in output
-    lines = [line.split() for line in output.splitlines()]
-    assert ["NORMAL", "3", "3", "2", "0", "1"] in lines
-    assert ["TUMOR", "2", "2", "0", "2", "0"] in lines
-
-
-@pytest.mark.parametrize("spelling", ["--case-pattern", "--case_pattern"])
-def test_patients_from_names(run_main: RunMain, tmp_path: Path, spelling: str) -> None:
-    add_slides(tmp_path, "A/p01_1.svs", "A/p01_2.svs", "B/p02_1.svs", "B/TCGA-A1-0001-01Z-00-DX1.svs")
-    code, output, _ = run_main(folder_options(tmp_path, spelling, r"^(p\d+)_"), "create_dataset_csv")
-    assert code == 0
-    rows = rows_of(tmp_path / "mine.csv")
-    assert [row["case_id"] for row in rows] == ["p01", "p01", "TCGA-A1-0001", "p02"]
-    assert ["A", "2", "1", "2"] in [line.split() for line in output.splitlines()]
-
-
-def test_names_without_the_pattern_are_all_named(run_main: RunMain, tmp_path: Path) -> None:
-    add_slides(tmp_path, "A/p01_1.svs", "A/q01_2.svs", "B/r.svs", "B/p_3.svs")
-    code, _, errors = run_main(folder_options(tmp_path, "--case-pattern", r"^p(\d*)_"), "create_dataset_csv")
-    assert code == 2
-    assert errors.startswith("error: 3 faults")
-    for name in ("q01_2", "r", "p_3"):
-        assert f"  - {name}: --case-pattern '^p(\\\\d*)_' finds no patient" in errors
-    assert not (tmp_path / "mine.csv").exists()
-
-
-def test_feature_files_serve_as_well(run_main: RunMain, tmp_path: Path) -> None:
-    for name in ("A/x.1.h5", "A/y.h5", "B/deep/z.h5"):
-        file = tmp_path / "slides" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"")
-    write_slide(tmp_path / "wsi" / "y.svs", np.zeros((64, 64, 3), np.uint8), 40, 0.25)
-    code, output, _ = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 0
-    assert "0 slides, 3 feature files" in output
-    rows = [(row["slide_id"], row["label"], row["level0_mag"]) for row in rows_of(tmp_path / "mine.csv")]
-    assert rows == [("x.1", "A", ""), ("y", "A", ""), ("z", "B", "")]
-    options = folder_options(tmp_path, "--wsi-dir", str(tmp_path / "wsi"), "--overwrite")
-    assert run_main(options, "create_dataset_csv")[0] == 0
-    assert [row["level0_mag"] for row in rows_of(tmp_path / "mine.csv")] == ["", "40", ""]
-
-
-def test_all_faults_of_a_folder_are_named(run_main: RunMain, tmp_path: Path) -> None:
-    add_slides(tmp_path, "A/x.svs", "A/deep/x.tif", "B/y.svs", "C/y.tif", "D/z.svs")
-    (tmp_path / "slides" / "E").mkdir()
-    for name in ("F/w.h5", "F/deep/w.h5"):
-        file = tmp_path / "slides" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2
-    slides = tmp_path / "slides"
-    assert errors.startswith("error: 4 faults")
-    assert f"{slides}/A/x.svs" in errors
-    assert f"{slides}/A/deep/x.tif" in errors
-    assert f"{slides}/C/y.tif: a slide of this name is in another class too: {slides}/B/y.svs" in errors
-    assert f"{slides}/E: no slides in it" in errors
-    assert "F/w.h5" in errors and "F/deep/w.h5" in errors and "a feature file of this name is there already" in errors
-
-
-def test_damaged_slides_are_all_named(run_main: RunMain, tmp_path: Path) -> None:
-    add_slides(tmp_path, "A/x.svs", "B/y.svs", "B/z.svs")
-    for name in ("A/x.svs", "B/z.svs"):
-        file = tmp_path / "slides" / name
-        file.write_bytes(file.read_bytes()[:50])
-    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2
-    assert errors.startswith("error: 2 faults")
-    assert "A/x.svs: not readable" in errors
-    assert "B/z.svs: not readable" in errors
-    assert not (tmp_path / "mine.csv").exists()
-
-
-@pytest.mark.parametrize(("names", "number"), [([], 0), (["A/x.svs"], 1)])
-def test_two_classes_are_needed(run_main: RunMain, tmp_path: Path, names: list[str], number: int) -> None:
-    (tmp_path / "slides").mkdir()
-    add_slides(tmp_path, *names)
-    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2
-    assert f"found {number} folders in it, expected one for each class" in errors
-
-
-def test_missing_folders(run_main: RunMain, tmp_path: Path) -> None:
-    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2
-    assert f"{tmp_path / 'slides'}: no such folder" in errors
-    add_slides(tmp_path, "A/x.svs", "B/y.svs")
-    code, _, errors = run_main(folder_options(tmp_path, "--wsi-dir", str(tmp_path / "no")), "create_dataset_csv")
-    assert code == 2
-    assert f"{tmp_path / 'no'}: no such folder" in errors
-    assert not (tmp_path / "mine.csv").exists()
-
-
 # ---- what is written, and the options --------------------------------------------------------------------------------
 
 
@@ -362,10 +232,3 @@ def test_the_query_can_be_read_by_the_gdc(run_main: RunMain, server: Server, tmp
         "data_format": ["SVS"],
         "experimental_strategy": ["Diagnostic Slide"],
     }
-
-
-def test_a_class_folder_of_slides_and_features_is_refused(run_main: RunMain, tmp_path: Path) -> None:
-    add_slides(tmp_path, "A/x.svs", "B/y.svs")
-    (tmp_path / "slides" / "A" / "z.h5").touch()
-    code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
-    assert code == 2 and "A: found 1 feature files (z.h5) and 1 slides, expected one kind" in errors

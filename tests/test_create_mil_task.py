@@ -80,7 +80,7 @@ def test_nothing_is_overwritten(run_main: RunMain, source: Path, tmp_path: Path)
 
 def test_too_many_folds_are_refused(run_main: RunMain, source: Path, tmp_path: Path) -> None:
     code, _, errors = run_main(["--csv", str(source), "--output-dir", str(tmp_path), "--k", "13"], "create_mil_task")
-    assert code == 2 and "class '0' has 12 bags, expected at least 13" in errors and "class '1'" in errors
+    assert code == 2 and "class '0' has 12 bags; expected at least 13" in errors and "class '1'" in errors
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""create_splits.py: what it writes, that it repeats itself, what it refuses, main.py's use of it, and the audit."""
+"""create_splits.py: what it writes, that it repeats itself, what it refuses, and main.py's use of it."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,33 +14,13 @@ import create_splits
 from datasets.splits import read_split_ids
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.support.run_contents import files_below
+from tests.support.split_tables import audited, options, table_fixture  # noqa: F401
 
 PARTS = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 # patients shared in the released splits, by fold, as ../shared/released_assets/README.md counts them
 TRAIN_TEST = {"tcga_nsclc": [3, 2, 2, 1, 5], "tcga_rcc": [1, 2, 2, 2, 1], "tcga_brca": [1, 0, 0, 0, 0]}
 VAL_TEST = {"tcga_nsclc": [18, 13, 12, 18, 15], "tcga_rcc": [8, 11, 10, 8, 4], "tcga_brca": [5, 1, 3, 3, 0]}
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 TCGA-like slides of 120 patients and 15 sites, in no order; 5 of class B are normal tissue. Read only."""
-    generator = np.random.default_rng(3)
-    rows = []
-    for number in range(200):
-        patient = int(generator.integers(120))
-        label = "AAB"[patient % 3]
-        sample = "11A" if label == "B" and number % 10 == 0 else "01Z"
-        slide_id = f"TCGA-S{chr(65 + patient % 15)}-{patient:04d}-{sample}-00-DX{number}"
-        rows.append({"case_id": f"counter_{number}", "slide_id": slide_id, "label": label})
-    file = tmp_path_factory.mktemp("table") / "made.csv"
-    pd.DataFrame(rows).to_csv(file, index=False)
-    assert sum("-11A" in row["slide_id"] for row in rows) == 5
-    return file
-
-
-def options(table: Path, folder: Path, *more: str) -> list[str]:
-    return ["--task", "made", "--dataset_csv", str(table), "--output-dir", str(folder), "--k", "3", *more]
 
 
 # ---- what is written -------------------------------------------------------------------------------------------------
@@ -160,7 +139,8 @@ def test_slides_without_label_are_left_out(run_main: RunMain, table: Path, tmp_p
 def test_names_and_places_by_default(
     run_main: RunMain, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(create_splits, "PROJECT", tmp_path)
+    for module in ("create_splits", "datasets.split_report", "utils.config"):
+        monkeypatch.setattr(f"{module}.PROJECT", tmp_path)
     (tmp_path / "dataset_csv").mkdir()
     (tmp_path / "dataset_csv" / "made.csv").write_bytes(table.read_bytes())
     assert run_main(["--task", "made"], "create_splits")[0] == 0
@@ -197,7 +177,7 @@ def test_other_splits_are_kept_unless_overwritten(run_main: RunMain, table: Path
     before = files_below(tmp_path)
     code, _, errors = run_main(second, "create_splits")
     assert code == 2
-    assert f"{folder}: found other splits (splits_0.csv, splits_1.csv, splits_2.csv), expected none" in errors
+    assert f"{folder}: found other splits (splits_0.csv, splits_1.csv, splits_2.csv); expected none" in errors
     assert "--overwrite" in errors
     assert files_below(tmp_path) == before, "nothing is written, made_2 neither"
     assert run_main([*second, "--overwrite"], "create_splits")[0] == 0
@@ -260,14 +240,10 @@ def test_wrong_options_are_refused(run_main: RunMain, arguments: str) -> None:
 
 def test_every_option_has_both_spellings() -> None:
     for name in ("dataset_csv", "output_dir", "few_shot_num", "balanced_test", "balanced_val"):
-        value = "5"
         for spelling in (name, name.replace("_", "-")):
-            assert (
-                getattr(create_splits.parse(["--task", "t", f"--{spelling}", value]), name)
-                != create_splits.DEFAULTS[name]
-            )
-    assert create_splits.parse(["--task", "t", "--exclude_normals"]).exclude_normals
-    assert create_splits.parse(["--task", "t", "--exclude-normals"]).exclude_normals
+            assert name in create_splits.parse(["--task", "t", f"--{spelling}", "5"])
+    for spelling in ("--exclude_normals", "--exclude-normals"):
+        assert create_splits.parse(["--task", "t", spelling])["exclude_normals"]
 
 
 # ---- use by main.py --------------------------------------------------------------------------------------------------
@@ -287,98 +263,3 @@ def test_main_accepts_the_splits(run_main: RunMain, simulated: SimulatedTask, tm
         assert "dry run: all checks passed" in output
         assert "warning: patients" not in output
         assert run_main(["--audit", split_dir, *arguments], "create_splits")[0] == 0
-
-
-# ---- the audit -------------------------------------------------------------------------------------------------------
-
-
-def audited(output: str) -> dict[str, dict[str, list[list[str]]]]:
-    """The two tables of every audited folder, as cells, by the folder's name."""
-    found = {}
-    for report in output.split(" faults\n")[:-1]:
-        blocks = report.strip("\n").split("\n\n")
-        name = blocks[0].removeprefix(blocks[0].split("/")[0]).splitlines()[0].rsplit("/", 1)[-1]
-        tables = {"counts": blocks[2], "shared": blocks[3]}
-        found[name] = {key: [line.split() for line in text.splitlines()[1:]] for key, text in tables.items()}
-    return found
-
-
-def test_the_audit_gives_the_published_numbers(run_main: RunMain, released: Path) -> None:
-    code, output, _ = run_main(["--audit", str(released)], "create_splits")
-    assert code == 1
-    assert "normal tissue: CCRCC 0, CHRCC 12, PRCC 0" in output
-    assert "normal tissue: LUAD 0, LUSC 0" in output
-    assert output.count("fold 0: 16 shots; train and unused : val : test = 4.01 : 2.99 : 2.99") == 2
-    reports = audited(output)
-    assert list(reports) == [f"{task}_16" for task in ("tcga_brca", "tcga_nsclc", "tcga_rcc")]
-    for task, expected in TRAIN_TEST.items():
-        for pair, numbers in (("train/test", expected), ("val/test", VAL_TEST[task])):
-            rows = [row for row in reports[f"{task}_16"]["shared"] if row[1] == pair]
-            assert [int(row[2]) for row in rows] == numbers, (task, pair)
-    for row in reports["tcga_brca_16"]["counts"]:
-        if row[1] in ("val", "test"):
-            assert (row[3], row[6]) == ("48", "48"), "val and test are balanced in the published BRCA splits"
-
-
-@pytest.mark.parametrize("task", TRAIN_TEST)
-def test_each_number_of_the_audit_is_what_pandas_counts(run_main: RunMain, released: Path, task: str) -> None:
-    folder = released / "splits" / task / f"{task}_16"
-    report = audited(run_main(["--audit", str(folder)], "create_splits")[1])[folder.name]
-    labels = pd.read_csv(released / "dataset_csv" / f"{task}.csv").set_index("slide_id")["label"]
-    rows, pairs = iter(report["counts"]), iter(report["shared"])
-    for fold in range(5):
-        columns = pd.read_csv(folder / f"splits_{fold}.csv", index_col=0)
-        ids = {name: columns[name].dropna() for name in PARTS}
-        ids["unused"] = pd.Series(sorted(set(labels.index) - set(pd.concat(list(ids.values())))))
-        for name, members in ids.items():
-            row = [cell for cell in next(rows) if not cell.startswith(("(", "%"))]
-            counts = labels[members].value_counts().reindex(sorted(labels.unique()), fill_value=0).tolist()
-            patients, sites = members.str[:12].nunique(), members.str[5:7].nunique()
-            normal = members.str[13:15].isin(["10", "11", "12", "13", "14"]).sum()
-            wanted = [fold, name, len(members), *counts, patients, sites, normal]
-            assert [cell for cell in row if cell != "%)"] == [str(value) for value in wanted]
-        for first, second in PAIRS:
-            row = next(pairs)
-            patients = sorted(set(ids[first].str[:12]) & set(ids[second].str[:12]))
-            sites = sorted(set(ids[first].str[5:7]) & set(ids[second].str[5:7]))
-            assert row[:3] == [str(fold), f"{first}/{second}", str(len(patients))]
-            assert row.count("...") == (len(patients) > 5) + (len(sites) > 5)
-            shown = [cell.strip(",") for cell in row[3:] if cell != "..."]
-            assert shown == [*patients[:5], str(len(sites)), *sites[:5]]
-
-
-def test_the_audit_finds_what_was_changed_later(run_main: RunMain, table: Path, tmp_path: Path) -> None:
-    assert run_main(options(table, tmp_path, "--few_shot_num", "4"), "create_splits")[0] == 0
-    audit = ["--audit", str(tmp_path), "--dataset-csv", str(table)]
-    code, output, _ = run_main(audit, "create_splits")
-    assert code == 0
-    assert "0 faults" in output
-    file = tmp_path / "made_4" / "splits_1.csv"
-    rows = file.read_text().splitlines()
-    last = rows[1].split(",")[2]
-    file.write_text("\n".join([*rows, f"99,unknown_slide,,{last}"]) + "\n")
-    code, output, _ = run_main(audit, "create_splits")
-    assert code == 1
-    for fault in (
-        f"fault: {file}: slide {last} stands in val and test",
-        f"fault: {file}: 1 slides are not in the table of slides (unknown_slide)",
-        f"fault: {file}: patients shared between train/val 0, train/test 0, val/test 1; expected none",
-        f"fault: {file}: not the file that manifest.json tells of",
-        "4 faults",
-    ):
-        assert fault in output
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_a_folder_without_splits_is_named(run_main: RunMain, tmp_path: Path, there: bool) -> None:
-    folder = tmp_path if there else tmp_path / "nowhere"
-    code, _, errors = run_main(["--audit", str(folder)], "create_splits")
-    assert code == 2
-    assert f"{folder}: {'found no splits_<fold>.csv' if there else 'no such folder'}" in errors
-
-
-def test_a_missing_table_is_named_once(run_main: RunMain, table: Path, tmp_path: Path) -> None:
-    assert run_main(options(table, tmp_path), "create_splits")[0] == 0
-    code, _, errors = run_main(["--audit", str(tmp_path)], "create_splits")
-    assert code == 2
-    assert errors.count("made.csv: the table of slides is not there") == 1

@@ -1,57 +1,24 @@
 """create_text_prompt.py against a server on this machine, which answers well, badly or not at all."""
 
 import json
-import re
-import subprocess
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import create_text_prompt
+from datasets.description_request import DescriptionRequest
 from datasets.descriptions import read_descriptions
 from models.tiny_clip import save_tiny_clip
-from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.support.chat_server import ChatServer, Reply, chat_server
+from tests.conftest import RunMain, SimulatedTask
+from tests.support.chat_server import chat_server
+from tests.support.description_answers import FLAT, GOOD, answer, options, records
 
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-
-
-def text(name: str) -> dict[str, Any]:
-    return {"term": f"Term {name}", "explanation": f"what {name} looks like"}
-
-
-def answer(num_low: int = 4, num_subtexts: int = 3, classes: str = "AB") -> dict[str, Any]:
-    return {
-        name: [
-            {**text(f"{name}{low}"), "sub_features": [text(f"{name}{low}.{high}") for high in range(num_subtexts)]}
-            for low in range(num_low)
-        ]
-        for name in classes
-    }
-
-
-GOOD = json.dumps(answer())
-ORDER = [f"{low}" for low in range(4)] + [f"{low}.{high}" for low in range(4) for high in range(3)]
-FLAT = {name: {f"Term {name}{place}": f"what {name}{place} looks like" for place in ORDER} for name in "AB"}
-
-
-def options(server: ChatServer, output: Path, *more: str) -> list[str]:
-    return [
-        *("--task", "made", "--classes", "A", "B", "--LLM", "m", "--base-url", server.url),
-        *("--output", str(output), *more),
-    ]
-
-
-def records(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in output.with_suffix(".answers.jsonl").read_text().splitlines()]
 
 
 # ---- the straight way ------------------------------------------------------------------------------------------------
@@ -125,151 +92,6 @@ def test_main_trains_with_it(run_main: RunMain, simulated: SimulatedTask, tmp_pa
     assert "all checks passed" in output
 
 
-# ---- faults, and asking again ----------------------------------------------------------------------------------------
-
-
-def spoilt(spoil: Callable[[dict[str, Any]], object]) -> str:
-    value = answer()
-    spoil(value)
-    return json.dumps(value)
-
-
-FAULTY = {
-    "missing class": (spoilt(lambda value: value.pop("B")), "class 'B' is missing"),
-    "full name": (GOOD.replace('"B"', '"Bee"'), "unknown class 'Bee'"),
-    "too few": (spoilt(lambda value: value["A"].pop()), "class 'A': found 3 features, expected 4"),
-    "pairing": (
-        spoilt(lambda value: value["A"][1]["sub_features"].append(value["A"][0]["sub_features"].pop())),
-        "class 'A', feature 2: found 4 sub_features, expected 3",
-    ),
-    "flat": (json.dumps(FLAT), "class 'A': expected a list of 4 features"),
-    "doubled": (GOOD.replace("Term A1.0", "Term A0.0"), "class 'A': the term 'term a0.0' stands 2 times"),
-    "too long": (
-        GOOD.replace("what B3.2 looks like", "cell " * 58),
-        "class 'B', 'Term B3.2': 64 tokens long, expected at most 59; shorten the explanation",
-    ),
-    "empty text": (GOOD.replace("Term B1.2", " "), "class 'B', feature 2, sub-feature 3: expected an object"),
-    "no JSON": ("I would rather not.", "found none: it holds none"),
-    "malformed": (GOOD[:-5], "found none: Expecting"),
-    "twice": (GOOD * 2, "expected one JSON object with the keys ['A', 'B'], found 2"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("faulty", "fault"), FAULTY.values(), ids=FAULTY)
-def test_the_model_is_told_its_faults_and_mends_them(
-    run_main: RunMain, tmp_path: Path, faulty: str, fault: str
-) -> None:
-    output = tmp_path / "made.json"
-    with chat_server(faulty, GOOD) as server:
-        code, said, errors = run_main(options(server, output), "create_text_prompt")
-    assert (code, errors) == (0, "")
-    assert json.loads(output.read_text()) == FLAT
-    first, second = (request["messages"] for request in server.requests)
-    assert [message["role"] for message in second] == ["user", "assistant", "user"]
-    assert second[:2] == [*first, {"role": "assistant", "content": faulty}]
-    assert fault in second[2]["content"]
-    kept = records(output)
-    assert [len(record["messages"]) for record in kept] == [1, 3]
-    assert fault in " ".join(kept[0]["faults"])
-    assert json.loads(kept[0]["body"])["choices"][0]["message"]["content"] == faulty
-    assert "answer 1 of 3 at most: " in said
-    assert kept[0]["faults"][0] in said
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        *(Reply(body=body) for body in (b'{"id": ', b"<html>busy</html>", b"", b"[]", b'{"choices": []}')),
-        Reply(""), Reply(None),
-    ],
-)  # fmt: skip
-def test_where_nothing_was_said_the_prompt_is_sent_again(run_main: RunMain, tmp_path: Path, reply: Reply) -> None:
-    output = tmp_path / "made.json"
-    with chat_server(reply, GOOD) as server:
-        code, *_ = run_main(options(server, output), "create_text_prompt")
-    assert code == 0
-    assert server.requests[0] == server.requests[1]
-    kept = records(output)
-    assert kept[0]["body"] == reply.content("m").decode()
-    assert len(kept[0]["faults"]) == 1
-    assert [record["attempt"] for record in kept] == [1, 2]
-    if reply.body is not None:
-        assert f"no chat completion, but {reply.body.decode()!r}" in kept[0]["faults"][0]
-
-
-def test_an_answer_cut_off_and_a_refusal_are_told(run_main: RunMain, tmp_path: Path) -> None:
-    output = tmp_path / "made.json"
-    refusal = Reply(None, refusal="I must not.")
-    with chat_server(Reply(GOOD[:200], finish_reason="length"), refusal, GOOD) as server:
-        assert run_main(options(server, output), "create_text_prompt")[0] == 0
-    assert "- the answer was cut off at a length limit\n- expected one" in server.requests[1]["messages"][2]["content"]
-    assert server.requests[2]["messages"][1]["content"] == "I must not."
-    with chat_server(Reply(GOOD, finish_reason="length")) as server:
-        assert run_main(options(server, tmp_path / "whole.json"), "create_text_prompt")[0] == 0, "whole all the same"
-
-
-def test_a_lone_surrogate_goes_back_as_a_question_mark(run_main: RunMain, tmp_path: Path) -> None:
-    with chat_server("No \ud800", GOOD) as server:
-        assert run_main(options(server, tmp_path / "made.json"), "create_text_prompt")[0] == 0
-    assert server.requests[1]["messages"][1]["content"] == "No ?"
-    assert "\\ud800" in records(tmp_path / "made.json")[0]["body"]
-
-
-def test_failures_of_the_connection_and_of_the_answer_one_after_another(run_main: RunMain, tmp_path: Path) -> None:
-    output = tmp_path / "made.json"
-    bad = [Reply(status=500), Reply(status=429), Reply(body=b"{"), Reply(GOOD, cut=True), Reply(status=503)]
-    with chat_server(*bad, FAULTY["flat"][0], Reply(status=500), GOOD) as server:
-        code, *_ = run_main(options(server, output), "create_text_prompt")
-    assert code == 0
-    assert json.loads(output.read_text()) == FLAT
-    assert len(server.requests) == 8
-    assert [bool(record["faults"]) for record in records(output)] == [True, True, False]
-
-
-@pytest.mark.parametrize("attempts", [1, 2])
-def test_a_model_that_never_gets_it_right(run_main: RunMain, tmp_path: Path, attempts: int) -> None:
-    output = tmp_path / "made.json"
-    last = GOOD.replace("Term A1.0", "Term A0.0").replace('"B"', '"Bee"')
-    replies = [*["no"] * (attempts - 1), last, GOOD]
-    with chat_server(*replies) as server:
-        code, _, errors = run_main(options(server, output, "--attempts", str(attempts)), "create_text_prompt")
-    assert code == 2
-    assert len(server.requests) == attempts
-    kept = output.with_suffix(".answers.jsonl")
-    assert list(tmp_path.iterdir()) == [kept], "nothing but the raw answers"
-    assert len(records(output)) == attempts
-    assert errors.splitlines() == [
-        f"error: {kept}: {attempts} answers of m, each with faults; nothing else was written. Those of the last (3):",
-        "  - unknown class 'Bee', expected ['A', 'B']",
-        "  - class 'B' is missing",
-        "  - class 'A': the term 'term a0.0' stands 2 times",
-    ]
-
-
-@pytest.mark.parametrize("before", [0, 1])
-def test_an_endpoint_that_fails_for_good(run_main: RunMain, tmp_path: Path, before: int) -> None:
-    output = tmp_path / "made.json"
-    with chat_server(*["no"] * before, Reply(status=401)) as server:
-        code, _, errors = run_main(options(server, output), "create_text_prompt")
-    assert code == 2
-    assert errors.startswith(f"error: {server.url}/: no answer from model 'm': Error code: 401 - planned failure 401;")
-    assert not output.exists()
-    kept = records(output)
-    assert len(kept) == before + 1
-    assert "planned failure 401" in kept[-1]["failure"]
-    assert "body" not in kept[-1]
-
-
-def test_answers_of_earlier_runs_stay(run_main: RunMain, tmp_path: Path) -> None:
-    output = tmp_path / "made.json"
-    with chat_server("no", GOOD) as server:
-        assert run_main(options(server, output, "--attempts", "1"), "create_text_prompt")[0] == 2
-        first = output.with_suffix(".answers.jsonl").read_text()
-        assert run_main(options(server, output, "--attempts", "1"), "create_text_prompt")[0] == 0
-    assert output.with_suffix(".answers.jsonl").read_text().startswith(first)
-    assert [record["attempt"] for record in records(output)] == [1, 1]
-
-
 # ---- nothing is overwritten, nothing paid for in vain ----------------------------------------------------------------
 
 
@@ -288,13 +110,13 @@ def test_a_file_that_came_meanwhile_is_kept_too(
     run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "made.json"
-    read = create_text_prompt.read
+    read = DescriptionRequest.read_answer
 
     def read_and_write(*arguments: Any) -> Any:
         output.write_text("mine")
         return read(*arguments)
 
-    monkeypatch.setattr(create_text_prompt, "read", read_and_write)
+    monkeypatch.setattr(DescriptionRequest, "read_answer", read_and_write)
     with chat_server(GOOD) as server:
         assert run_main(options(server, output), "create_text_prompt")[0] == 2
     assert output.read_text() == "mine"
@@ -344,7 +166,7 @@ def test_the_chosen_tower_sets_the_limit(run_main: RunMain, tmp_path: Path, gold
     for file in [golden / "visible_conch" / "pytorch_model.bin", *(golden / "conch_tokenizer").glob("*.json")]:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     save_tiny_clip(tmp_path / "clip", width=16)
-    long_for_clip = FAULTY["too long"][0]
+    long_for_clip = GOOD.replace("what B3.2 looks like", "cell " * 58)
     for extractor, vlm, expected in (("conch", tmp_path / "pytorch_model.bin", 0), ("tiny", tmp_path / "clip", 2)):
         towers = ("--feature_extractor", extractor, "--vlm-path", str(vlm), "--attempts", "1")
         with chat_server(long_for_clip) as server:
@@ -389,12 +211,3 @@ def test_wrong_options_are_refused(run_main: RunMain, arguments: str, said: str)
     code, _, errors = run_main(arguments.split(), "create_text_prompt")
     assert code == 2
     assert said in errors
-
-
-@pytest.mark.parametrize("script", ["create_text_prompt.py", "report_class_separation.py"])
-def test_help_comes_without_loading_pytorch(script: str) -> None:
-    command = [sys.executable, "-X", "importtime", script, "--help"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert "--num_low_mag_texts" in done.stdout
-    heavy = re.compile(r"\| +(torch|transformers|open_clip|pandas|numpy|openai)(\.|$)", re.MULTILINE)
-    assert heavy.findall(done.stderr) == []

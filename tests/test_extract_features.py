@@ -197,7 +197,7 @@ def test_all_faults_are_found_before_anything_is_encoded(
     assert code == 2 and "error: 4 faults" in said and "--skip-errors" in said
     for fault in (
         "broken.svs: not readable as a slide", "empty.svs: 0.0% of it is tissue",
-        "coarse.svs: its level 0 has 10x, expected at least --high-mag 20x", "untold.tif: no tag tells",
+        "coarse.svs: its level 0 has 10x; expected at least --high-mag 20x", "untold.tif: no tag tells",
     ):  # fmt: skip
         assert fault in said
     assert not list(folders.root.rglob("*.h5"))

@@ -11,8 +11,8 @@ import torch
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conftest import RunMain, SimulatedTask
-from tests.support.conch_features import as_conch, unit
+from tests.conftest import RunMain
+from tests.support.conch_features import as_conch
 from tests.support.conch_weights import golden_visual
 from tests.support.feature_files import write_file
 from tests.support.h5_files import arrays_of, attributes_of
@@ -164,11 +164,11 @@ def test_a_finished_slide_made_without_is_not_skipped(
 def test_an_interruption_between_the_scales_is_made_good(
     folders: FeatureFolders, weights: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import utils.h5
+    import datasets.linking
 
     put(folders, "a")
     before = features_of(folders, "a")
-    write = utils.h5.write_h5
+    write = datasets.linking.write_h5
 
     def stop(file: Path, *rest: object) -> None:
         if file == folders.high_file("a"):
@@ -176,7 +176,7 @@ def test_an_interruption_between_the_scales_is_made_good(
         write(file, *rest)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(utils.h5, "write_h5", stop)
+        patch.setattr(datasets.linking, "write_h5", stop)
         assert run_main(options(folders, "--project-with", str(weights)), CREATE)[0] == 130
     assert attributes_of(folders.low_file("a"))["projected"] and not folders.hierarchical_file("a").exists()
     code, _, err = run_main(options(folders, "--project-with", str(weights)), CREATE)
@@ -232,7 +232,7 @@ def test_a_file_without_a_fitting_projection(
     torch.save({"visual.proj_contrast": torch.eye(WIDTH + 1)}, weights)
     code, out, err = run_main(options(folders, *more, "--project-with", str(weights)), script)
     assert code == (1 if script == CHECK else 2)
-    assert f"features are {WIDTH} wide, expected {WIDTH + 1}, as visual.proj_contrast in {weights}" in out + err
+    assert f"features are {WIDTH} wide; expected {WIDTH + 1}, as visual.proj_contrast in {weights}" in out + err
 
 
 # ---- check_hierarchical_consistency.py -------------------------------------------------------------------------------
@@ -293,26 +293,3 @@ def test_projecting_changes_files_and_wants_to_be_told_so(
     put(folders, "a")
     code, _, err = run_main(options(folders, "--project-with", str(weights)), CHECK)
     assert (code, "--project-with changes files: expected together with --fix" in err) == (2, True)
-
-
-# ---- main.py ---------------------------------------------------------------------------------------------------------
-
-
-def test_every_start_of_a_run_warns(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
-    task = SimulatedTask(tmp_path / "copy")
-    shutil.copytree(simulated.root, task.root)
-    features = task.features.rename(task.features.with_name("simulated_myconch"))
-    for folder in features.iterdir():
-        folder.rename(folder.with_name(folder.name.replace("tinyclip", "myconch")))
-    argv = task.options(tmp_path / "results", "--dry_run")
-    argv[argv.index("--feature_extractor") + 1] = "myconch"
-    for long in (False, True):
-        for folder in ("myconch_5x", "hierarchical_myconch_5x_20x"):
-            for file in (features / folder).iterdir():
-                with h5py.File(file, "r+") as opened:
-                    opened["features"][...] = (22 if long else 1) * unit(opened["features"][()])
-        for _ in range(2):
-            code, out, err = run_main(argv)
-            assert (code, err) == (0, "")
-            assert out.count("slides have rows that are not of length 1") == long
-            assert ("--feature-extractor-name myconch --fix --project-with conch/pytorch_model.bin" in out) is long

@@ -168,7 +168,7 @@ def test_reading_goes_ahead_but_not_far(folders: FeatureFolders, reads: Counter[
 def test_a_fault_is_raised_when_its_turn_comes(folders: FeatureFolders, threads: int) -> None:
     folders.low_file("s2").unlink()
     found = []
-    with pytest.raises(UserError, match=r"s2\.h5: file not found"):
+    with pytest.raises(UserError, match=r"s2\.h5"):
         for bag in BagLoader(BagCache(folders, WIDTH, PLENTY), SLIDES, threads=threads):
             found.append(bag.slide_id)  # noqa: PERF401
     assert found == ["s0", "s1"]

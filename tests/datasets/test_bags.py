@@ -1,6 +1,5 @@
 """Bags against direct reads of their files: the released form, the own form, half precision, padding."""
 
-import re
 from pathlib import Path
 
 import h5py
@@ -12,7 +11,7 @@ from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
-from utils.errors import UserError
+from tests.support.fault_codes import refused
 
 PARENTS, CHILDREN, WIDTH = 5, 16, 8
 SLIDE = Slide("s0", "p0", 1)
@@ -126,6 +125,8 @@ def test_the_width_is_checked_against_the_other_file_where_none_is_asked_for(fol
     assert read_bag(folders, SLIDE, None).low_features.shape == (PARENTS, WIDTH)
     arrays["high"]["features"] = arrays["high"]["features"][..., :6]
     write(folders, arrays)
-    message = f"{folders.hierarchical_file('s0')}: features are 6 wide, expected 8"
-    with pytest.raises(UserError, match=re.escape(message)):
+    with refused("features.width") as faults:
         read_bag(folders, SLIDE, None)
+    assert faults[0].where == str(folders.hierarchical_file("s0"))
+    assert faults[0].found == "features are 6 wide"
+    assert faults[0].expected.startswith("8, the width of")

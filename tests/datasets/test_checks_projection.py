@@ -54,9 +54,9 @@ def test_every_run_is_warned_once(
     folders = conch_folders(tmp_path, encoder)
     for slide, (low, high) in zip(SLIDES, lengths, strict=True):
         write_bag(folders, slide, low, high)
-    memory = tmp_path / "memory.json"
+    checked = tmp_path / "checked.json"
     for _ in range(2):
-        digests = check_features(BagCache(folders, WIDTH, 0), SLIDES, memory)
+        digests = check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
         out = capsys.readouterr().out
         if number:
             assert out.startswith(f"warning: {number} of 3 slides have rows that are not of length 1. CONCH features")
@@ -64,28 +64,28 @@ def test_every_run_is_warned_once(
         assert out.count("\n") == bool(number)
         assert sorted(digests) == ["s0", "s1", "s2"]
         monkeypatch.setattr(checks, "read_bag", None)  # the second time, no file is read
-    check_features(BagCache(folders, WIDTH, 0), SLIDES[1:2], memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[1:2], checked)
     assert ("1 of 1 slides" in capsys.readouterr().out) is (number > 0 and lengths[1] != (1, 1))
 
 
 def test_mended_files_are_not_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders, memory = conch_folders(tmp_path), tmp_path / "memory.json"
+    folders, checked = conch_folders(tmp_path), tmp_path / "checked.json"
     write_bag(folders, SLIDES[0], 22, 22)
-    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], checked)
     write_bag(folders, SLIDES[0], 1, 1)
     capsys.readouterr()
-    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
+    check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], checked)
     assert capsys.readouterr().out == ""
 
 
-def test_a_memory_that_does_not_tell_lengths_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders, memory = conch_folders(tmp_path), tmp_path / "memory.json"
+def test_a_record_that_does_not_tell_lengths_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders, checked = conch_folders(tmp_path), tmp_path / "checked.json"
     write_bag(folders, SLIDES[0], 22, 22)
-    digests = check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory)
-    known = json.loads(memory.read_text())
+    digests = check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], checked)
+    known = json.loads(checked.read_text())
     for entry in known.values():
         del entry["unit_rows"]
-    memory.write_text(json.dumps(known))
+    checked.write_text(json.dumps(known))
     capsys.readouterr()
-    assert check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], memory) == digests
+    assert check_features(BagCache(folders, WIDTH, 0), SLIDES[:1], checked) == digests
     assert "1 of 1 slides" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datasets.class_texts import arrange_class_texts, has_own_form, read_class_texts, texts_from_descriptions
 from tests.conftest import PROJECT
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 NAMES = ["A", "B", "C"]
 BUILTIN = PROJECT / "text_prompt" / "HiVE_MIL" / "builtin"
@@ -32,11 +32,17 @@ def read(form: str, file: Path, names: list[str] | None = NAMES) -> Any:
     return read_class_texts(form, file, names, 2, 2)
 
 
-def faults_of(form: str, file: Path, names: list[str] | None = NAMES) -> list[str]:
+def faults_of(form: str, file: Path, names: list[str] | None = NAMES) -> list[Fault]:
     with pytest.raises(UserError) as error:
         read(form, file, names)
-    assert all(str(file) in str(fault) for fault in error.value.faults)
-    return list(map(str, error.value.faults))
+    assert all(fault.where == str(file) for fault in error.value.faults)
+    return error.value.faults
+
+
+def assert_listed(faults: list[Fault], expected: list[tuple[str, str]]) -> None:
+    """The faults have these codes, and say these words of what was found, in any order."""
+    assert sorted(fault.code for fault in faults) == sorted(code for code, _ in expected)
+    assert all(any(code == fault.code and part in fault.found for fault in faults) for code, part in expected)
 
 
 PROMPTS = {name: {"low": f"low, {name}.", "high": f"high, {name}."} for name in NAMES}
@@ -75,11 +81,12 @@ def test_all_faults_of_a_csv_at_once(tmp_path: Path) -> None:
     rows = [["A", "low", "one, two"], ["A", "low", "twice"], ["A", "medium", "text"], ["B", "low", " "], ["B", "high"]]
     faults = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", [["class", "scale", "prompt"], *rows]))
     expected = [
-        "row 4 has the scale 'medium'", "row 6 has 2 columns, expected 3", "2 low prompts of the class 'A'",
-        "class 'A' lacks high", "class 'B' has an empty low", "class 'B' lacks high", "no texts of the class 'C'",
+        ("prompt.row", "row 4 has the scale 'medium'"), ("prompt.row", "row 6 has 2 columns"),
+        ("prompt.repeated", "2 low prompts of the class 'A'"), ("prompt.form", "class 'A' lacks high"),
+        ("prompt.empty", "class 'B' has an empty low"), ("prompt.form", "class 'B' lacks high"),
+        ("prompt.missing_class", "no texts of the class 'C'"),
     ]  # fmt: skip
-    assert len(faults) == len(expected)
-    assert all(any(part in fault for fault in faults) for part in expected)
+    assert_listed(faults, expected)
 
 
 SENTENCE = "A whole slide image of {name} at {scale} resolution with low grade nuclei, high cellularity"
@@ -113,13 +120,14 @@ def test_the_authors_form_is_read_where_rows_name_themselves(tmp_path: Path) -> 
 )  # fmt: skip
 def test_rows_that_do_not_name_themselves(tmp_path: Path, rows: list[str], part: str) -> None:
     faults = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", [[row] for row in rows]), ["A", "B"])
-    assert part in faults[0]
-    assert "class,scale,prompt" in "".join(faults)
+    assert part in faults[0].found
+    assert "class,scale,prompt" in "".join(map(str, faults))
 
 
 def test_the_authors_form_needs_class_names(tmp_path: Path) -> None:
     rows = [["A at low resolution"], ["A at high resolution"]]
-    assert "class,scale,prompt" in faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", rows), None)[0]
+    (fault,) = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", rows), None)
+    assert fault.code == "prompt.unreadable" and "class,scale,prompt" in fault.expected
 
 
 # ---- MSCPT's JSON ----------------------------------------------------------------------------------------------------
@@ -140,11 +148,12 @@ def test_all_faults_of_mscpt_at_once(tmp_path: Path) -> None:
     }
     faults = faults_of("MSCPT", write_json(tmp_path / "task.json", content), [*NAMES, "D"])
     expected = [
-        "class 'A' lacks big_mag", "class 'B' has an empty small_mag", "class 'B' lacks big_mag", "of the class 'C'",
-        "of the class 'D'", "the numbers of small_mag texts differ ({'A': 1, 'B': 2})",
+        ("prompt.form", "class 'A' lacks big_mag"), ("prompt.empty", "class 'B' has an empty small_mag"),
+        ("prompt.form", "class 'B' lacks big_mag"), ("prompt.missing_class", "of the class 'C'"),
+        ("prompt.missing_class", "of the class 'D'"),
+        ("prompt.number", "the numbers of small_mag texts differ ({'A': 1, 'B': 2})"),
     ]  # fmt: skip
-    assert len(faults) == len(expected)
-    assert all(any(part in fault for fault in faults) for part in expected)
+    assert_listed(faults, expected)
 
 
 @pytest.mark.parametrize(
@@ -152,23 +161,25 @@ def test_all_faults_of_mscpt_at_once(tmp_path: Path) -> None:
     [
         ('{"small_mag"', "not readable"),
         ('["small_mag"]', "found a list"),
-        ('{"A": {"small_mag": []}, "A": 1}', "twice"),
+        ('{"A": {"small_mag": []}, "A": 1}', "stands 2 times"),
     ],
 )
 def test_unreadable_json(tmp_path: Path, content: str, part: str) -> None:
     file = tmp_path / "task.json"
     file.write_text(content)
-    assert part in faults_of("MSCPT", file)[0]
+    (fault,) = faults_of("MSCPT", file)
+    assert fault.code == "prompt.unreadable" and part in fault.found
 
 
 @pytest.mark.parametrize("form", ["ViLa_MIL", "MSCPT"])
 def test_missing_and_unreadable_files(tmp_path: Path, form: str) -> None:
-    missing = faults_of(form, tmp_path / "nothing.csv")
-    assert "--text_prompt" in missing[0]
-    assert "HiVE-MIL's JSON" in missing[0]
+    (missing,) = faults_of(form, tmp_path / "nothing.csv")
+    assert missing.code == "prompt.missing"
+    assert "--text_prompt" in missing.mend
+    assert "HiVE-MIL's JSON" in missing.mend
     latin = tmp_path / "latin.csv"
     latin.write_bytes('class,scale,prompt\nA,low,"small_mag" \xe4'.encode("latin-1"))
-    assert "not readable" in faults_of(form, latin)[0]
+    assert [fault.code for fault in faults_of(form, latin)] == ["prompt.unreadable"]
 
 
 # ---- from HiVE-MIL's descriptions ------------------------------------------------------------------------------------
@@ -207,11 +218,10 @@ def test_faults_of_descriptions_name_both_forms(tmp_path: Path) -> None:
     file = write_json(tmp_path / "task.json", {"A": {"a": "b"}})
     for form in ("ViLa_MIL", "MSCPT"):
         faults = faults_of(form, file, ["A", "B"])
-        assert "1 descriptions, expected 6" in faults[0]
-        assert "'B'" in faults[1]
-        assert "small_mag" in faults[2] if form == "MSCPT" else "class,scale,prompt" in faults[2]
+        assert [fault.code for fault in faults] == ["prompt.number", "prompt.missing_class", "prompt.other_form"]
+        assert ("small_mag" if form == "MSCPT" else "class,scale,prompt") in faults[2].found
     mistyped = write_json(tmp_path / "mistyped.json", {"A": {"smal_mag": ["a"], "bigmag": ["b"]}})
-    assert "small_mag" in faults_of("MSCPT", mistyped, ["A"])[-1]
+    assert "small_mag" in faults_of("MSCPT", mistyped, ["A"])[-1].found
 
 
 @given(st.integers(0, 200))

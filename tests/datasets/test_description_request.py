@@ -14,7 +14,7 @@ from datasets.description_request import DescriptionRequest, TokenLimit, descrip
 from datasets.descriptions import read_descriptions
 from models.text_length import token_limit
 from tests.conftest import PROJECT, SHARED
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 BUILTIN = sorted((PROJECT / "text_prompt" / "HiVE_MIL" / "builtin").glob("*.json"))
 WORDS = TokenLimit(lambda text: len(text.split()), 12)
@@ -42,10 +42,10 @@ ORDER = ["1", "2", "11", "12", "13", "21", "22", "23"]
 FLAT = {name: {f"Term {name}{place}": f"what {name}{place} looks like" for place in ORDER} for name in "AB"}
 
 
-def faults_of(answer: Any, **changes: Any) -> list[str]:
+def faults_of(answer: Any, **changes: Any) -> list[Fault]:
     with pytest.raises(UserError) as caught:
         request(**changes).read_answer(answer if isinstance(answer, str) else json.dumps(answer))
-    return list(map(str, caught.value.faults))
+    return caught.value.faults
 
 
 # ---- the prompt ------------------------------------------------------------------------------------------------------
@@ -173,52 +173,66 @@ def move_a_sub_feature(answer: dict[str, Any]) -> None:
     answer["A"][1]["sub_features"].append(answer["A"][0]["sub_features"].pop())
 
 
-NEITHER = "expected an object with a term and an explanation, neither of them empty"
-
-
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda answer: answer.pop("B"), ["class 'B' is missing"]),
-        (change(["C"], []), ["unknown class 'C', expected ['A', 'B']"]),
-        (lambda answer: answer["A"].pop(), ["class 'A': found 1 features, expected 2"]),
+        (lambda answer: answer.pop("B"), [("answer.missing_class", "", "class 'B' is missing")]),
+        (change(["C"], []), [("answer.unknown_class", "", "unknown class 'C'")]),
+        (lambda answer: answer["A"].pop(), [("answer.number", "class 'A'", "found 1 features")]),
         (lambda answer: answer["B"].append(copy.deepcopy(good()["B"][0])), [
-            "class 'B': found 3 features, expected 2",
-            *(f"class 'B': the term 'term b{place}' stands 2 times" for place in ("1", "11", "12", "13")),
+            ("answer.number", "class 'B'", "found 3 features"),
+            *(("answer.repeated", "class 'B'", f"the term 'term b{at}' stands 2 times") for at in (1, 11, 12, 13)),
         ]),
         (move_a_sub_feature, [
-            "class 'A', feature 1: found 2 sub_features, expected 3",
-            "class 'A', feature 2: found 4 sub_features, expected 3",
+            ("answer.number", "class 'A', feature 1", "found 2 sub_features"),
+            ("answer.number", "class 'A', feature 2", "found 4 sub_features"),
         ]),
-        (change(["A"], FLAT["A"]), ["class 'A': expected a list of 2 features"]),
-        (change(["A"], None), ["class 'A': expected a list of 2 features"]),
+        (change(["A"], FLAT["A"]), [("answer.form", "class 'A'", "found a dict")]),
+        (change(["A"], None), [("answer.form", "class 'A'", "found a NoneType")]),
         (change(["A", 0], "x"), [
-            f"class 'A', feature 1: {NEITHER}", "class 'A', feature 1: expected a list of 3 sub_features",
+            ("answer.form", "class 'A', feature 1", "found a str"),
+            ("answer.form", "class 'A', feature 1", "found a NoneType"),
         ]),
-        (change(["A", 1, "sub_features"], {}), ["class 'A', feature 2: expected a list of 3 sub_features"]),
-        (change(["A", 1, "sub_features", 2, "term"], " \n"), [f"class 'A', feature 2, sub-feature 3: {NEITHER}"]),
-        (change(["A", 1, "explanation"], ""), [f"class 'A', feature 2: {NEITHER}"]),
-        (change(["A", 1, "explanation"], ["a"]), [f"class 'A', feature 2: {NEITHER}"]),
-        (change(["A", 1, "sub_features", 0], {"term": "T"}), [f"class 'A', feature 2, sub-feature 1: {NEITHER}"]),
-        (change(["A", 1, "term"], "TERM  A13"), ["class 'A': the term 'term a13' stands 2 times"]),
+        (change(["A", 1, "sub_features"], {}), [("answer.form", "class 'A', feature 2", "found a dict")]),
+        (change(["A", 1, "sub_features", 2, "term"], " \n"), [
+            ("answer.form", "class 'A', feature 2, sub-feature 3", "found a dict"),
+        ]),
+        (change(["A", 1, "explanation"], ""), [("answer.form", "class 'A', feature 2", "found a dict")]),
+        (change(["A", 1, "explanation"], ["a"]), [("answer.form", "class 'A', feature 2", "found a dict")]),
+        (change(["A", 1, "sub_features", 0], {"term": "T"}), [
+            ("answer.form", "class 'A', feature 2, sub-feature 1", "found a dict"),
+        ]),
+        (change(["A", 1, "term"], "TERM  A13"), [
+            ("answer.repeated", "class 'A'", "the term 'term a13' stands 2 times"),
+        ]),
         (change(["B", 0, "explanation"], "What a1 looks like"), [
-            "class 'B', 'Term B1': the same explanation as class 'A', 'Term A1'",
+            ("answer.repeated", "class 'B', 'Term B1'", "the same explanation as class 'A', 'Term A1'"),
         ]),
         (change(["B", 1, "explanation"], "word " * 10), [
-            "class 'B', 'Term B2': 13 tokens long, expected at most 12; shorten the explanation",
+            ("answer.long", "class 'B', 'Term B2'", "13 tokens long"),
         ]),
         (change(["B", 1, "term"], "a\u200bb"), [
-            "class 'B', 'a\\u200bb': found characters that are not printable",
+            ("answer.unprintable", "class 'B', 'a\\u200bb'", "found characters that are not printable"),
         ]),
         (change(["B", 1, "explanation"], "a \ud800"), [
-            "class 'B', 'Term B2': found characters that are not printable",
+            ("answer.unprintable", "class 'B', 'Term B2'", "found characters that are not printable"),
         ]),
     ],
 )  # fmt: skip
-def test_every_way_to_break_the_form_is_named(spoil: Callable[[Any], None], expected: list[str]) -> None:
+def test_every_way_to_break_the_form_is_named(
+    spoil: Callable[[Any], None], expected: list[tuple[str, str, str]]
+) -> None:
     answer = good()
     spoil(answer)
-    assert faults_of(answer) == expected
+    assert [(fault.code, fault.where, fault.found) for fault in faults_of(answer)] == expected
+
+
+def test_what_an_entry_must_be_is_said() -> None:
+    answer = good()
+    change(["A", 1, "explanation"], "")(answer)
+    assert str(faults_of(answer)[0]).endswith(
+        "expected an object with a term and an explanation, neither of them empty"
+    )
 
 
 def test_all_faults_are_named_at_once() -> None:
@@ -228,7 +242,7 @@ def test_all_faults_are_named_at_once() -> None:
         change(["B", 1, "explanation"], "word " * 10),
     ):  # fmt: skip
         spoil(answer)
-    assert [fault.split(",")[0].split(":")[0] for fault in faults_of(answer)] == [
+    assert [(fault.where or fault.found).split(",")[0] for fault in faults_of(answer)] == [
         "unknown class 'Z'", "unknown class 'Y'", "class 'A'", "class 'B'", "class 'B'",
     ]  # fmt: skip
 
@@ -237,9 +251,6 @@ def test_a_text_that_just_fits_is_accepted_and_the_same_term_in_two_classes_too(
     answer = good()
     answer["B"][1].update(term="Term A1", explanation="word " * 9)
     assert request().read_answer(json.dumps(answer))["B"]["Term A1"] == " ".join(["word"] * 9)
-
-
-WANTED = "expected one JSON object with the keys ['A', 'B'], found "
 
 
 @pytest.mark.parametrize(
@@ -259,13 +270,13 @@ WANTED = "expected one JSON object with the keys ['A', 'B'], found "
     ids=["empty", "blank", "prose", "list", "inner", "cut", "class twice", "first problem", "key twice", "two"],
 )
 def test_no_single_object(answer: str, found: str) -> None:
-    faults = faults_of(answer)
-    assert len(faults) == 1
-    assert faults[0].startswith(WANTED + found)
+    (fault,) = faults_of(answer)
+    assert (fault.code, fault.expected) == ("answer.form", "one JSON object with the keys ['A', 'B']")
+    assert fault.found.startswith(f"found {found}")
 
 
 def test_an_object_nested_too_deeply() -> None:
-    assert faults_of('{"A":' * 100_000) == ["the answer is nested too deeply"]
+    assert faults_of('{"A":' * 100_000) == [Fault("answer.form", "", "the answer is nested too deeply")]
 
 
 KEYS = st.sampled_from(["A", "B", "term", "explanation", "sub_features"])
@@ -280,6 +291,6 @@ def test_any_other_answer_is_refused_with_reasons(answer: str) -> None:
 
 
 def test_the_model_is_told_each_fault() -> None:
-    told = follow_up(["one {x}", "two"])
+    told = follow_up([Fault("answer.form", "", "one {x}"), Fault("answer.form", "", "two")])
     assert "\n- one {x}\n- two\n" in told
     assert "whole corrected JSON object" in told

@@ -8,7 +8,7 @@ import pytest
 from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
 from datasets.task import read_slides
 from tests.conftest import PROJECT, SHARED
-from utils.errors import UserError
+from tests.support.fault_codes import refused
 
 BUILTIN = PROJECT / "text_prompt" / "HiVE_MIL" / "builtin"
 BUILTIN_CLASSES = {
@@ -73,14 +73,16 @@ def test_without_class_names_all_classes_are_read_sorted(tmp_path: Path) -> None
 
 def test_all_faults_of_a_file_are_listed() -> None:
     by_class = {"A": numbered("a", 8), "B": {**numbered("b", 8), "b8": " "}, "C": ["c0"], "E": numbered("e")}
-    with pytest.raises(UserError) as caught:
+    with refused("prompt.number", "prompt.empty", "prompt.form", "prompt.missing_class") as faults:
         arrange_descriptions(by_class, ["A", "B", "C", "D", "E"], 3, 2, source="task.json")
-    assert [fault.split(";")[0] for fault in caught.value.faults] == [
-        "task.json: class 'A' has 8 descriptions, expected 9 (3 low ones and 2 high ones for each",
-        "task.json: class 'B' has an empty term or explanation",
-        "task.json: class 'C' is not of the form {term: explanation}",
-        "task.json: no descriptions of the class 'D'",
+    assert {fault.where for fault in faults} == {"task.json"}
+    assert [fault.found for fault in faults] == [
+        "class 'A' has 8 descriptions",
+        "class 'B' has an empty term or explanation",
+        "class 'C' is not of the form {term: explanation}",
+        "no descriptions of the class 'D'; found ['A', 'B', 'C', 'E']",
     ]
+    assert faults[0].expected == "9 (3 low ones and 2 high ones for each)"
 
 
 # ---- the released and the own files ----------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.task import NO_LABEL, Slide, read_slides, read_table
+from datasets.task import NO_LABEL, Slide, read_level0_magnifications, read_sites, read_slides, read_table
 from tests.conftest import SHARED
-from utils.errors import UserError
+from tests.support.fault_codes import refused
 
 
 @pytest.fixture
@@ -58,27 +58,27 @@ def test_known_classes_keep_their_order_and_allow_a_table_without_labels(table: 
 
 def test_a_label_that_is_no_known_class(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\ns1,C\n")
-    with pytest.raises(UserError, match="unknown class 'C'; expected one of") as caught:
+    with refused("table.unknown_class") as faults:
         read_slides(table, ["A", "B"])
-    assert str(table) in str(caught.value)
+    assert (faults[0].where, faults[0].expected) == (str(table), "one of ['A', 'B']")
 
 
 def test_slides_that_differ_in_blanks_only_are_the_same(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\ns1,B\n s0 ,B\n")
-    with pytest.raises(UserError, match=r"1 slides stand there more than once \(s0\)"):
+    with refused("table.repeated_slide"):
         read_table(table)
 
 
 def test_a_row_without_slide_is_refused(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\n,B\ns1,B\n")
-    with pytest.raises(UserError, match="slide_id"):
+    with refused("table.nameless_slide"):
         read_table(table)
 
 
 @pytest.mark.parametrize("label", ["", "A"])
 def test_fewer_than_two_classes(table: Path, label: str) -> None:
     table.write_text(f"slide_id,label\ns0,{label}\ns1,{label}\n")
-    with pytest.raises(UserError, match="expected at least two classes"):
+    with refused("table.classes"):
         read_slides(table)
 
 
@@ -107,3 +107,22 @@ def test_slides_and_patients_of_the_released_tables(task: str, num_slides: int, 
     assert len(slides) == num_slides
     assert len({slide.case_id for slide in slides}) == num_slides  # a counter, not the patient
     assert len({slide.patient for slide in slides}) == num_patients
+
+
+def test_level0_magnifications_of_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "task.csv"
+    table.write_text("case_id,slide_id,label,level0_mag\np,a,X,40\np,b,X,\np,c,Y,20x\n")
+    assert read_level0_magnifications(table) == {"a": 40, "c": 20}
+    table.write_text("slide_id,label\na,X\n")
+    assert read_level0_magnifications(table) == {}
+    table.write_text("slide_id,level0_mag\na,forty\n")
+    with refused("table.magnification"):
+        read_level0_magnifications(table)
+
+
+def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("slide_id,label,site\nTCGA-A7-0001-01Z,A,x\ns1,A, Basel \ns2,B,\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": "Basel", "s2": ""}
+    table.write_text("slide_id,label\nTCGA-A7-0001-01Z,A\ns1,A\n")
+    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": ""}

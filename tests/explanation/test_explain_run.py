@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from datasets.feature_layouts import read_attributes
+from datasets.patches import read_attributes
 from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
 from explanation.explained_slide import Pixel
 from tests.support.planted_run import PlantedRun

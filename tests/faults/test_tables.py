@@ -139,11 +139,11 @@ PROMPT_FAULTS = {
     "no_text": (lambda path: path.write_bytes(b'{"SIMULATED_A": "\xff"}'), "prompt.unreadable", ()),
     "term_twice": (
         lambda path: change_text(path, "Simulated detail 0.1", "Simulated detail 0.0"), "prompt.unreadable",
-        ("'Simulated detail 0.0' stands there twice",),
+        ("'Simulated detail 0.0' stands 2 times",),
     ),
     "class_twice": (
         lambda path: change_text(path, "SIMULATED_B", "SIMULATED_A"), "prompt.unreadable",
-        ("'SIMULATED_A' stands there twice",),
+        ("'SIMULATED_A' stands 2 times",),
     ),
     "one_too_few": (
         lambda path: change_json(path, without_last), "prompt.number",

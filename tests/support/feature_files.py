@@ -6,6 +6,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+WIDTH = 4
+
 
 def write_file(file: Path, features: np.ndarray | None, coords: np.ndarray, attributes: dict[str, Any]) -> None:
     """Features and coordinates; the attributes are those of ``coords``, as TRIDENT and CLAM have them."""
@@ -57,3 +59,12 @@ def write_clam(
     write_file(files / f"{slide_id}.h5", features, coords.astype(np.int32), {})
     (folder / beside / "pt_files").mkdir(exist_ok=True)
     return files
+
+
+def square(columns: int, rows: int, size: int) -> np.ndarray:
+    """Top-left corners of a full grid."""
+    return np.array([(column * size, row * size) for row in range(rows) for column in range(columns)])
+
+
+def some_features(number: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(number, WIDTH)).astype(np.float32)

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from datasets.feature_layouts import patch_sizes, read_patches
+from datasets.consistency import check_slide
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import build_hierarchy, read_stored, write_hierarchy
+from datasets.patch_sizes import patch_sizes
+from datasets.patches import read_patches
 from utils.h5 import write_h5
 
 WIDTH, SLIDE = 8, "slide"
@@ -48,3 +50,11 @@ def children_of(folders: FeatureFolders) -> list[list]:
         sorted((*place.tolist(), *row.tolist()) for place, row in zip(coords[real], features[real], strict=True))
         for coords, features, real in rows
     ]
+
+
+def kinds(folders: FeatureFolders) -> set[str]:
+    return {fault.kind for fault in check_slide(folders, SLIDE).faults}
+
+
+def texts(folders: FeatureFolders) -> str:
+    return "\n".join(fault.text for fault in check_slide(folders, SLIDE).faults)

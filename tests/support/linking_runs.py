@@ -1,11 +1,12 @@
 """Slides for create_hierarchical_features.py, its options, and what it counts."""
 
 import re
+from typing import Any
 
 import numpy as np
 
 from datasets.folders import FeatureFolders
-from tests.support.feature_files import write_trident
+from tests.support.feature_files import write_file, write_trident
 
 WIDTH = 6
 
@@ -39,3 +40,9 @@ def place_trident(folders: FeatureFolders, slide_id: str, scale: int, level0: in
 def numbers(out: str) -> dict[str, int]:
     rows = re.findall(r"^(\D+?) +([\d,]+)$", out, flags=re.MULTILINE)
     return {name: int(number.replace(",", "")) for name, number in rows}
+
+
+def put(folders: FeatureFolders, slide_id: str, low: np.ndarray, high: np.ndarray, **told: Any) -> None:
+    """A slide in the project's layout."""
+    for file, coords in ((folders.low_file(slide_id), low), (folders.high_file(slide_id), high)):
+        write_file(file, random_features(len(coords), len(slide_id)), coords, told)

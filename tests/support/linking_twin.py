@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from datasets.feature_layouts import PatchSizes
 from datasets.hierarchy import NONE
+from datasets.patch_sizes import PatchSizes
 
 
 def parent_by_loops(parents: np.ndarray, child: np.ndarray, sizes: PatchSizes) -> int:

@@ -1,9 +1,7 @@
-"""Making folds: invariants on random tables, brute force on small ones, the released tables' shares; and the audit."""
+"""Making folds: invariants on random tables, brute force on small ones, the released tables' shares."""
 
 import hashlib
 import itertools
-import json
-import re
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -13,21 +11,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from datasets.make_splits import (
-    PAIRS,
-    audit_folder,
-    describe_fold,
-    divide,
-    draw_folds,
-    group_slides,
-    is_normal,
-    read_sites,
-    shared_sites,
-    split_files,
-    take_slides,
-)
-from datasets.splits import Split, shared_patients
-from datasets.task import Slide, read_slides
+from datasets.draw_splits import divide, draw_folds, group_slides, take_slides
+from datasets.splits import PAIRS, Split, shared_patients, shared_sites
+from datasets.task import Slide, read_sites, read_slides
+from tests.support.fault_codes import refused
 from utils.errors import UserError
 
 TABLE = Path("table.csv")
@@ -81,27 +68,6 @@ def labels(slides: list[Slide]) -> Counter[int]:
 # ---- slides, sites, groups -------------------------------------------------------------------------------------------
 
 
-def test_normal_tissue_is_read_from_the_barcode() -> None:
-    for code, rest in itertools.product(range(100), ("", "A", "Z-00-DX1.0B-11")):
-        assert is_normal(Slide(f"TCGA-KL-8326-{code:02d}{rest}", "p")) is (10 <= code <= 14)
-        assert not is_normal(Slide(f"GTEX-KL-8326-{code:02d}{rest}", "p"))
-
-
-def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("slide_id,label,site\nTCGA-A7-0001-01Z,A,x\ns1,A, Basel \ns2,B,\n")
-    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": "Basel", "s2": ""}
-    table.write_text("slide_id,label\nTCGA-A7-0001-01Z,A\ns1,A\n")
-    assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": ""}
-
-
-def test_unknown_sites_are_not_shared() -> None:
-    a, b, c, d = (Slide(name, name, 0) for name in "abcd")
-    split = Split(0, [a, b], [c], [d])
-    assert shared_sites(split, "train", "val", {"a": "", "b": "X", "c": "", "d": "X"}) == set()
-    assert shared_sites(split, "train", "test", {"a": "", "b": "X", "c": "", "d": "X"}) == {"X"}
-
-
 @repeatable
 @given(any_table())
 def test_groups_are_the_connected_slides(table: tuple[list[Slide], dict[str, str]]) -> None:
@@ -129,11 +95,11 @@ def test_slides_without_a_site_are_named(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("case_id,slide_id,label\np,s1,A\nq,s2,B\nr,TCGA-A7-0001-01Z,A\n")
     _, slides = read_slides(table)
-    with pytest.raises(UserError) as caught:
+    with refused("table.ungrouped_slide") as faults:
         group_slides(table, list(slides.values()), "site", read_sites(table))
-    message = str(caught.value)
-    assert f"{table}: 2 slides without a site (s1, s2); found the columns case_id, slide_id, label" in message
-    assert "expected a column site without gaps" in message
+    assert faults[0].where == str(table)
+    assert faults[0].found.startswith("2 slides without a site (s1, s2); found the columns case_id, slide_id, label")
+    assert faults[0].expected.startswith("a column site without gaps")
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------
@@ -253,9 +219,10 @@ def test_every_slide_of_the_pool_can_be_a_shot() -> None:
 def test_too_few_groups_of_a_class_are_named() -> None:
     slides = [Slide(f"a{n}", f"p{n}", 0) for n in range(9)] + [Slide(f"b{n}", f"q{n % 2}", 1) for n in range(7)]
     groups = group_slides(TABLE, slides, "patient", dict.fromkeys((slide.slide_id for slide in slides), ""))
-    message = re.escape("table.csv: class 'B': found 7 slides in 2 groups, needed at least 3 groups")
-    with pytest.raises(UserError, match=message):
+    with refused("table.few_groups") as faults:
         draw_folds(TABLE, groups, ["A", "B"], 2, 1)
+    assert faults[0].found == "class 'B': found 7 slides in 2 groups"
+    assert faults[0].expected.startswith("at least 3 groups")
 
 
 def test_too_few_slides_of_a_class_are_named() -> None:
@@ -264,12 +231,13 @@ def test_too_few_slides_of_a_class_are_named() -> None:
     ]
     wholes = draw_folds(TABLE, [[slide] for slide in slides], ["A", "B"], 2, 1)
     assert len(take_slides(TABLE, wholes, ["A", "B"], {"train": 4, "test": 3})) == 2
-    with pytest.raises(UserError) as caught:
+    with refused("table.few_slides", "table.few_slides") as faults:
         take_slides(TABLE, wholes, ["A", "B"], {"train": 8, "test": 4})
-    train, test = caught.value.faults
-    start = "table.csv: class 'B': found"
-    assert train.startswith(f"{start} 4 slides in the train part (4 of 10) of fold 0, needed 8: about 20 in the table")
-    assert test.startswith(f"{start} 3 slides in the test part (3 of 10) of fold 0, needed 4: about 14 in the table")
+    train, test = faults
+    assert train.found == "class 'B': found 4 slides in the train part (4 of 10) of fold 0"
+    assert train.expected.startswith("8: about 20 in the table")
+    assert test.found == "class 'B': found 3 slides in the test part (3 of 10) of fold 0"
+    assert test.expected.startswith("4: about 14 in the table")
 
 
 def test_the_draw_is_the_same_on_every_machine() -> None:
@@ -299,106 +267,3 @@ def test_released_tables_are_divided_as_4_3_3(released: Path, task: str, group: 
         assert abs(held / totals - SHARES).max() <= tolerance
     for one, other in itertools.combinations(folds, 2):
         assert len(set(one.test) & set(other.test)) < 0.8 * len(one.test), "folds are repeats of one another"
-
-
-# ---- describing and auditing -----------------------------------------------------------------------------------------
-
-
-def test_a_fold_is_described_by_what_it_holds() -> None:
-    slides = [make_slide(n, n % 2, n // 3, n % 4, tcga=False) for n in range(12)]
-    sites = {slide.slide_id: f"S{n % 4}" for n, slide in enumerate(slides)}
-    pool, split = Split(3, slides[:6], slides[6:9], slides[9:]), Split(3, slides[:2], slides[6:9], slides[9:])
-    record = describe_fold(pool, split, ["A", "B"], sites)
-    assert record == {
-        "fold": 3,
-        "sha256": hashlib.sha256(split.to_csv().encode()).hexdigest(),
-        "slides": {
-            "train_pool": {"A": 3, "B": 3},
-            "train": {"A": 1, "B": 1},
-            "val": {"A": 2, "B": 1},
-            "test": {"A": 1, "B": 2},
-        },
-        "shared_patients": {"train/val": 0, "train/test": 0, "val/test": 0},
-        "shared_sites": {"train/val": 1, "train/test": 1, "val/test": 2},  # S0 S1; S2 S3 S0; S1 S2 S3
-    }
-
-
-def write_folds(folder: Path, *folds: dict[str, list[str]]) -> None:
-    for number, parts in enumerate(folds):
-        split = Split(number, **{name: [Slide(slide_id, "") for slide_id in ids] for name, ids in parts.items()})
-        (folder / f"splits_{number}.csv").write_text(split.to_csv())
-
-
-def audited_slides() -> dict[str, Slide]:
-    """a0 to a5 of class A, b0 to b5 of class B, each with a patient of its own."""
-    return {
-        f"{name}{n}": Slide(f"{name}{n}", f"p_{name}{n}", label) for label, name in enumerate("ab") for n in range(6)
-    }
-
-
-GOOD = {"train": ["a0", "b0"], "val": ["a1", "b1"], "test": ["a2", "b2", "b3"]}
-
-
-def test_good_splits_have_no_faults(tmp_path: Path) -> None:
-    write_folds(tmp_path, GOOD, GOOD)
-    (tmp_path / "splits_0_bool.csv").write_text("not a split file")
-    splits, faults = audit_folder(tmp_path, ["A", "B"], audited_slides(), 1)
-    assert faults == []
-    assert [[slide.slide_id for slide in split.test] for split in splits] == [GOOD["test"]] * 2
-    assert [split.fold for split in splits] == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("change", "fault"),
-    [
-        ({"val": ["a1", "b1", "x", "y"]}, "2 slides are not in the table of slides (x, y)"),
-        ({"val": ["a1", "b1", "a0"]}, "slide a0 stands in train and val"),
-        ({"test": ["b2", "b3"]}, "no slide of class 'A' in test"),
-        ({"train": ["a0", "b0", "b4"]}, "found 2 training slides of class 'B', expected 1 by the folder's name"),
-    ],
-)
-def test_each_fault_is_named_with_its_file(tmp_path: Path, change: dict[str, list[str]], fault: str) -> None:
-    write_folds(tmp_path, GOOD, {**GOOD, **change})
-    _, faults = audit_folder(tmp_path, ["A", "B"], audited_slides(), 1)
-    assert f"{tmp_path / 'splits_1.csv'}: " in faults[0]
-    assert any(fault in found for found in faults)
-    assert not any("splits_0.csv" in found for found in faults)
-
-
-def test_shared_patients_are_a_fault(tmp_path: Path) -> None:
-    write_folds(tmp_path, GOOD)
-    slides = audited_slides()
-    slides["a2"] = Slide("a2", slides["a0"].case_id, 0)
-    slides["b3"] = Slide("b3", slides["b1"].case_id, 1)
-    slides["b2"] = Slide("b2", slides["a1"].case_id, 1)
-    _, faults = audit_folder(tmp_path, ["A", "B"], slides)
-    file = tmp_path / "splits_0.csv"
-    assert faults == [f"{file}: patients shared between train/val 0, train/test 1, val/test 2; expected none"]
-
-
-def test_a_missing_fold_and_an_unreadable_one_are_faults(tmp_path: Path) -> None:
-    write_folds(tmp_path, GOOD, GOOD, GOOD)
-    (tmp_path / "splits_1.csv").unlink()
-    (tmp_path / "splits_2.csv").write_text("train,val\na0,b0\n")
-    splits, faults = audit_folder(tmp_path, ["A", "B"], audited_slides())
-    assert list(split_files(tmp_path)) == [0, 2]
-    assert [split.fold for split in splits] == [0]
-    assert faults[0] == f"{tmp_path}: no splits_1.csv, expected folds 0 to 2"
-    assert "no column 'test'" in faults[1]
-
-
-def test_files_are_held_against_their_manifest(tmp_path: Path) -> None:
-    write_folds(tmp_path, GOOD, GOOD)
-    digests = [hashlib.sha256((tmp_path / f"splits_{n}.csv").read_bytes()).hexdigest() for n in range(2)]
-    folds = [{"fold": number, "sha256": digest} for number, digest in enumerate(digests)]
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps({"folds": folds}))
-    assert audit_folder(tmp_path, ["A", "B"], audited_slides())[1] == []
-    manifest.write_text(json.dumps({"folds": [folds[0], {"fold": 1, "sha256": "0"}, {"fold": 2, "sha256": "0"}]}))
-    faults = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
-    assert [fault.split(":")[0] for fault in faults] == [str(tmp_path / f"splits_{n}.csv") for n in (1, 2)]
-    assert all("not the file that manifest.json tells of" in fault for fault in faults)
-    for text in ("{", "[]", '{"folds": [{}]}', '{"folds": 1}'):
-        manifest.write_text(text)
-        (fault,) = audit_folder(tmp_path, ["A", "B"], audited_slides())[1]
-        assert f"{manifest}: not a manifest of create_splits.py" in fault

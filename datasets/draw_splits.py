@@ -1,4 +1,4 @@
-"""Make the folds of a task, and audit any folds: classes, and the patients and sites that splits share.
+"""The folds of a task, drawn.
 
 A fold divides all slides into a train pool, val and test as 4:3:3 within every class, and takes n training slides a
 class from the pool, the other slides of which go to no split. Groups (patients, sites) are never divided.
@@ -8,59 +8,21 @@ BRCA, val and test both hold 48 slides of either class (of 844 IDC and 211 ILC),
 only the test set is balanced.
 """
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from datasets.splits import SPLIT_NAMES, Split, build_split, read_split_ids, shared_patients, take_few
+from datasets.splits import SPLIT_NAMES, Split, class_counts, take_few
 from datasets.task import Slide, read_table
-from utils.errors import Faults, UserError
-from utils.files import file_sha256
+from utils.errors import Fault, UserError
 
 SHARES = {"train": 4, "val": 3, "test": 3}  # train: the pool
 WHOLE = sum(SHARES.values())
 MILLION = 10**6
 TRIES = 20
 CLOSE = 20  # a division is close to the shares within a slide or 1/20 of a class
-PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
-SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
-MANIFEST = "manifest.json"
-NORMAL_BARCODE = re.compile(r"TCGA-[^-]+-[^-]+-1[0-4]")  # the fourth field starts with the sample type
-
-
-def is_normal(slide: Slide) -> bool:
-    """Whether the barcode says normal tissue: TCGA sample types 10 to 14."""
-    return NORMAL_BARCODE.match(slide.slide_id) is not None
-
-
-def read_sites(path: Path) -> dict[str, str]:
-    """Tissue source site by slide_id: the second field of a TCGA barcode, else the table's column ``site``; "" where
-    neither says. Raises UserError as ``read_table``."""
-    table = read_table(path)
-    column = table["site"].str.strip() if "site" in table else [""] * len(table)
-    return {
-        slide_id: slide_id.split("-")[1] if slide_id.startswith("TCGA-") else site
-        for slide_id, site in zip(table["slide_id"], column, strict=True)
-    }
-
-
-def shared_sites(split: Split, first: str, second: str, sites: Mapping[str, str]) -> set[str]:
-    """The known sites that have slides in both splits of a fold."""
-    found = [{sites[slide.slide_id] for slide in getattr(split, name)} for name in (first, second)]
-    return (found[0] & found[1]) - {""}
-
-
-def class_counts(slides: Sequence[Slide], class_names: Sequence[str]) -> dict[str, int]:
-    return {name: sum(slide.label == label for slide in slides) for label, name in enumerate(class_names)}
-
-
-# ---- making ----------------------------------------------------------------------------------------------------------
 
 
 def group_slides(path: Path, slides: Sequence[Slide], group: str, sites: Mapping[str, str]) -> list[list[Slide]]:
@@ -75,10 +37,12 @@ def group_slides(path: Path, slides: Sequence[Slide], group: str, sites: Mapping
     ]
     nameless = [slide.slide_id for slide, name in zip(slides, names, strict=True) if not name]
     if nameless:
-        raise UserError(
-            f"{path}: {len(nameless)} slides without a {group} ({', '.join(nameless[:3])}); found the columns "
-            f"{', '.join(read_table(path))}, expected a column {group} without gaps (TCGA barcodes need none)"
+        found = (
+            f"{len(nameless)} slides without a {group} ({', '.join(nameless[:3])}); found the columns "
+            f"{', '.join(read_table(path))}"
         )
+        expected = f"a column {group} without gaps (TCGA barcodes need none)"
+        raise UserError(Fault("table.ungrouped_slide", str(path), found, expected))
     joined = {name: name for name in names}
 
     def first_of(name: str) -> str:
@@ -113,7 +77,8 @@ def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     def cost(held: np.ndarray) -> np.ndarray:
         """(3, K) slides -> (3,)"""
         deviations = held * MILLION // totals - shares * MILLION // WHOLE
-        return (deviations**2 + lacking * (held == 0)).sum(1)
+        costs: np.ndarray = (deviations**2 + lacking * (held == 0)).sum(1)
+        return costs
 
     found = []
     for _ in range(TRIES):
@@ -156,9 +121,14 @@ def draw_folds(
     cannot be in all three splits; ``path`` is the table, for the message.
     """
     counts = np.array([list(class_counts(group, class_names).values()) for group in groups], dtype=np.int64)
+    expected = f"at least {len(SHARES)} groups, one each for train, val and test"
     faults = [
-        f"{path}: class {name!r}: found {column.sum()} slides in {(column > 0).sum()} groups, needed at least "
-        f"{len(SHARES)} groups, one each for train, val and test"
+        Fault(
+            "table.few_groups",
+            str(path),
+            f"class {name!r}: found {column.sum()} slides in {(column > 0).sum()} groups",
+            expected,
+        )
         for name, column in zip(class_names, counts.T, strict=True)
         if (column > 0).sum() < len(SHARES)
     ]
@@ -189,81 +159,11 @@ def take_slides(
         for class_name in class_names:
             found, fold = min((class_counts(getattr(fold, name), class_names)[class_name], fold.fold) for fold in folds)
             if found < needed:
-                faults.append(
-                    f"{path}: class {class_name!r}: found {found} slides in the {name} part ({share} of {WHOLE}) of "
-                    f"fold {fold}, needed {needed}: about {-(-needed * WHOLE // share)} in the table, or finer groups"
+                part = (
+                    f"class {class_name!r}: found {found} slides in the {name} part ({share} of {WHOLE}) of fold {fold}"
                 )
+                expected = f"{needed}: about {-(-needed * WHOLE // share)} in the table, or finer groups"
+                faults.append(Fault("table.few_slides", str(path), part, expected))
     if faults:
         raise UserError(faults)
     return [replace(fold, **{name: getattr(take_few(fold, n), name) for name, n in numbers.items()}) for fold in folds]
-
-
-def describe_fold(pool: Split, split: Split, class_names: Sequence[str], sites: Mapping[str, str]) -> dict[str, Any]:
-    """A fold's entry in the manifest: the file's sha256, slides by split and class (the pool that train was drawn from
-    too), and how many patients and sites each pair of splits shares."""
-    parts = {"train_pool": pool.train, **dict(split.parts())}
-    return {
-        "fold": split.fold,
-        "sha256": hashlib.sha256(split.to_csv().encode()).hexdigest(),
-        "slides": {name: class_counts(slides, class_names) for name, slides in parts.items()},
-        "shared_patients": {f"{a}/{b}": len(shared_patients(split, a, b)) for a, b in PAIRS},
-        "shared_sites": {f"{a}/{b}": len(shared_sites(split, a, b, sites)) for a, b in PAIRS},
-    }
-
-
-# ---- auditing --------------------------------------------------------------------------------------------------------
-
-
-def split_files(folder: Path) -> dict[int, Path]:
-    """splits_<fold>.csv by fold, in order."""
-    found = {int(match[1]): file for file in folder.iterdir() if (match := SPLIT_FILE.fullmatch(file.name))}
-    return dict(sorted(found.items()))
-
-
-def audit_folder(
-    folder: Path, class_names: Sequence[str], slides: Mapping[str, Slide], shots: int | None = None
-) -> tuple[list[Split], list[str]]:
-    """The known slides of every fold in a folder, and all its faults: what main.py refuses, shared patients, other than
-    ``shots`` training slides a class, a fold left out, a file that is not the one its manifest tells of."""
-    faults = Faults()
-    files = split_files(folder)
-    for fold in sorted(set(range(max(files))) - set(files)):
-        faults.add(f"{folder}: no splits_{fold}.csv, expected folds 0 to {max(files)}")
-    splits = []
-    for fold, path in files.items():
-        ids = faults.maybe(read_split_ids, path)
-        if ids is None:
-            continue
-        faults.maybe(build_split, path, fold, ids, slides, class_names)
-        split = Split(fold, **{name: [slides[slide] for slide in ids[name] if slide in slides] for name in SPLIT_NAMES})
-        for fault in _other_faults(path, split, class_names, shots):
-            faults.add(fault)
-        splits.append(split)
-    return splits, [*map(str, faults.found), *_manifest_faults(folder)]
-
-
-def _other_faults(path: Path, split: Split, class_names: Sequence[str], shots: int | None) -> Iterator[str]:
-    shared = {f"{a}/{b}": len(shared_patients(split, a, b)) for a, b in PAIRS}
-    if any(shared.values()):
-        found = ", ".join(f"{pair} {number}" for pair, number in shared.items())
-        yield f"{path}: patients shared between {found}; expected none"
-    for name, number in class_counts(split.train, class_names).items():
-        if shots is not None and number != shots:
-            yield f"{path}: found {number} training slides of class {name!r}, expected {shots} by the folder's name"
-
-
-def _manifest_faults(folder: Path) -> Iterator[str]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        return
-    try:
-        expected = {
-            record["fold"]: record["sha256"] for record in json.loads(path.read_text(encoding="utf-8"))["folds"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        yield f"{path}: not a manifest of create_splits.py ({error!r})"
-        return
-    found = {fold: file_sha256(file) for fold, file in split_files(folder).items()}
-    for fold in sorted(expected | found):
-        if found.get(fold) != expected.get(fold):
-            yield f"{folder / f'splits_{fold}.csv'}: not the file that {MANIFEST} tells of; make the splits anew"

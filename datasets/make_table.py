@@ -1,0 +1,241 @@
+"""Tables of slides, made: of the Genomic Data Commons, or of a folder that holds a folder of slides for each class."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from datasets import gdc
+from datasets.barcodes import is_normal, is_whole_patient, patient_of
+from datasets.slides import SUFFIXES, by_name, find_slides, level0_magnification
+from utils.errors import Fault, Faults, UserError
+from utils.files import files_below, write_text
+
+FEATURES = ".h5"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A slide of a table. level0_mag: magnification of its level 0, None where it is unknown."""
+
+    case_id: str
+    slide_id: str
+    label: str
+    level0_mag: float | None = None
+
+
+@dataclass(frozen=True)
+class TableParts:
+    """The rows of a table, the number of slides left out by reason, and, of the GDC, what gdc-client downloads."""
+
+    rows: list[TableRow]
+    left_out: Counter[str]
+    manifest: str = ""
+
+
+def make_table(
+    parts: TableParts, path: Path, wsi_dir: Path | None = None, manifest: Path | None = None, overwrite: bool = False
+) -> None:
+    """Write the table of slides to ``path``, and print what is in it.
+
+    wsi_dir: a folder with slides, read for their magnifications. manifest: where to write what gdc-client downloads.
+    Raises UserError, before anything is written, where another file is there and ``overwrite`` is not set.
+    """
+    rows = _with_magnifications(parts.rows, wsi_dir) if wsi_dir else parts.rows
+    contents = {path: table_text(rows)} | ({manifest: parts.manifest} if manifest else {})
+    print(summary_text(rows, parts.left_out))
+    _write_new(contents, overwrite)
+
+
+# ---- the Genomic Data Commons ----------------------------------------------------------------------------------------
+
+
+def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_type: str, url: str) -> TableParts:
+    """The slides that the GDC lists, without magnification.
+
+    labels: PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS (default: those of the task). slide_type: diagnostic, tissue or
+    both. url: of the API. Raises UserError where the classes are not known, or a class has no slide.
+    """
+    texts = labels or gdc.PRESETS.get(task)
+    if not texts:
+        found = f"no classes are known for it, only for {', '.join(gdc.PRESETS)}"
+        raise UserError(
+            Fault("option.labels", f"--task {task}", found, mend="give them: --labels TCGA-LUAD=LUAD TCGA-LUSC=LUSC")
+        )
+    classes = gdc.parse_labels(texts)
+    projects = sorted({project for project, _ in classes})
+    slides = gdc.list_slides(url, projects, gdc.STRATEGIES[slide_type])
+    kept, rows = [], []
+    left_out: Counter[str] = Counter()
+    for slide in slides:
+        label = gdc.label_of(slide, classes)
+        if label is None:
+            left_out[f"{slide.project}, diagnosis: {' + '.join(slide.diagnoses) or 'none given'}"] += 1
+        else:
+            kept.append(slide)
+            rows.append(TableRow(slide.case_id, slide.slide_id, label))
+    print(f"{url}: {len(slides)} slides of {', '.join(projects)}")
+    if missing := sorted(set(classes.values()) - {row.label for row in rows}):
+        others = "".join(f"\n  {number} of {reason}" for reason, number in left_out.most_common())
+        raise UserError(
+            Fault(
+                "gdc.missing_class",
+                url,
+                f"no slides of {', '.join(missing)}",
+                f"some of each class of --labels {' '.join(texts)}",
+                f"other slides found: {others or 'none'}",
+            )
+        )
+    return TableParts(rows, left_out, gdc.manifest_text(kept))
+
+
+# ---- folders of slides -----------------------------------------------------------------------------------------------
+
+
+def rows_from_folder(folder: Path, case_pattern: str | None, read_magnifications: bool) -> TableParts:
+    """The slides in the folders of their classes; where they are at hand, with their magnifications.
+
+    case_pattern: finds the patient in the name of a slide that has no TCGA barcode. Raises UserError as
+    ``find_classes`` and ``patients``.
+    """
+    classes, loose = find_classes(folder)
+    files = {slide_id: file for of_class in classes.values() for slide_id, file in of_class.items()}
+    cases = patients(files, case_pattern)
+    slides = {slide_id: file for slide_id, file in files.items() if file.suffix != FEATURES}
+    print(f"{folder}: {len(slides)} slides, {len(files) - len(slides)} feature files")
+    levels = magnifications(slides) if read_magnifications else {}
+    rows = [
+        TableRow(cases[slide_id], slide_id, label, levels.get(slide_id))
+        for label, of_class in classes.items()
+        for slide_id in of_class
+    ]
+    return TableParts(rows, Counter({f"{folder}, not in the folder of a class": len(loose)} if loose else {}))
+
+
+def find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
+    """{class: {slide_id: file}} by the names of the folders in ``folder``, and the files that stand in none of them.
+
+    A class folder's files are its feature files (.h5), or else its slides, in it or below it. Raises UserError for
+    fewer than two class folders, a class folder without files, and a slide that is there twice.
+    """
+    if not folder.is_dir():
+        expected = "one that holds a folder of slides for each class"
+        raise UserError(Fault("slide.no_folder", str(folder), "no such folder", expected))
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    classes = [entry for entry in entries if entry.is_dir()]
+    if len(classes) < 2:
+        found, expected = f"found {len(classes)} folders in it", "one for each class, at least two"
+        raise UserError(Fault("slide.few_classes", str(folder), found, expected))
+    faults = Faults()
+    by_class = {entry.name: faults.attempt(_files_of, entry) for entry in classes}
+    places: dict[str, Path] = {}
+    for files in by_class.values():
+        for slide_id, file in files.value.items() if files else ():
+            if places.setdefault(slide_id, file) != file:
+                told = f"a slide of this name is in another class too: {places[slide_id]}"
+                faults.add(Fault("slide.repeated", str(file), told))
+    faults.raise_any()
+    loose = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in (*SUFFIXES, FEATURES)]
+    return {name: files.value for name, files in by_class.items()}, loose
+
+
+def _files_of(folder: Path) -> dict[str, Path]:
+    files = files_below(folder)
+    features = [file for file in files if file.suffix.lower() == FEATURES]
+    slides = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if features and slides:
+        found = f"found {len(features)} feature files ({features[0].name}) and {len(slides)} slides"
+        raise UserError(Fault("slide.two_kinds", str(folder), found, "one kind", "move the other away"))
+    return by_name(features) if features else find_slides(folder)
+
+
+def patients(slide_ids: Iterable[str], pattern: str | None = None) -> dict[str, str]:
+    """The patient of each slide: as its TCGA barcode says, else the group of ``pattern`` in its name, else, without a
+    pattern, the slide itself. Raises UserError for names that the pattern finds nothing in."""
+    found = {}
+    faults = Faults()
+    for slide_id in slide_ids:
+        if is_whole_patient(slide_id):
+            found[slide_id] = patient_of(slide_id)
+        elif pattern is None:
+            found[slide_id] = slide_id
+        elif (matched := re.search(pattern, slide_id)) and matched[1]:
+            found[slide_id] = matched[1]
+        else:
+            told = f"--case-pattern {pattern!r} finds no patient in this name"
+            faults.add(Fault("slide.no_patient", slide_id, told))
+    faults.raise_any()
+    return found
+
+
+def magnifications(files: Mapping[str, Path]) -> dict[str, float | None]:
+    """Magnification of each slide's level 0, None where its file does not tell. Raises UserError for all files that are
+    not readable as slides."""
+    faults = Faults()
+    found = {slide_id: faults.attempt(level0_magnification, file) for slide_id, file in files.items()}
+    faults.raise_any()
+    return {slide_id: level0.value for slide_id, level0 in found.items()}
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def _with_magnifications(rows: Sequence[TableRow], folder: Path) -> list[TableRow]:
+    """The rows with the magnifications of those slides that are in a folder."""
+    known = {row.slide_id for row in rows}
+    files = {slide_id: file for slide_id, file in find_slides(folder).items() if slide_id in known}
+    print(f"{folder}: {len(files)} of the slides")
+    levels = magnifications(files)
+    return [replace(row, level0_mag=levels.get(row.slide_id)) for row in rows]
+
+
+def table_text(rows: Iterable[TableRow]) -> str:
+    """The CSV of some slides, sorted by class and slide."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["case_id", "slide_id", "label", "level0_mag"])
+    for row in sorted(rows, key=lambda row: (row.label, row.slide_id)):
+        level0 = "" if row.level0_mag is None else f"{row.level0_mag:g}"
+        writer.writerow([row.case_id, row.slide_id, row.label, level0])
+    return text.getvalue()
+
+
+def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:
+    """Slides, patients and magnifications of each class, and what should be looked at."""
+    table = pd.DataFrame([vars(row) for row in rows])
+    table["level0_mag"] = [f"{row.level0_mag:g}x" if row.level0_mag is not None else "unknown" for row in rows]
+    counts = table.groupby("label").agg(slides=("slide_id", "size"), patients=("case_id", "nunique"))
+    levels = pd.crosstab(table["label"], table["level0_mag"])
+    lines = [counts.join(levels).to_string()]
+    lines += [f"left out: {number} slides of {reason}" for reason, number in left_out.most_common()]
+    if unknown := int((table["level0_mag"] == "unknown").sum()):
+        lines.append(
+            f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "
+            "(write it into the table, and give that to extract_features.py with --dataset-csv)"
+        )
+    if normal := sum(is_normal(row.slide_id) for row in rows):
+        lines.append(
+            f"note: {normal} slides are normal tissue, which has the class of the patient's tumour here; "
+            "create_splits.py --exclude-normals leaves them out"
+        )
+    return "\n".join(lines)
+
+
+def _write_new(contents: Mapping[Path, str], overwrite: bool) -> None:
+    """Write files. Raises UserError, before any is written, where another is there and ``overwrite`` is not set."""
+    same = {path for path, text in contents.items() if path.is_file() and path.read_bytes() == text.encode()}
+    others = [path for path in contents if path.exists() and path not in same]
+    if others and not overwrite:
+        found = "is there with other contents"
+        raise UserError([Fault("table.exists", str(path), found, mend="--overwrite replaces it") for path in others])
+    for path, text in contents.items():
+        if path in same:
+            print(f"unchanged: {path}")
+        else:
+            write_text(path, text)
+            print(f"written: {path}")

@@ -1,0 +1,112 @@
+"""Hierarchical files written anew, from the low and high files of the same slides or from their own children."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from datasets.consistency import row_owners
+from datasets.folders import FeatureFolders
+from datasets.hierarchy import Stored, gather_children, link_children, read_stored, write_hierarchy
+from datasets.patch_sizes import PatchSizes, patch_sizes
+from datasets.patches import Patches, read_patches
+from datasets.projection import Projection, has_unit_rows, projection_attributes
+from utils.errors import Fault, UserError
+from utils.h5 import write_h5
+
+CHILDREN_PER_PARENT = 16  # of a file that is made anew
+
+
+def repair_slide(
+    folders: FeatureFolders, slide_id: str, level0: float | None = None, projection: Projection | None = None
+) -> None:
+    """Write the slide's hierarchical file anew and keep the old one as .bak: from the low and high files or, without a
+    high file, from its own children, which stay in their row's parent where they lie in it.
+
+    level0: magnification of level 0, where neither attributes nor coordinates tell the patch sizes. projection: applied
+    beforehand to those features that are not of unit length; the low and high files are then written anew too. Where
+    it is interrupted, another call does what is left.
+
+    Raises UserError, leaving all as it is, where these files are faulty or no child lies in any parent.
+    """
+    file, high_file = folders.hierarchical_file(slide_id), folders.high_file(slide_id)
+    magnifications = folders.low_magnification, folders.high_magnification
+    has_high = high_file.is_file()
+    stored = _read_if_possible(file) if has_high else _with_all_children(read_stored(file))
+    found = (
+        read_patches(folders.low_file(slide_id), magnifications[0]),
+        stored.children() if stored and not has_high else read_patches(high_file, magnifications[1]),
+    )
+    low, children = (
+        projection.of_patches(patches) if projection and not has_unit_rows(patches.norms) else patches
+        for patches in found
+    )
+    said = dict(stored.attributes) if stored else {}
+    seed = int(said.get("seed", 1))
+    sizes = patch_sizes(low, children, magnifications, level0)
+    parents = link_children(low.coords, children.coords, sizes.parent, sizes.child)
+    if stored and not has_high:
+        parents = _kept_parents(parents, stored, low, sizes)
+    slots = stored.real.shape[1] if stored else CHILDREN_PER_PARENT
+    hierarchy = gather_children(parents, low, children, sizes, slots, seed, slide_id)
+    if not hierarchy.mask.any():
+        told = f"not repaired, no child would lie in any parent of {low.file}"
+        raise UserError(Fault("features.unrelated", str(file), told))
+    _write_projected([pair for pair in zip(found, (low, children), strict=True) if pair[1].file != file])
+    if file.exists():
+        keep_backup(file)
+    for name in ("projection_warning", "projection_sha256"):
+        said.pop(name, None)
+    made = {
+        "encoder": folders.feature_extractor,
+        "low_magnification": magnifications[0],
+        "high_magnification": magnifications[1],
+        "seed": seed,
+        "repaired_from": "low and high files" if has_high else "low file and its own children",
+    }
+    write_hierarchy(file, hierarchy, sizes, {**said, **projection_attributes(folders, low, children), **made})
+
+
+def _write_projected(pairs: list[tuple[Patches, Patches]]) -> None:
+    """Write those patches that were changed, (before, after), to their files; the old files stay as .bak."""
+    for before, after in pairs:
+        if after is not before:
+            keep_backup(after.file)
+            write_h5(after.file, {"features": after.features, "coords": after.coords}, after.attributes)
+
+
+def _with_all_children(stored: Stored) -> Stored:
+    """Rows with features and a place of their own are children, whatever the mask says. Raises UserError where one has
+    NaN or infinite values."""
+    if stored.mask is not None:
+        stored = stored._replace(real=stored.nonzero & (stored.mask | stored.coords.any(-1)))
+    if not np.isfinite(stored.children().norms).all():
+        told = "not repaired, it has NaN or infinite values"
+        raise UserError(Fault("features.values", str(stored.file), told, mend="extract this slide again"))
+    return stored
+
+
+def _kept_parents(parents: np.ndarray, stored: Stored, low: Patches, sizes: PatchSizes) -> np.ndarray:
+    """The parent of every child of the file, (N,) rows of ``low`` or -1: its row's, and the one whose square holds it,
+    ``parents`` (N,), where it lies outside its row's."""
+    owners, outside = row_owners(stored, low, sizes)
+    return np.where(outside, parents, owners[np.nonzero(stored.real)[0]])
+
+
+def _read_if_possible(file: Path) -> Stored | None:
+    try:
+        return read_stored(file)
+    except UserError:
+        return None
+
+
+def keep_backup(file: Path) -> Path:
+    """A second name for what a file holds now: <file>.bak, or .bak2 and so on; no earlier one is touched."""
+    names = (file.with_name(f"{file.name}.bak{number}") for number in ("", *range(2, 1000)))
+    backup = next(name for name in names if not name.exists())
+    try:
+        os.link(file, backup)
+    except OSError:  # a file system without links
+        shutil.copy2(file, backup)
+    return backup

@@ -1,0 +1,36 @@
+"""Slides that cannot be planned, and whose word counts for a magnification."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.slides import Magnification
+from tests import slide_files
+from tests.slide_files import tissue
+from tests.support.fault_codes import refused
+from tests.support.planned_slides import plan
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda file: file.unlink(), "slide.missing"),
+        (lambda file: file.write_bytes(b"II*\0nothing"), "slide.unreadable"),
+        (lambda file: slide_files.write_slide(file, np.full((1500, 1500, 3), 240, np.uint8)), "slide.no_tissue"),
+    ],
+)
+def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], None], code: str) -> None:
+    file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]))
+    change(file)
+    with refused(code) as faults:
+        plan(tmp_path, file)
+    assert faults[0].where == str(file)
+
+
+def test_a_tag_goes_before_what_the_user_says(tmp_path: Path) -> None:
+    file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]), mpp=0.5)
+    said = "0.5 microns per pixel, although --level0-mag says 40x"
+    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, said)
+    assert plan(tmp_path, file, level0=20).magnification == Magnification(20, "0.5 microns per pixel")

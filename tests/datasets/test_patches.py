@@ -1,0 +1,93 @@
+"""Feature files of any tool are read into one form, and those that cannot be used are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from datasets.patches import read_patches
+from tests.support.fault_codes import refused
+from tests.support.feature_files import WIDTH, some_features, square, write_file
+from utils.errors import UserError
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("coords_kind", [np.int32, np.int64, np.float32, np.float64, np.uint32])
+def test_every_form_is_read_into_one(tmp_path: Path, batch: bool, kind: type, coords_kind: type) -> None:
+    features, coords = some_features(5).astype(kind), (square(5, 1, 512) + 7).astype(coords_kind)
+    lead = (None,) if batch else ()
+    write_file(tmp_path / "a.h5", features[*lead], coords[*lead], {"patch_size_level0": 512})
+    read = read_patches(tmp_path / "a.h5", 20)
+    assert (read.features.dtype, read.coords.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(read.features, features.astype(np.float32))
+    np.testing.assert_array_equal(read.coords, square(5, 1, 512) + 7)
+    assert read.as_is is not batch
+    np.testing.assert_allclose(read.norms, np.linalg.norm(features.astype(np.float64), axis=1), rtol=1e-5)
+
+
+def test_nearly_whole_coordinates_are_rounded(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.h5", some_features(2), np.array([[511.9999, -0.0001], [1024.0002, 3]]), {})
+    assert read_patches(tmp_path / "a.h5", 20).coords.tolist() == [[512, 0], [1024, 3]]
+
+
+def test_attributes_of_all_parts_are_read(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.h5", some_features(2), square(2, 1, 512), {"of_coords": 1})
+    with h5py.File(tmp_path / "a.h5", "r+") as opened:
+        opened.attrs["of_file"] = "x"
+        opened["features"].attrs["of_features"] = 2
+    write_file(tmp_path / "patches.h5", None, square(2, 1, 512), {"patch_size": 256, "downsample": [4.0, 4.0]})
+    read = read_patches(tmp_path / "a.h5", 20, tmp_path / "patches.h5")
+    assert read.attributes.keys() == {"of_coords", "of_file", "of_features", "patch_size", "downsample"}
+    assert read_patches(tmp_path / "a.h5", 20, tmp_path / "absent.h5").attributes.keys() == {
+        "of_coords", "of_file", "of_features",
+    }  # fmt: skip
+
+
+def with_value(value: float) -> np.ndarray:
+    features = some_features(3)
+    features[1] = value
+    return features
+
+
+THREE = square(3, 1, 512)
+
+
+@pytest.mark.parametrize(
+    ("features", "coords", "attributes", "code"),
+    [
+        (np.zeros((0, WIDTH), np.float32), np.zeros((0, 2), int), {}, "features.empty"),
+        (np.zeros((1, 0, WIDTH), np.float32), np.zeros((1, 0, 2), int), {}, "features.empty"),
+        (with_value(np.nan), THREE, {}, "features.values"),
+        (with_value(np.inf), THREE, {}, "features.values"),
+        (with_value(0), THREE, {}, "features.values"),
+        (np.ones((3, WIDTH), int), THREE, {}, "features.shape"),
+        (np.ones((2, 3, WIDTH), np.float32), THREE, {}, "features.shape"),
+        (np.ones(3, np.float32), THREE, {}, "features.shape"),
+        (some_features(3), THREE[:2], {}, "features.coords"),
+        (some_features(3), np.full((3, 2), np.nan), {}, "features.coords"),
+        (some_features(3), THREE, {"target_magnification": 5}, "features.magnification"),
+        (some_features(3), THREE, {"magnification": "10x"}, "features.magnification"),
+        (some_features(3), THREE, {"magnification": "high"}, "features.attribute"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    tmp_path: Path, features: np.ndarray, coords: np.ndarray, attributes: dict[str, Any], code: str
+) -> None:
+    write_file(tmp_path / "a.h5", features, coords, attributes)
+    with refused(code) as faults:
+        read_patches(tmp_path / "a.h5", 20)
+    assert faults[0].where == str(tmp_path / "a.h5")
+
+
+def test_a_file_that_is_cut_off_or_lacks_features_is_refused(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.h5", some_features(3), THREE, {})
+    (tmp_path / "b.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:700])
+    write_file(tmp_path / "c.h5", None, THREE, {})
+    for name, message in (("b", "cut off"), ("c", "no data set 'features'"), ("d", "file not found")):
+        with pytest.raises(UserError, match=message):
+            read_patches(tmp_path / f"{name}.h5", 20)

@@ -1,0 +1,9 @@
+"""Tables of slides, as tests read them."""
+
+import csv
+from pathlib import Path
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
