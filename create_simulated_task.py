@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.folders import FeatureFolders
     from datasets.simulate import SimulationSettings, SlideSimulator, simulated_descriptions, write_simulated_task
     from models.prompts import PromptLearner
-    from models.text_towers import load_text_tower
     from models.tiny_clip import save_tiny_clip
+    from models.vlms import load_text_side
 
     if options.slides_per_class < max(options.shots) + 4:
         raise UserError(
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     clip = options.output_dir / FEATURE_EXTRACTOR
     save_tiny_clip(clip, options.width, options.seed)
-    tower = load_text_tower(FEATURE_EXTRACTOR, str(clip))
+    tower = load_text_side(FEATURE_EXTRACTOR, str(clip))
     class_names = [f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]]
     by_class = simulated_descriptions(class_names)
     texts = arrange_descriptions(by_class, class_names, 4, 3)

@@ -70,9 +70,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def build_request(options: argparse.Namespace) -> "DescriptionRequest":
     from datasets.description_request import DescriptionRequest, TokenLimit
     from models.text_length import token_limit
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
 
-    tower = load_text_tower(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
+    tower = load_text_side(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
     full_names = dict(options.class_names)
     return DescriptionRequest(
         options.dataset_name or options.task,

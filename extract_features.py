@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datasets.extraction_plan import SlideJob, SlidePlan
     from datasets.folders import FeatureFolders
     from datasets.slides import Magnification
-    from models.image_encoders import ImageEncoder
+    from models.vlms import ImageSide
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 HIGHEST_MAGNIFICATION = 160
@@ -93,7 +93,7 @@ def look(job: "SlideJob") -> "SlidePlan | list[str] | None":
 # ---- encoding --------------------------------------------------------------------------------------------------------
 
 
-def batch_encoder(encoder: "ImageEncoder", device: "torch.device", precision: str) -> Callable[["torch.Tensor"], Any]:
+def batch_encoder(encoder: "ImageSide", device: "torch.device", precision: str) -> Callable[["torch.Tensor"], Any]:
     """uint8 patches on the CPU -> features; a batch too large for the device is a UserError."""
     import torch
 
@@ -104,7 +104,7 @@ def batch_encoder(encoder: "ImageEncoder", device: "torch.device", precision: st
     def encode(patches: torch.Tensor) -> torch.Tensor:
         try:
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                return encoder(patches.to(device, non_blocking=True))
+                return encoder.encode_images(patches.to(device, non_blocking=True))
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{len(patches)} patches do not fit into the memory of {device}; lower --batch-size"
@@ -127,7 +127,7 @@ def unless_ended(results: Iterator[Result]) -> Iterator[Result]:
 
 
 def encode_slides(
-    plans: Sequence["SlidePlan"], folders: "FeatureFolders", encoder: "ImageEncoder", options: argparse.Namespace
+    plans: Sequence["SlidePlan"], folders: "FeatureFolders", encoder: "ImageSide", options: argparse.Namespace
 ) -> dict[str, str]:
     """Extract and write; {slide_id: what was wrong} of slides that could not be read. Without --skip-errors the first
     such slide raises a UserError."""
@@ -189,17 +189,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.extraction_plan import Settings, SlideJob, SlidePlan
     from datasets.folders import FeatureFolders
-    from models.image_encoders import load_image_encoder
-    from utils.files import tensors_sha256
+    from models.vlms import load_image_side
     from utils.workers import over_slides
 
     root, name, extractor = options.dataset_root_path, options.dataset_name, options.feature_extractor_name
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
     slides = list_slides(options)
-    encoder = load_image_encoder(extractor, options.vlm_path)
+    encoder = load_image_side(extractor, options.vlm_path)
     made = {
         "encoder": extractor,
-        "encoder_sha256": tensors_sha256(encoder.state_dict()),
+        "encoder_sha256": encoder.fingerprint(),
         "projected": encoder.projected,
         "normalised": encoder.normalised,
     }

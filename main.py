@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets.bag_cache import BagCache
     from datasets.splits import Split
     from datasets.task import Task
-    from models.text_towers import TextTower
+    from models.vlms import TextSide
     from training.run_folder import FoldResult, RunFolder
     from utils.interface import SlideModel
 
@@ -48,7 +48,7 @@ class RunInputs(NamedTuple):
 
     task: "Task"
     splits: list["Split"]
-    tower: "TextTower | None"
+    tower: "TextSide | None"
     cache: "BagCache"
     digests: dict[str, str]
     feature_dim: int
@@ -72,7 +72,7 @@ def load_inputs(config: Config) -> RunInputs:
     from datasets.task import Task, read_slides
     from models.build import KINDS
     from models.text_length import room_for
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
     from utils.memory import cache_bytes
 
     faults = Faults()
@@ -80,7 +80,7 @@ def load_inputs(config: Config) -> RunInputs:
     folders = FeatureFolders(
         Path(config.data_root_dir), config.task, config.feature_extractor, config.low_mag, config.high_mag
     )
-    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
+    tower = faults.maybe(load_text_side, config.feature_extractor, config.vlm_path) if kind.texts else None
     split_command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
     ids = {fold: faults.maybe(read_split_ids, config.split_path(fold), split_command) for fold in config.folds()}
     table = faults.maybe(read_slides, config.csv_path())
@@ -123,14 +123,14 @@ def choose_slides(config: Config, splits: list["Split"]) -> list["Split"]:
 
 def record_of(config: Config, run_inputs: RunInputs, splits: list["Split"]) -> dict[str, Any]:
     """What config.json holds: options, classes, descriptions, fingerprints of the inputs, versions."""
-    from utils.files import file_sha256, tensors_sha256, text_sha256
+    from utils.files import file_sha256, text_sha256
     from utils.reproducibility import versions
 
     task, tower, digests = run_inputs.task, run_inputs.tower, run_inputs.digests
     inputs = {"dataset_csv": file_sha256(config.csv_path())}
     if tower is not None:
         inputs["text_prompt"] = text_sha256(json.dumps(task.descriptions.by_class))
-        inputs["text_tower"] = tensors_sha256(tower.state_dict())
+        inputs["text_tower"] = tower.fingerprint()
     for split in splits:
         inputs[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
         slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)

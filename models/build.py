@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from models.baselines import abmil, clam, dsmil, dtfd_mil, focus, mscpt, pooling, transmil, vila_mil, wikg
 from models.build_hive_mil import HIVE_MIL
 from models.kind import COMMON, TEXT_OPTIONS, Inputs, Kind
-from models.text_towers import TextTower
+from models.vlms import TextSide
 from utils.config import Config
 from utils.interface import SlideModel
 
@@ -37,7 +37,7 @@ def options_without_effect(config: Config) -> set[str]:
 
 def build_model(
     config: Config,
-    tower: TextTower | None,
+    tower: TextSide | None,
     low_texts: Sequence[str],
     high_texts: Sequence[str],
     num_classes: int,

@@ -18,11 +18,11 @@ from datasets.splits import read_split_ids
 from datasets.task import Slide, read_labels, read_slides
 from models.build import KINDS, build_model, options_without_effect
 from models.text_length import room_for
-from models.text_towers import load_text_tower
+from models.vlms import load_text_side
 from training.run_record import config_of, read_record
 from utils.config import TRAINING_ONLY, Config
 from utils.errors import Faults, UserError
-from utils.files import read_tensors, tensors_sha256
+from utils.files import read_tensors
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
 from utils.reproducibility import choose_device
@@ -74,10 +74,10 @@ def load_run(
     device = choose_device(config.device)
     kind, faults = KINDS[config.model_type], Faults()
     form = kind.form(config)
-    tower = faults.maybe(load_text_tower, config.feature_extractor, config.vlm_path) if kind.texts else None
+    tower = faults.maybe(load_text_side, config.feature_extractor, config.vlm_path) if kind.texts else None
     if tower and given.get("feature_dim") not in (None, tower.output_dim):
         faults.add(f"--feature_dim {given['feature_dim']}: the text features are {tower.output_dim} wide")
-    if tower and record and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
+    if tower and record and tower.fingerprint() != record["inputs"]["text_tower"]:
         faults.add(f"--vlm_path {config.vlm_path}: not the vision-language model that the checkpoint was trained with")
     fits = room_for(tower, config.num_context_tokens) if tower else None
     texts = faults.maybe(_read_texts, config, kind.texts, record, given, fits)
