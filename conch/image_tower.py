@@ -67,7 +67,8 @@ class ConchImageTower(nn.Module):
     def pool(self, images: Tensor) -> Tensor:
         """Features before the projection: (N, 3, S, S) images, scaled and normalised -> (N, D)."""
         tokens = self.trunk.forward_features(images)
-        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        return pooled
 
     def forward(self, images: Tensor) -> Tensor:
         """Features projected and of unit length: (N, 3, S, S) images, scaled and normalised -> (N, D)."""

@@ -164,4 +164,5 @@ class PromptLearner(nn.Module):
         self._cache = None
 
     def _encode(self) -> Tensor:
-        return self.encoding(self.tower, self.prompt_embeddings(), self.token_ids)
+        features: Tensor = self.encoding(self.tower, self.prompt_embeddings(), self.token_ids)
+        return features

@@ -44,7 +44,8 @@ class ClipTextSide(TextSide):
 
     @property
     def token_embedding(self) -> nn.Module:
-        return self.text_model.embeddings.token_embedding
+        embedding: nn.Module = self.text_model.embeddings.token_embedding
+        return embedding
 
     def prefix_tree(self, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
         """The distinct prefixes of (N, L) ids, up to each one's first end token."""
@@ -57,7 +58,8 @@ class ClipTextSide(TextSide):
         x = embeddings[:, :length] + self.text_model.embeddings.position_embedding.weight[:length]
         layers = self.text_model.encoder.layers
         x = last_states([_block(layer) for layer in layers], x, tree, layers[0].self_attn.num_heads)
-        return self.text_projection(self.text_model.final_layer_norm(x))
+        features: Tensor = self.text_projection(self.text_model.final_layer_norm(x))
+        return features
 
     def attention_norms(self) -> Sequence[nn.Module]:
         return [layer.layer_norm1 for layer in self.text_model.encoder.layers]
@@ -75,7 +77,8 @@ class ClipTextSide(TextSide):
         x = self.text_model.encoder(inputs_embeds=x.flatten(0, 1), is_causal=False).last_hidden_state
         x = x.view(num_classes, len(positions), -1, width).transpose(1, 2).flatten(0, 1)
         pooled = x[torch.arange(num_prompts, device=x.device), column]
-        return self.text_model.final_layer_norm(pooled) @ self.text_projection.weight
+        features: Tensor = self.text_model.final_layer_norm(pooled) @ self.text_projection.weight
+        return features
 
     def _is_constant_as_released(self, token_ids: Tensor, context_positions: Tensor) -> bool:
         """So it is with the context in front, where no end token of any prompt stands."""
@@ -131,7 +134,8 @@ class ClipImageTower(nn.Module):
         self.clip: Any = clip
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.clip(pixel_values=images).image_embeds
+        features: Tensor = self.clip(pixel_values=images).image_embeds
+        return features
 
 
 def load_image(source: str) -> ImageSide:

@@ -53,7 +53,8 @@ class ConchTextSide(TextSide):
 
     @property
     def token_embedding(self) -> nn.Module:
-        return self.transformer.token_embedding
+        embedding: nn.Module = self.transformer.token_embedding
+        return embedding
 
     def prefix_tree(self, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
         """The distinct prefixes of (N, L) ids. Each sequence is its tokens, the first padding token (CONCH's class mask
@@ -76,7 +77,8 @@ class ConchTextSide(TextSide):
         x = last_states(
             [_block(block) for block in tower.transformer.resblocks], x, tree, tower.heads, mask.unsqueeze(1)
         )
-        return tower.ln_final(x) @ tower.text_projection
+        features: Tensor = tower.ln_final(x) @ tower.text_projection
+        return features
 
     def attention_norms(self) -> Sequence[nn.Module]:
         return [block.ln_1 for block in self.transformer.transformer.resblocks]
@@ -90,11 +92,12 @@ class ConchTextSide(TextSide):
         padding = tower.token_embedding.weight[tower.pad_id].expand(len(embeddings), 1, -1)
         x = torch.cat([embeddings, padding], dim=1) + tower.positional_embedding
         x = tower.ln_final(tower.transformer(x, attn_mask=None))
-        return x[torch.arange(len(x), device=x.device), token_ids.argmax(dim=1)] @ tower.text_projection
+        features: Tensor = x[torch.arange(len(x), device=x.device), token_ids.argmax(dim=1)] @ tower.text_projection
+        return features
 
     def _num_visible(self, token_ids: Tensor) -> Tensor:
         """How many tokens the class embedding sees: (N, L) -> (N,)."""
-        num_tokens = (token_ids != self.transformer.pad_id).sum(1)
+        num_tokens: Tensor = (token_ids != self.transformer.pad_id).sum(1)
         return (num_tokens + 1).clamp(max=token_ids.shape[1])
 
 

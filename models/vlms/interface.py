@@ -75,7 +75,8 @@ class ImageSide(Side):
 
         Raises TypeError for images of another kind.
         """
-        return self.tower(self.transform(images)).float()
+        features: Tensor = self.tower(self.transform(images))
+        return features.float()
 
     forward = encode_images
 
@@ -136,7 +137,8 @@ class TextSide(Side, ABC):
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Token embeddings without positions: (N, L) -> (N, L, W)."""
-        return self.token_embedding(token_ids)
+        embeddings: Tensor = self.token_embedding(token_ids)
+        return embeddings
 
     @abstractmethod
     def encode_prompts(self, embeddings: Tensor, token_ids: Tensor, tree: PrefixTree | None = None) -> Tensor:

@@ -28,8 +28,9 @@ class OpenClipImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.visual(images)
-        return features[0] if isinstance(features, tuple) else features  # CoCa's tower gives tokens too
+        given = self.visual(images)
+        features: Tensor = given[0] if isinstance(given, tuple) else given  # CoCa's tower gives tokens too
+        return features
 
 
 def build_image_side(config: Mapping[str, Any], weights: Path, told_by: str) -> ImageSide:

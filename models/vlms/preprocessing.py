@@ -48,7 +48,8 @@ class Preprocessing:
         for size in ([sides[0], width], [height, width]):  # as Pillow: columns, then rows, each rounded to 8 bits
             images = resize(images, size, InterpolationMode(self.interpolation), antialias=True)
         images = center_crop(images, [self.input_size])
-        return normalize(images.float() / 255, list(self.mean), list(self.std))
+        prepared: Tensor = normalize(images.float() / 255, list(self.mean), list(self.std))
+        return prepared
 
 
 def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
@@ -56,7 +57,7 @@ def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
 
     source: a Hugging Face folder or hub id. Raises UserError where the file does not fit the tower.
     """
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         source,

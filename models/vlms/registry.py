@@ -1,17 +1,18 @@
 """Which family of vision-language models a feature extractor belongs to: one list of rules for texts and images."""
 
+from importlib import import_module
 from typing import TypeVar
 
-from models.vlms import clip, conch, open_clip
 from models.vlms.interface import Family, ImageSide, Side, Source, TextSide
 from utils.errors import Fault, UserError
 
-# the first family that recognises a source has it; CLIP comes last, it takes any path that is left
-FAMILIES = (
-    conch.FAMILY,
-    open_clip.FAMILY,
-    clip.FAMILY,
+# Modules of this package. The first family that recognises a source has it; CLIP is last, it takes any path that is left.
+MODULES = (
+    "conch",
+    "open_clip",
+    "clip",
 )
+FAMILIES: tuple[Family, ...] = tuple(import_module(f"models.vlms.{name}").FAMILY for name in MODULES)
 
 AnySide = TypeVar("AnySide", bound=Side)
 
