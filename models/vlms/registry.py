@@ -6,7 +6,7 @@ from typing import TypeVar
 from models.vlms.interface import Family, ImageSide, Side, Source, TextSide
 from utils.errors import Fault, UserError
 
-# Modules of this package. The first family that recognises a source has it; CLIP is last, it takes any path that is left.
+# modules of this package: the first family that recognises a source has it, and the last takes any path that is left
 MODULES = (
     "conch",
     "open_clip",
