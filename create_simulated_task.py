@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.descriptions import arrange_descriptions
     from datasets.folders import FeatureFolders
     from models.prompts import PromptLearner
-    from models.text_towers import load_text_tower
     from models.tiny_clip import save_tiny_clip
+    from models.vlms import load_text_side
 
     simulate.require_slides(options.slides_per_class, options.shots)
     clip = options.output_dir / FEATURE_EXTRACTOR
     save_tiny_clip(clip, options.width, options.seed)
-    tower = load_text_tower(FEATURE_EXTRACTOR, str(clip))
+    tower = load_text_side(FEATURE_EXTRACTOR, str(clip))
     by_class = simulate.simulated_descriptions([f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]])
     texts = arrange_descriptions(by_class, list(by_class), 4, 3)
     torch.manual_seed(options.seed)

@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.description_request import DescriptionRequest, TokenLimit
     from models.text_length import token_limit
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
 
-    tower = load_text_tower(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
+    tower = load_text_side(options.feature_extractor, options.vlm_path) if options.feature_extractor else None
     full_names = dict(options.class_names)
     request = DescriptionRequest(
         options.title or options.task, {name: full_names.get(name, name) for name in options.classes},

@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.extract import ExtractionOptions, extract_slides
     from datasets.folders import FeatureFolders
-    from models.image_encoders import load_image_encoder
+    from models.vlms import load_image_side
 
     root, name, extractor = options.data_root_dir, options.task, options.feature_extractor
     folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
-    encoder = load_image_encoder(extractor, options.vlm_path)
+    encoder = load_image_side(extractor, options.vlm_path)
     how = ExtractionOptions(**{item.name: getattr(options, item.name) for item in fields(ExtractionOptions)})
     extract_slides(folders, options.wsi_dir, encoder, how)
 

@@ -32,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from datasets.descriptions import read_descriptions
     from models.class_separation import COLUMNS, alike_pairs, class_separation, encode_texts
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
     from reports.separation_text import pairs_text, separation_text
 
     num_low, num_subtexts = options.num_low_mag_texts, options.num_high_mag_subtexts
     faults = Faults()
     read = faults.attempt(read_descriptions, options.descriptions, None, num_low, num_subtexts)
-    tower = faults.attempt(load_text_tower, options.feature_extractor, options.vlm_path)
+    tower = faults.attempt(load_text_side, options.feature_extractor, options.vlm_path)
     faults.raise_any()
     texts = read.value
     names = list(texts.by_class)

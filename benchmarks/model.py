@@ -27,7 +27,8 @@ from torch import Tensor, nn
 import utils.torchvision_compat  # noqa: F401  (before transformers)
 from models.build import build_model
 from models.hive_mil import HiveMIL
-from models.text_towers import ClipTextTower, ClipTokenizer
+from models.vlms.clip import ClipTextSide
+from models.vlms.tokenizers import StandardTokenizer
 from tests.oracle import Oracle
 from utils.config import Config
 from utils.interface import Bag
@@ -71,7 +72,7 @@ WORDS = [
 ]
 
 
-def clip_tower() -> ClipTextTower:
+def clip_tower() -> ClipTextSide:
     """PLIP's text side, ViT-B/32's: 512 wide, 12 layers, 8 heads, with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -83,7 +84,7 @@ def clip_tower() -> ClipTextTower:
         projection_dim=DIM,
         initializer_factor=3.0,
     )
-    return ClipTextTower(CLIPModel(config).float(), ClipTokenizer(Path(), 49408)).requires_grad_(False).eval()
+    return ClipTextSide(CLIPModel(config).float(), StandardTokenizer()).requires_grad_(False).eval()
 
 
 def build(variant: str, device: torch.device) -> HiveMIL:

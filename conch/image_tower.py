@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conch.text_tower import _read_config
+from conch.text_tower import read_config
 
 PUBLISHED_VISION_CONFIG: dict[str, int] = {
     "image_size": 448,
@@ -26,9 +26,17 @@ PUBLISHED_VISION_CONFIG: dict[str, int] = {
 }
 OF_CAPTIONS = ("attn_pool_caption.", "ln_caption.")
 WHOLE_FILE = (
-    "expected CONCH's whole pytorch_model.bin, from the hub repository MahmoodLab/CONCH (a file without the image "
+    "CONCH's whole pytorch_model.bin, from the hub repository MahmoodLab/CONCH (a file without the image "
     "tower is enough for training, but not for this)"
 )
+
+
+class WeightsError(ValueError):
+    """A file of CONCH that cannot be used. is_readable: whether its contents are at fault, and not the file itself."""
+
+    def __init__(self, file: Path, found: str, expected: str = WHOLE_FILE, is_readable: bool = True):
+        super().__init__(f"{file}: {found}; expected {expected}")
+        self.file, self.found, self.expected, self.is_readable = file, found, expected, is_readable
 
 
 class ConchImageTower(nn.Module):
@@ -59,7 +67,8 @@ class ConchImageTower(nn.Module):
     def pool(self, images: Tensor) -> Tensor:
         """Features before the projection: (N, 3, S, S) images, scaled and normalised -> (N, D)."""
         tokens = self.trunk.forward_features(images)
-        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        return pooled
 
     def forward(self, images: Tensor) -> Tensor:
         """Features projected and of unit length: (N, 3, S, S) images, scaled and normalised -> (N, D)."""
@@ -70,18 +79,19 @@ def load_image_tower(weights: Path) -> ConchImageTower:
     """Build the tower from CONCH's ``pytorch_model.bin``; sizes are the published ones unless the ``vision_cfg`` of an
     ``open_clip_config.json`` beside it says otherwise.
 
-    Raises ValueError, naming the file, where it cannot be read and where ``visual.*`` is missing or of another shape.
+    Raises WeightsError where it cannot be read and where ``visual.*`` is missing or of another shape.
     """
     state = {name: value for name, value in _read_visual(weights).items() if not name.startswith(OF_CAPTIONS)}
     try:
-        config = _read_config(weights)
+        config = read_config(weights)
         with torch.device("meta"):  # no time is spent on weights that are replaced
             tower = ConchImageTower(config["embed_dim"], {**PUBLISHED_VISION_CONFIG, **config.get("vision_cfg", {})})
     except Exception as error:  # what JSON, a dictionary or timm make of wrong sizes
         found = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{weights.with_name('open_clip_config.json')}: not the sizes of a CONCH ({found}); expected model_cfg "
-            f"with embed_dim and, in vision_cfg, {', '.join(PUBLISHED_VISION_CONFIG)}"
+        raise WeightsError(
+            weights.with_name("open_clip_config.json"),
+            f"not the sizes of a CONCH ({found})",
+            f"model_cfg with embed_dim and, in vision_cfg, {', '.join(PUBLISHED_VISION_CONFIG)}",
         ) from error
     expected = tower.state_dict()
     kinds = {
@@ -93,7 +103,7 @@ def load_image_tower(weights: Path) -> ConchImageTower:
     }
     faults = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
     if faults:
-        raise ValueError(f"{weights}: weights of visual.* do not fit: {'; '.join(faults)}; {WHOLE_FILE}")
+        raise WeightsError(weights, f"weights of visual.* do not fit: {'; '.join(faults)}")
     tower.load_state_dict(state, assign=True)
     return tower.float()
 
@@ -101,25 +111,24 @@ def load_image_tower(weights: Path) -> ConchImageTower:
 def read_projection(weights: Path) -> np.ndarray:
     """``visual.proj_contrast`` of CONCH's ``pytorch_model.bin``: (D, D) float32, features (N, D) stand on its left.
 
-    Raises ValueError, naming the file, where it cannot be read or has no such matrix.
+    Raises WeightsError where it cannot be read or has no such matrix.
     """
     matrix = _read_visual(weights).get("proj_contrast")
     if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
         found = "none" if matrix is None else f"one of shape {tuple(matrix.shape)}"
-        raise ValueError(f"{weights}: {found} found of the matrix visual.proj_contrast; {WHOLE_FILE}")
+        raise WeightsError(weights, f"{found} found of the matrix visual.proj_contrast")
     return matrix.float().numpy()
 
 
 def _read_visual(weights: Path) -> dict[str, Tensor]:
-    """The tensors of ``visual.*``, without that prefix. Raises ValueError where there are none."""
+    """The tensors of ``visual.*``, without that prefix. Raises WeightsError where there are none."""
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f"{weights}: file not found; {WHOLE_FILE}") from error
+        raise WeightsError(weights, "file not found", is_readable=False) from error
     except Exception as error:  # PyTorch raises what its unpickler meets
-        raise ValueError(
-            f"{weights}: not readable as PyTorch tensors (a git-lfs pointer, or cut off?); {WHOLE_FILE}"
-        ) from error
+        found = "not readable as PyTorch tensors (a git-lfs pointer, or cut off?)"
+        raise WeightsError(weights, found, is_readable=False) from error
     named = state.items() if isinstance(state, dict) else ()
     visual = {
         name.removeprefix("visual."): value
@@ -127,5 +136,5 @@ def _read_visual(weights: Path) -> dict[str, Tensor]:
         if isinstance(name, str) and name.startswith("visual.") and isinstance(value, Tensor)
     }
     if not visual:
-        raise ValueError(f"{weights}: no weights of visual.* found; {WHOLE_FILE}")
+        raise WeightsError(weights, "no weights of visual.* found")
     return visual

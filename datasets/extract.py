@@ -19,7 +19,6 @@ from datasets.slide_features import Encode, SlideFeatures, extract_features, wri
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
-from utils.files import tensors_sha256
 from utils.reproducibility import choose_device
 from utils.workers import over_slides
 
@@ -38,9 +37,9 @@ class PatchEncoder(Protocol):
 
     def to(self, device: torch.device, /) -> Self: ...
 
-    def state_dict(self) -> dict[str, Tensor]: ...
+    def fingerprint(self) -> str: ...
 
-    def __call__(self, images: Tensor, /) -> Tensor: ...
+    def encode_images(self, images: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _plan_jobs(
         options.stain_normalisation,
         {
             "encoder": folders.feature_extractor,
-            "encoder_sha256": tensors_sha256(encoder.state_dict()),
+            "encoder_sha256": encoder.fingerprint(),
             "projected": encoder.projected,
             "normalised": encoder.normalised,
         },
@@ -181,7 +180,7 @@ def _batch_encoder(encoder: PatchEncoder, device: torch.device, precision: str) 
     def encode(patches: Tensor) -> Tensor:
         try:
             with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                return encoder(patches.to(device, non_blocking=True))
+                return encoder.encode_images(patches.to(device, non_blocking=True))
         except torch.OutOfMemoryError as error:
             found = f"{len(patches)} patches do not fit into the memory of {device}"
             raise UserError(Fault("memory.device", "--batch-size", found, mend="lower --batch-size")) from error

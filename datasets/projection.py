@@ -4,6 +4,7 @@ CONCH's published features are multiplied by ``visual.proj_contrast`` and of uni
 them before both steps, as wide as after: nothing but the lengths of the rows tells the two kinds apart.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,8 @@ def has_unit_rows(norms: np.ndarray) -> bool:
 
 
 def is_conch(folders: FeatureFolders) -> bool:
-    return "conch" in folders.feature_extractor.lower()
+    """Whether one of the words of the feature extractor's name is conch: conch, conch_v1, my-CONCH."""
+    return "conch" in re.split(r"[^a-z]+", folders.feature_extractor.lower())
 
 
 def projection_remedy(folders: FeatureFolders) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from models.kind import Inputs, Kind
-from models.text_towers import TextTower
+from models.vlms import TextSide
 from utils.config import MODEL_TYPES, Config
 from utils.interface import SlideModel
 
@@ -22,7 +22,7 @@ KINDS = {name: _load(model.kind) for name, model in MODEL_TYPES.items()}
 
 def build_model(
     config: Config,
-    tower: TextTower | None,
+    tower: TextSide | None,
     low_texts: Sequence[str],
     high_texts: Sequence[str],
     num_classes: int,

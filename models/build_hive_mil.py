@@ -13,8 +13,7 @@ from models.prompts import PromptLearner, PublishedEncoding
 from models.released.checkpoint import released_names
 from models.released.filtering import ReleasedFiltering
 from models.released.message_passing import ReleasedLayer, ReleasedNetwork
-from models.released.text_encoding import ReleasedEncoding
-from models.text_towers import ClipTextTower
+from models.released.text_encoding import ReleasedEncoding, released_reading
 from utils.config import Config
 
 NUM_LAYERS = 2
@@ -38,7 +37,7 @@ def build(config: Config, inputs: Inputs) -> HiveMIL:
     head = TopKLogits(num_classes, config.top_k_low, config.top_k_high, config.scales)
     dim = tower.output_dim
     if is_released:
-        xavier = isinstance(tower, ClipTextTower)
+        xavier = released_reading(tower).xavier
         return HiveMIL(
             prompts,
             ReleasedFiltering(config.filter_alpha, tower.logit_scale),

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.prompts import PromptTokens
-from models.text_towers import TextTower
+from models.vlms import TextSide
 
 COLUMNS = (
     ("low", "within"), ("low", "between"),
@@ -25,11 +25,11 @@ class AlikePair(NamedTuple):
     cosine: float
 
 
-def encode_texts(tower: TextTower, texts: list[str]) -> tuple[Tensor, int]:
+def encode_texts(tower: TextSide, texts: list[str]) -> tuple[Tensor, int]:
     """Features of plain texts, without context tokens, of unit length: (N, D); and how many texts were cut."""
     tokens = PromptTokens(tower, texts, num_context_tokens=0, position="end")
     with torch.no_grad():
-        features = tower.encode(tower.embed(tokens.token_ids), tokens.token_ids)
+        features = tower.encode_prompts(tower.embed(tokens.token_ids), tokens.token_ids)
     return normalize(features, dim=-1), tokens.num_cut
 
 

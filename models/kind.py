@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from models.losses import BagLoss, build_bag_loss
-from models.text_towers import TextTower
+from models.vlms import TextSide
 from utils.config import Config
 from utils.interface import BagForm, SlideModel
 
@@ -14,7 +14,7 @@ class Inputs(NamedTuple):
 
     num_classes: int
     feature_dim: int
-    tower: TextTower | None = None
+    tower: TextSide | None = None
     low_texts: Sequence[str] = ()
     high_texts: Sequence[str] = ()
 

@@ -1,9 +1,9 @@
 """What the user should know of prompts that the text tower cannot read to their ends."""
 
-from models.text_towers import TextTower
+from models.vlms import TextSide
 
 
-def notes_of_cut(num_cut: int, num_prompts: int, tower: TextTower) -> list[str]:
+def notes_of_cut(num_cut: int, num_prompts: int, tower: TextSide) -> list[str]:
     """A sentence where ``num_cut`` of the prompts were cut; nothing otherwise."""
     if not num_cut:
         return []

@@ -5,10 +5,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from models.text_towers import TextTower
-from utils.errors import UserError
+from models.vlms import TextSide
+from utils.errors import Fault, UserError
 
 PLACEHOLDER = "X"
+
+
+def check_room(num_context_tokens: int, room: int) -> None:
+    """Raises UserError where the context leaves no room for a description. room: the most tokens of a prompt that are
+    read, the special ones apart."""
+    if num_context_tokens > room - 1:
+        raise UserError(
+            Fault(
+                "prompt.no_room",
+                f"--num-context-tokens {num_context_tokens}",
+                "the context leaves no room for a description",
+                expected=f"at most {room - 1}, the text tower reads {room} tokens beside those of start and end",
+            )
+        )
 
 
 class PromptTokens:
@@ -22,27 +36,24 @@ class PromptTokens:
     token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. num_cut: descriptions cut.
     """
 
-    def __init__(self, tower: TextTower, descriptions: list[str], num_context_tokens: int, position: str):
-        if num_context_tokens > tower.context_length - 3:
-            raise UserError(
-                f"--num-context-tokens {num_context_tokens}: expected at most {tower.context_length - 3}, the text "
-                f"tower reads {tower.context_length} tokens"
-            )
+    def __init__(self, tower: TextSide, descriptions: list[str], num_context_tokens: int, position: str):
+        check_room(num_context_tokens, tower.room)
         before = {"end": num_context_tokens, "middle": num_context_tokens // 2, "front": 0}[position]
         after = num_context_tokens - before
-        bos, eos, pad = tower.special_tokens
+        start, end, padding = tower.special_tokens
+        opening = [] if start is None else [start]
         # a placeholder behind another word: its id may differ from that of one at the start of the text
         placeholder = tower.tokenize([f"{PLACEHOLDER} {PLACEHOLDER}"])[0][-1:]
         heads = tower.tokenize([" ".join([PLACEHOLDER] * before + [text]) for text in descriptions])
-        room = tower.context_length - 2 - after
+        room = tower.room - after
         self.num_cut = sum(len(head) > room for head in heads)
-        prompts = [[bos, *head[:room], *(placeholder * after), eos] for head in heads]
-        self.token_ids = torch.full((len(prompts), tower.context_length), pad)
+        prompts = [[*opening, *head[:room], *(placeholder * after), end] for head in heads]
+        self.token_ids = torch.full((len(prompts), tower.context_length), padding)
         self.context_positions = torch.zeros(len(prompts), num_context_tokens, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             self.token_ids[row, : len(prompt)] = torch.tensor(prompt)
-            end = len(prompt) - 1
-            self.context_positions[row] = torch.tensor([*range(1, 1 + before), *range(end - after, end)])
+            first, last = len(opening), len(prompt) - 1
+            self.context_positions[row] = torch.tensor([*range(first, first + before), *range(last - after, last)])
 
 
 class PublishedEncoding(nn.Module):
@@ -50,15 +61,15 @@ class PublishedEncoding(nn.Module):
 
     is_constant = False  # whether the features are the same for any context
 
-    def __init__(self, tower: TextTower, tokens: PromptTokens, num_classes: int, class_specific: bool):
+    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, class_specific: bool):
         super().__init__()
         prompts = torch.arange(len(tokens.token_ids))
         contexts = prompts // (len(prompts) // num_classes) if class_specific else torch.zeros_like(prompts)
         self.tree = tower.prefix_tree(tokens.token_ids, contexts)
 
-    def forward(self, tower: TextTower, embeddings: Tensor, token_ids: Tensor) -> Tensor:
+    def forward(self, tower: TextSide, embeddings: Tensor, token_ids: Tensor) -> Tensor:
         """(N, L, W) prompt embeddings of (N, L) ids -> (N, D) features."""
-        return tower.encode(embeddings, token_ids, self.tree)
+        return tower.encode_prompts(embeddings, token_ids, self.tree)
 
 
 class PromptLearner(nn.Module):
@@ -75,14 +86,14 @@ class PromptLearner(nn.Module):
 
     def __init__(
         self,
-        tower: TextTower,
+        tower: TextSide,
         low_texts: list[str],
         high_texts: list[str],
         num_classes: int,
         num_context_tokens: int = 16,
         class_specific: bool = False,
         position: str = "end",
-        encoding: Callable[[TextTower, PromptTokens, int, bool], nn.Module] = PublishedEncoding,
+        encoding: Callable[[TextSide, PromptTokens, int, bool], nn.Module] = PublishedEncoding,
     ):
         super().__init__()
         self.tower = tower
@@ -153,4 +164,5 @@ class PromptLearner(nn.Module):
         self._cache = None
 
     def _encode(self) -> Tensor:
-        return self.encoding(self.tower, self.prompt_embeddings(), self.token_ids)
+        features: Tensor = self.encoding(self.tower, self.prompt_embeddings(), self.token_ids)
+        return features

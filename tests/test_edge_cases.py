@@ -153,11 +153,11 @@ def model_of(simulated: SimulatedTask) -> Callable:
     """Build a model of the simulated task; its two classes, four low and twelve high texts each."""
     from datasets.descriptions import read_descriptions
     from models.build import build_model
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
     from utils.config import Config
 
     texts = read_descriptions(simulated.root / "simulated.json", None, 4, 3)
-    tower = load_text_tower("tinyclip", str(simulated.root / "tinyclip"))
+    tower = load_text_side("tinyclip", str(simulated.root / "tinyclip"))
 
     def build(**options: str | float) -> torch.nn.Module:
         torch.manual_seed(0)

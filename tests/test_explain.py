@@ -42,7 +42,7 @@ def untrained(folder: Path, clip: Path, wsi_dir: Path, table: pd.DataFrame) -> l
     from datasets.descriptions import arrange_descriptions
     from datasets.simulate import simulated_descriptions
     from models.build import build_model
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
     from utils.config import Config
 
     table.to_csv(folder / "real.csv", index=False)
@@ -56,7 +56,7 @@ def untrained(folder: Path, clip: Path, wsi_dir: Path, table: pd.DataFrame) -> l
     )  # fmt: skip
     by_class = simulated_descriptions(["A", "B"])
     texts = arrange_descriptions(by_class, ["A", "B"], O, S)
-    tower = load_text_tower("tinyclip", str(clip))
+    tower = load_text_side("tinyclip", str(clip))
     torch.manual_seed(0)
     model = build_model(config, tower, texts.low_texts, texts.high_texts, 2)
     write_tensors(folder / "s_0_checkpoint.pt", model.checkpoint())

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from datasets.folders import FeatureFolders
-from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
+from models.vlms import load_image_side
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.slide_files import real_slide, tissue, write_slide
 from tests.support.run_contents import files_below
@@ -98,7 +98,7 @@ def test_features_are_the_encoders(slides: Path, folders: FeatureFolders, clip: 
     """Patches cut by hand from the slide's own pixels, encoded by the model."""
     assert run_main(options(folders, slides / "told", clip), SCRIPT)[0] == 0
     image = torch.from_numpy(tissue(1300, 1100, [(100, 100, 1200, 900)], seed=0)).permute(2, 0, 1)
-    encoder = load_image_encoder("tinyclip", str(clip))
+    encoder = load_image_side("tinyclip", str(clip))
     with h5py.File(folders.high_file("slide_0")) as file:
         coords, features = file["coords"][()], file["features"][()]
         assert dict(file.attrs) | {"encoder": "tinyclip", "projected": True, "normalised": False} == dict(file.attrs)
@@ -106,7 +106,7 @@ def test_features_are_the_encoders(slides: Path, folders: FeatureFolders, clip: 
     assert len(whole) >= 8
     patches = torch.stack([image[:, y : y + 256, x : x + 256] for x, y, _ in whole])
     with torch.inference_mode():
-        expected = encoder(patches)
+        expected = encoder.encode_images(patches)
     np.testing.assert_allclose(features[[row for *_, row in whole]], expected, atol=1e-4, rtol=1e-3)
 
 

@@ -17,13 +17,13 @@ from datasets.splits import Split, build_split, patient_audit, read_split_ids
 from datasets.task import Slide, read_slides
 from models.build import KINDS, build_model
 from models.text_length import room_for
-from models.text_towers import TextTower, load_text_tower
+from models.vlms import TextSide, load_text_side
 from training.fold import choose_slides
 from training.run_reader import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes, has_effect
 from utils.errors import Attempt, Fault, Faults, UserError
-from utils.files import file_sha256, tensors_sha256, text_sha256
+from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
 from utils.reproducibility import choose_device, versions
@@ -46,7 +46,7 @@ class RunInputs:
     class_names: list[str]
     descriptions: Descriptions
     slides: Mapping[str, Slide]
-    tower: TextTower | None
+    tower: TextSide | None
     cache: BagCache
     digests: Mapping[str, str]
     device: torch.device
@@ -65,7 +65,7 @@ class RunInputs:
         read = {"dataset_csv": file_sha256(config.csv_path())}
         if self.tower is not None:
             read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
-            read["text_tower"] = tensors_sha256(self.tower.state_dict())
+            read["text_tower"] = self.tower.fingerprint()
         for split in self.splits:
             read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
             slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
@@ -93,12 +93,12 @@ class InputReader:
         self.form = KINDS[config.model_type].form(config)
         self.folders = feature_folders(config)
         self.device = faults.check("device", choose_device, config.device)
-        self.tower: Attempt[TextTower | None] = Attempt(None)
+        self.tower: Attempt[TextSide | None] = Attempt(None)
         if config.text_form:
             self.tower = faults.check("vision-language model", self._load_tower)
 
-    def _load_tower(self) -> TextTower | None:
-        return load_text_tower(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
+    def _load_tower(self) -> TextSide | None:
+        return load_text_side(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
 
     def read_texts(self, class_names: Sequence[str] | None) -> Descriptions:
         """The texts of some classes (None: of all in the file), in the form of the model. Raises UserError."""

@@ -1,8 +1,6 @@
 """Slides predicted by the trained models of a run."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from datasets.bag_cache import BagLoader
-from datasets.slides import find_slides
+from datasets.extract import ExtractionOptions, extract_slides
 from datasets.task import NO_LABEL
+from models.vlms import load_image_side
 from training.evaluation import Predictions, evaluate
+from training.inputs import feature_folders
 from training.trained_run import TrainedRun
-from utils.config import PROJECT, Config
+from utils.config import Config
 from utils.effects import FREE
 from utils.errors import Fault, UserError
 from utils.files import read_json, tensors_sha256, text_sha256, write_json
@@ -61,18 +61,8 @@ def make_features(wsi_dir: Path, config: Config) -> list[str]:
 
     Finished slides are kept. Returns the ids of all slides in the folder. Raises UserError where that fails.
     """
-    command = [
-        *(sys.executable, str(PROJECT / "extract_features.py"), "--wsi-dir", str(wsi_dir)),
-        *("--dataset-root-path", config.data_root_dir, "--dataset-name", config.task),
-        *("--feature-extractor-name", config.feature_extractor),
-        *("--low-mag", str(config.low_mag), "--high-mag", str(config.high_mag)),
-        *(["--vlm-path", config.vlm_path] if config.vlm_path else []),
-        *(["--device", config.device] if config.device else []),
-    ]
-    if subprocess.run(command).returncode:
-        found = "not all features could be made, see above; finished slides are kept"
-        raise UserError(Fault("slides.failed", f"--wsi-dir {wsi_dir}", found))
-    return list(find_slides(wsi_dir))
+    encoder = load_image_side(config.feature_extractor, config.vlm_path)
+    return extract_slides(feature_folders(config), wsi_dir, encoder, ExtractionOptions(device=config.device))
 
 
 def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:

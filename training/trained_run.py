@@ -15,7 +15,6 @@ from training.run_reader import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
-from utils.files import tensors_sha256
 from utils.interface import SlideModel
 from utils.options import Stage
 
@@ -83,7 +82,7 @@ def load_run(
 def _check_tower(reader: InputReader, record: RunRecord | None) -> None:
     """Raises UserError where the run was trained with another text tower."""
     tower = reader.tower.value
-    if record and tower and tensors_sha256(tower.state_dict()) != record.inputs["text_tower"]:
+    if record and tower and tower.fingerprint() != record.inputs["text_tower"]:
         found = "not the vision-language model that the run was trained with"
         raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
 

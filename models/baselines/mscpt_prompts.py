@@ -15,20 +15,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.prompts import PromptTokens
-from models.text_towers import ClipTextTower, TextTower
+from models.vlms import TextSide
+from models.vlms.prefix_tree import PrefixTree
+from utils.errors import Fault, UserError
 
 GLOBAL_VECTORS = 2
 
 
-def _first_norms(tower: TextTower) -> list[nn.Module]:
-    """The norm in front of each layer's attention."""
-    if isinstance(tower, ClipTextTower):
-        return [layer.layer_norm1 for layer in tower.text_model.encoder.layers]
-    return [block.ln_1 for block in tower.transformer.transformer.resblocks]
+def deep_tree(tower: TextSide, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
+    """The tower's prefix tree. Raises UserError where the states of its nodes cannot be replaced before each layer."""
+    tree = tower.prefix_tree(token_ids, groups)
+    if tree is None or not tower.attention_norms():
+        raise UserError(
+            Fault(
+                "vlm.no_deep_prompts",
+                "--model_type MSCPT",
+                "the text tower takes no vectors between its layers",
+                expected="a causal tower with a norm in front of each attention, as CLIP's and CONCH's",
+                mend="name such a model with --feature_extractor and --vlm_path",
+            )
+        )
+    return tree
 
 
 @contextmanager
-def before_layers(tower: TextTower, visit: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
+def before_layers(tower: TextSide, visit: Callable[[int, Tensor], Tensor | None]) -> Iterator[None]:
     """While the tower encodes, ``visit(layer, states)`` sees the states (U, W) of the prefix tree's nodes before each
     layer, and may return what the layer's attention reads in their place. The residual path keeps the old states, so
     only those of nodes that are replaced before every layer may be replaced."""
@@ -36,7 +47,9 @@ def before_layers(tower: TextTower, visit: Callable[[int, Tensor], Tensor | None
     def hook(layer: int, norm: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
         return visit(layer, inputs[0])
 
-    handles = [norm.register_forward_pre_hook(partial(hook, layer)) for layer, norm in enumerate(_first_norms(tower))]
+    handles = [
+        norm.register_forward_pre_hook(partial(hook, layer)) for layer, norm in enumerate(tower.attention_norms())
+    ]
     try:
         yield
     finally:
@@ -45,10 +58,10 @@ def before_layers(tower: TextTower, visit: Callable[[int, Tensor], Tensor | None
 
 
 @torch.no_grad()
-def encode_plain(tower: TextTower, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+def encode_plain(tower: TextSide, token_ids: Tensor) -> tuple[Tensor, Tensor]:
     """(N, L) ids -> features (N, D) and the states at the end token behind every layer but the last,
     (layers - 1, N, W); all of unit length."""
-    tree = tower.prefix_tree(token_ids)
+    tree = deep_tree(tower, token_ids)
     ends = tree.nodes.gather(1, tree.last.unsqueeze(1)).squeeze(1)
     states: list[Tensor] = []
 
@@ -57,7 +70,7 @@ def encode_plain(tower: TextTower, token_ids: Tensor) -> tuple[Tensor, Tensor]:
             states.append(F.normalize(nodes[ends], dim=1))
 
     with before_layers(tower, keep):
-        features = tower.encode(tower.embed(token_ids), token_ids, tree)
+        features = tower.encode_prompts(tower.embed(token_ids), token_ids, tree)
     return F.normalize(features, dim=1), torch.stack(states)
 
 
@@ -76,7 +89,7 @@ class DeepPromptLearner(nn.Module):
 
     def __init__(
         self,
-        tower: TextTower,
+        tower: TextSide,
         low_texts: Sequence[str],
         high_texts: Sequence[str],
         num_classes: int,
@@ -92,7 +105,7 @@ class DeepPromptLearner(nn.Module):
         device = tower.logit_scale.device
         token_ids = high_tokens.token_ids.to(device)
         # the prompts of a class begin alike, so its learned vectors have one node each
-        self.tree = tower.prefix_tree(token_ids, torch.arange(num_classes).repeat_interleave(num_high))
+        self.tree = deep_tree(tower, token_ids, torch.arange(num_classes).repeat_interleave(num_high))
         nodes = self.tree.nodes.gather(1, high_tokens.context_positions.to(device))[::num_high]
         low_features, low_states = encode_plain(tower, low_tokens.token_ids.to(device))
         with torch.no_grad():
@@ -108,7 +121,7 @@ class DeepPromptLearner(nn.Module):
             self.register_buffer(name, constant, persistent=False)
         self.first = nn.Parameter(torch.empty(num_learned, tower.width))
         self.deep = nn.ParameterList(
-            nn.Parameter(torch.empty(num_global, tower.width)) for _ in _first_norms(tower)[1:]
+            nn.Parameter(torch.empty(num_global, tower.width)) for _ in tower.attention_norms()[1:]
         )
         for vectors in (self.first, *self.deep):
             nn.init.normal_(vectors, std=0.02)
@@ -145,4 +158,4 @@ class DeepPromptLearner(nn.Module):
             return nodes.index_copy(0, self.nodes.flatten(), self.vectors(layer).flatten(0, 1).to(nodes.dtype))
 
         with before_layers(self.tower, put):
-            return F.normalize(self.tower.encode(self.token_embeddings, self.token_ids, self.tree), dim=1)
+            return F.normalize(self.tower.encode_prompts(self.token_embeddings, self.token_ids, self.tree), dim=1)

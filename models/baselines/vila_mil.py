@@ -23,9 +23,9 @@ from models.kind import Inputs, Kind, bag_loss
 from models.losses import BagLoss, bag_output
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner, PromptTokens, PublishedEncoding
-from models.text_towers import ClipTextTower, TextTower, first_position
+from models.vlms import TextSide
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.interface import Bag, ModelOutput, SlideModel
 
 HIDDEN = 192
@@ -36,17 +36,16 @@ class EarlyEncoding(PublishedEncoding):
     """The released code's: a CLIP tower read where the end token stood before the context was put in front, that is,
     as many places too early as there are context tokens."""
 
-    def __init__(self, tower: TextTower, tokens: PromptTokens, num_classes: int, class_specific: bool):
+    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, class_specific: bool):
         super().__init__(tower, tokens, num_classes, class_specific)
-        assert isinstance(tower, ClipTextTower)
-        ends = first_position(tokens.token_ids, tower.tokenizer.eos_id)
-        self.tree.last = (ends - tokens.context_positions.shape[1]).to(self.tree.last.device)
+        assert self.tree is not None
+        self.tree.last = self.tree.last - tokens.context_positions.shape[1]
 
 
-def trained_copy(tower: ClipTextTower) -> ClipTextTower:
+def trained_copy(tower: TextSide) -> TextSide:
     """A copy of a frozen tower with everything trained but the token embeddings."""
     trained = deepcopy(tower).requires_grad_(True)
-    trained.text_model.embeddings.token_embedding.requires_grad_(False)
+    trained.token_embedding.requires_grad_(False)
     return trained
 
 
@@ -130,8 +129,15 @@ def _build(config: Config, inputs: Inputs) -> ViLaMIL:
     assert tower is not None
     encoding = PublishedEncoding
     if config.variant == "released":
-        if not isinstance(tower, ClipTextTower):
-            raise UserError("--model_type ViLa_MIL --variant released: the released code reads CLIP's text tower alone")
+        if not tower.pools_at_end:
+            raise UserError(
+                Fault(
+                    "vlm.not_released",
+                    "--model_type ViLa_MIL --variant released",
+                    "the released code reads CLIP's text tower alone",
+                    mend="train with --variant paper",
+                )
+            )
         encoding, tower = EarlyEncoding, trained_copy(tower)
     prompts = PromptLearner(
         tower,

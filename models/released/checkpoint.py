@@ -1,8 +1,8 @@
 """The released code's checkpoint layout: our parameter names to its names."""
 
-from conch.text_tower import ConchTextTower
 from models.hive_mil import HiveMIL
-from models.text_towers import TextTower
+from models.released.text_encoding import released_reading
+from models.vlms import TextSide
 
 _NODE = {"low_image": "x5image", "high_image": "x20image", "low_text": "x5text", "high_text": "x20text"}
 _SENDER = {"low_image": "low_text", "high_image": "high_text", "low_text": "low_image", "high_text": "high_image"}
@@ -15,22 +15,14 @@ _RELATION = {
 }
 
 
-def _prefixes(tower: TextTower, num_layers: int) -> dict[str, str]:
+def _prefixes(tower: TextSide, num_layers: int) -> dict[str, str]:
     """Released name by our name, for every module or tensor that a released checkpoint holds."""
     names = {
         "prompts.tower.logit_scale": "logit_scale",
         "prompts.context_tokens": "prompt_learner.ctx",
     }
-    if isinstance(tower, ConchTextTower):
-        text = {name: name for name in ("positional_embedding", "text_projection", "transformer", "ln_final")}
-        names |= {f"prompts.tower.transformer.{ours}": f"text_encoder.{theirs}" for ours, theirs in text.items()}
-    else:
-        names |= {
-            "prompts.tower.text_model.embeddings.position_embedding.weight": "text_encoder.positional_embedding",
-            "prompts.tower.text_projection.weight": "text_encoder.text_projection",
-            "prompts.tower.text_model.encoder": "text_encoder.transformer",
-            "prompts.tower.text_model.final_layer_norm": "text_encoder.ln_final",
-        }
+    of_tower = released_reading(tower).checkpoint_names
+    names |= {f"prompts.tower.{ours}": f"text_encoder.{theirs}" for ours, theirs in of_tower.items()}
     for index in range(num_layers):
         ours, theirs = f"network.layers.{index}", f"graph_prompt_learner.layer{index + 1}"
         for node, sender in _SENDER.items():

@@ -41,6 +41,7 @@ def patches_of_length(length: float, kind: type = np.float32, **told: Any) -> Pa
         ("conch", 1.02, 1.02, "CONCH"),
         ("conch", 0.98, 1.0, "CONCH"),
         ("plip", 9.7, 9.7, None),
+        ("conchology", 9.7, 9.7, None),
         ("plip", 1.0, 1.0, None),
         ("plip", 1.0, 9.7, "one scale is normalised and the other is not"),
     ],

@@ -134,12 +134,12 @@ def text_features(simulated: SimulatedTask) -> tuple[np.ndarray, np.ndarray]:
     """Low (K*O, D) and high (K*O*S, D) text features of the simulated task, of unit length."""
     from datasets.descriptions import read_descriptions
     from models.prompts import PromptLearner
-    from models.text_towers import load_text_tower
+    from models.vlms import load_text_side
 
     texts = read_descriptions(simulated.root / "simulated.json", None, NUM_LOW, NUM_SUBTEXTS)
     torch.manual_seed(1)
     prompts = PromptLearner(
-        load_text_tower("tinyclip", str(simulated.root / "tinyclip")), texts.low_texts, texts.high_texts, 2
+        load_text_side("tinyclip", str(simulated.root / "tinyclip")), texts.low_texts, texts.high_texts, 2
     )
     with torch.no_grad():
         low, high = (torch.nn.functional.normalize(features, dim=-1).numpy() for features in prompts())

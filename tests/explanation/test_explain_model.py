@@ -11,8 +11,8 @@ from torch import Tensor
 from explanation.explain_model import explain
 from models.build import build_model
 from models.hive_mil import HiveMIL
-from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
+from models.vlms import TextSide, load_text_side
 from tests.support.random_slide import random_bag
 from training.metrics import hit_ratio_at_2
 from utils.config import Config
@@ -22,13 +22,13 @@ K, O, S = 3, 2, 2  # noqa: E741
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> TextTower:
+def tower(tmp_path_factory: pytest.TempPathFactory) -> TextSide:
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder, width=16, seed=2)
-    return load_text_tower("tiny", str(folder))
+    return load_text_side("tiny", str(folder))
 
 
-def model_of(tower: TextTower, **options: str | int) -> HiveMIL:
+def model_of(tower: TextSide, **options: str | int) -> HiveMIL:
     config = Config(num_low_mag_texts=O, num_high_mag_subtexts=S, num_context_tokens=4, top_k_high=5, **options)  # type: ignore[arg-type]
     torch.manual_seed(0)
     texts = [f"low text {n} of tissue" for n in range(K * O)], [f"high text {n} of cells" for n in range(K * O * S)]
@@ -51,7 +51,7 @@ def bag_of(seed: int, num_parents: int = 30) -> Bag:
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("seed", range(2))
-def test_what_patches_and_texts_add_is_the_logits(tower: TextTower, options: dict[str, str], seed: int) -> None:
+def test_what_patches_and_texts_add_is_the_logits(tower: TextSide, options: dict[str, str], seed: int) -> None:
     model, bag = model_of(tower, **options), bag_of(seed)
     with torch.no_grad():
         expected, graph, (low_text, high_text) = model(bag), model.graph(bag), model.prompts()
@@ -101,7 +101,7 @@ def by_head(query: Tensor, key: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def test_published_attention_of_the_first_layer_one_parent_at_a_time(tower: TextTower) -> None:
+def test_published_attention_of_the_first_layer_one_parent_at_a_time(tower: TextSide) -> None:
     model, bag = model_of(tower), bag_of(3)
     parents, children, mask, retained = first_layer_parts(model, bag)
     messages = model.network.layers[0].hierarchy
@@ -122,7 +122,7 @@ def test_published_attention_of_the_first_layer_one_parent_at_a_time(tower: Text
 
 
 @torch.no_grad()
-def test_published_attention_of_the_texts(tower: TextTower) -> None:
+def test_published_attention_of_the_texts(tower: TextSide) -> None:
     model, bag = model_of(tower), bag_of(4)
     messages = model.network.layers[0].hierarchy
     low, high = model.prompts()
@@ -135,7 +135,7 @@ def test_published_attention_of_the_texts(tower: TextTower) -> None:
 
 
 @torch.no_grad()
-def test_released_attention_is_that_of_pytorch(tower: TextTower) -> None:
+def test_released_attention_is_that_of_pytorch(tower: TextSide) -> None:
     """The released graph in both layers: what the module itself was given, and its own weights."""
     model, bag = model_of(tower, variant="released"), bag_of(5, num_parents=90)
     retained = model.graph(bag).retained
@@ -167,7 +167,7 @@ def test_released_attention_is_that_of_pytorch(tower: TextTower) -> None:
 
 
 @torch.no_grad()
-def test_graphsage_takes_children_evenly(tower: TextTower) -> None:
+def test_graphsage_takes_children_evenly(tower: TextSide) -> None:
     bag = bag_of(6)
     found = explain(model_of(tower, hier_aggregator="sage"), bag).attention
     for weights in found.reshape(-1, found.shape[-1]):
@@ -175,14 +175,14 @@ def test_graphsage_takes_children_evenly(tower: TextTower) -> None:
         np.testing.assert_allclose(known, 1 / max(1, len(known)), atol=1e-6)
 
 
-def test_without_messages_upwards_there_is_no_attention(tower: TextTower) -> None:
+def test_without_messages_upwards_there_is_no_attention(tower: TextSide) -> None:
     bag = bag_of(6)
     found = explain(model_of(tower, hier_direction="down"), bag)
     assert found.attention.shape == (0, *bag.child_mask.shape) and len(found.text_attention) == 0
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_the_model_is_left_as_it_was(tower: TextTower, variant: str) -> None:
+def test_the_model_is_left_as_it_was(tower: TextSide, variant: str) -> None:
     model, bag = model_of(tower, variant=variant), bag_of(7)
     before = [dict(module.__dict__["_forward_hooks"]) for module in model.modules()]
     first = explain(model, bag)
@@ -193,6 +193,6 @@ def test_the_model_is_left_as_it_was(tower: TextTower, variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_a_slide_of_one_patch(tower: TextTower, variant: str) -> None:
+def test_a_slide_of_one_patch(tower: TextSide, variant: str) -> None:
     found = explain(model_of(tower, variant=variant), bag_of(8, num_parents=1))
     assert np.isfinite(found.logits).all() and np.isnan(found.hit_ratio)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.class_separation import COLUMNS, alike_pairs, class_separation, encode_texts
-from models.text_towers import load_text_tower
 from models.tiny_clip import save_tiny_clip
+from models.vlms import load_text_side
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 
@@ -74,7 +74,7 @@ def test_texts_are_encoded_as_the_clip_itself_does(tmp_path: Path) -> None:
 
     save_tiny_clip(tmp_path, width=32)
     texts = ["Nests : small groups of cells", "Mitoses : frequent", "word " * 90]
-    features, num_cut = encode_texts(load_text_tower("tiny", str(tmp_path)), texts)
+    features, num_cut = encode_texts(load_text_side("tiny", str(tmp_path)), texts)
     with torch.no_grad():
         expected = CLIPModel.from_pretrained(tmp_path).get_text_features(tokenize(texts))
     expected = getattr(expected, "pooler_output", expected)

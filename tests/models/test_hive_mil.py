@@ -15,8 +15,8 @@ from models.logits import TopKLogits
 from models.losses import build_bag_loss
 from models.message_passing import HierarchicalLayer
 from models.network import GraphNetwork
-from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
+from models.vlms import TextSide, load_text_side
 from tests.support.random_slide import FixedTexts, random_bag, random_texts
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
@@ -28,13 +28,13 @@ HIGH = [f"detail {s} of pattern {o} of class {k}: small {k} cells" for k in CLAS
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> TextTower:
+def tower(tmp_path_factory: pytest.TempPathFactory) -> TextSide:
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder, width=16)
-    return load_text_tower("tiny", str(folder))
+    return load_text_side("tiny", str(folder))
 
 
-def model_of(tower: TextTower, **options: object) -> HiveMIL:
+def model_of(tower: TextSide, **options: object) -> HiveMIL:
     torch.manual_seed(0)
     config = Config(num_low_mag_texts=2, num_high_mag_subtexts=2, **options)
     return build_model(config, tower, LOW, HIGH, 3)
@@ -46,7 +46,7 @@ def bag_of(seed: int = 0, num_parents: int = 9, missing: float = 0.3) -> Bag:
 
 
 @pytest.mark.parametrize("class_specific", [False, True])
-def test_every_trained_parameter_gets_a_gradient_and_the_tower_none(tower: TextTower, class_specific: bool) -> None:
+def test_every_trained_parameter_gets_a_gradient_and_the_tower_none(tower: TextSide, class_specific: bool) -> None:
     model = model_of(tower, class_specific_token=class_specific, drop_out=True).train()
     output = model(bag_of())
     assert output.loss is not None
@@ -72,7 +72,7 @@ ABLATIONS = [
 
 
 @pytest.mark.parametrize("options", ABLATIONS, ids=str)
-def test_ablations_change_the_loss_and_train_all_their_parameters(tower: TextTower, options: dict[str, str]) -> None:
+def test_ablations_change_the_loss_and_train_all_their_parameters(tower: TextSide, options: dict[str, str]) -> None:
     bags = [bag_of(seed) for seed in range(4)]
     model, full = model_of(tower, **options), model_of(tower)
     losses = torch.stack([model(bag).loss for bag in bags])
@@ -83,7 +83,7 @@ def test_ablations_change_the_loss_and_train_all_their_parameters(tower: TextTow
     assert [name for name, value in trained if value.grad is None or not value.grad.any()] == []
 
 
-def test_scales_add_up_and_top_k_matters(tower: TextTower) -> None:
+def test_scales_add_up_and_top_k_matters(tower: TextSide) -> None:
     bag = bag_of()
     with torch.no_grad():
         both, low, high = (model_of(tower, scales=scales)(bag).logits for scales in ("both", "low", "high"))
@@ -99,7 +99,7 @@ def logits(model: HiveMIL, bag: Bag) -> Tensor:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_order_of_patches_and_children_does_not_matter(tower: TextTower, variant: str) -> None:
+def test_order_of_patches_and_children_does_not_matter(tower: TextSide, variant: str) -> None:
     model, bag = model_of(tower, variant=variant), bag_of()
     parents = torch.randperm(9, generator=torch.Generator().manual_seed(1))
     children = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(p)) for p in range(9)])
@@ -112,7 +112,7 @@ def test_order_of_patches_and_children_does_not_matter(tower: TextTower, variant
     torch.testing.assert_close(logits(model, shuffled), logits(model, bag), rtol=1e-5, atol=1e-5)
 
 
-def test_padding_does_not_matter(tower: TextTower) -> None:
+def test_padding_does_not_matter(tower: TextSide) -> None:
     """More empty slots change nothing."""
     model, bag = model_of(tower), bag_of()
     padded = replace(
@@ -124,7 +124,7 @@ def test_padding_does_not_matter(tower: TextTower) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_class_order_does_not_matter(tower: TextTower, variant: str) -> None:
+def test_class_order_does_not_matter(tower: TextSide, variant: str) -> None:
     """Classes given in another order give the same logits in that order."""
     order = [2, 0, 1]
     bag = bag_of()
@@ -157,7 +157,7 @@ def test_gradients_of_the_whole_model() -> None:
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("tgdf", ["full", "none"])
-def test_a_slide_stays_as_it_is(tower: TextTower, variant: str, tgdf: str) -> None:
+def test_a_slide_stays_as_it_is(tower: TextSide, variant: str, tgdf: str) -> None:
     """With "none" every parent is retained: the graph holds all children."""
     model, bag = model_of(tower, variant=variant, tgdf=tgdf), bag_of()
     before = bag.map(torch.clone)
@@ -170,7 +170,7 @@ def test_a_slide_stays_as_it_is(tower: TextTower, variant: str, tgdf: str) -> No
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("options", [{}, {"hier_aggregator": "sage"}, {"hier_direction": "none"}], ids=str)
-def test_bf16_comes_close_to_full_precision(tower: TextTower, variant: str, options: dict[str, str]) -> None:
+def test_bf16_comes_close_to_full_precision(tower: TextSide, variant: str, options: dict[str, str]) -> None:
     """All images count, since which are the best may turn on the last bit."""
     model, bag = model_of(tower, variant=variant, top_k_low=9, **options), bag_of()
     expected = model(bag)
@@ -209,7 +209,7 @@ EDGES = {
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("edge", EDGES)
-def test_slides_on_the_edge(tower: TextTower, variant: str, edge: str) -> None:
+def test_slides_on_the_edge(tower: TextSide, variant: str, edge: str) -> None:
     """Defined logits, loss and gradients."""
     model = model_of(tower, variant=variant)
     output = model(EDGES[edge]())
@@ -221,12 +221,12 @@ def test_slides_on_the_edge(tower: TextTower, variant: str, edge: str) -> None:
     assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_an_unlabelled_slide_has_logits_and_no_loss(tower: TextTower) -> None:
+def test_an_unlabelled_slide_has_logits_and_no_loss(tower: TextSide) -> None:
     output = model_of(tower)(replace(bag_of(), label=-1))
     assert output.loss is None and output.losses == {} and output.logits.shape == (3,)
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(tower: TextTower) -> None:
+def test_the_loss_is_the_weighted_sum_of_its_terms(tower: TextSide) -> None:
     output = model_of(tower, contrastive_lambda=0.3)(bag_of())
     assert output.loss is not None
     torch.testing.assert_close(output.loss, output.losses["bag"] + 0.3 * output.losses["htcl"])
@@ -235,7 +235,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(tower: TextTower) -> None:
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_options_without_effect_have_none(tower: TextTower, variant: str) -> None:
+def test_options_without_effect_have_none(tower: TextSide, variant: str) -> None:
     """Each option said to have no effect gives the very same loss in training."""
     given = Config(variant=variant)
     others = {"mode": "x", "hier_direction": "none"}
@@ -250,7 +250,7 @@ def test_options_without_effect_have_none(tower: TextTower, variant: str) -> Non
         torch.testing.assert_close(model_of(tower, variant=variant, **{name: others[name]}).train()(bag).loss, expected)
 
 
-def test_checkpoint_of_the_paper_variant_holds_what_is_trained(tower: TextTower, tmp_path: Path) -> None:
+def test_checkpoint_of_the_paper_variant_holds_what_is_trained(tower: TextSide, tmp_path: Path) -> None:
     model, other = model_of(tower), model_of(tower)
     with torch.no_grad():
         for parameter in other.network.parameters():

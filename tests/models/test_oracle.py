@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.build import build_model
-from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
+from models.vlms import TextSide, load_text_side
 from tests.oracle import Oracle
 from tests.support.random_slide import random_bag
 from utils.config import Config
@@ -17,10 +17,10 @@ WORDS = ("nests of cells", "clear cytoplasm", "keratin", "broad papillae with th
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> TextTower:
+def tower(tmp_path_factory: pytest.TempPathFactory) -> TextSide:
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder, width=16, seed=2)
-    return load_text_tower("tiny", str(folder))
+    return load_text_side("tiny", str(folder))
 
 
 def descriptions(number: int, seed: int) -> list[str]:
@@ -30,7 +30,7 @@ def descriptions(number: int, seed: int) -> list[str]:
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("seed", range(25))
-def test_logits_loss_and_gradients(tower: TextTower, variant: str, seed: int) -> None:
+def test_logits_loss_and_gradients(tower: TextSide, variant: str, seed: int) -> None:
     draw = random.Random(seed)
     num_classes, num_low, num_subtexts = draw.randint(2, 3), draw.randint(1, 4), draw.randint(1, 3)
     config = Config(

@@ -9,25 +9,22 @@ from hypothesis import strategies as st
 
 from models.prompts import PromptTokens
 from models.text_length import token_limit
-from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
+from models.vlms import TextSide, load_text_side
+from tests.models.vlms.published import copy_golden_conch
 from utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> TextTower:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> TextSide:
     folder = tmp_path_factory.mktemp("clip")
     save_tiny_clip(folder, width=16)
-    return load_text_tower("tiny", str(folder))
+    return load_text_side("tiny", str(folder))
 
 
 @pytest.fixture(scope="module")
-def conch(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> TextTower:
-    folder = tmp_path_factory.mktemp("conch")
-    files = [*(golden / "visible_conch").glob("*.bin"), *(golden / "visible_conch").glob("*.json")]
-    for file in [*files, *(golden / "conch_tokenizer").glob("*.json")]:
-        (folder / file.name).write_bytes(file.read_bytes())
-    return load_text_tower("conch", str(folder / "pytorch_model.bin"))
+def conch(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> TextSide:
+    return load_text_side("conch", str(copy_golden_conch(golden, tmp_path_factory.mktemp("conch"))))
 
 
 WORDS = st.lists(
@@ -45,7 +42,7 @@ def check(limit: tuple[Callable[[str], int], int], tokens: PromptTokens, text: s
 @settings(max_examples=40, deadline=None)
 @given(words=WORDS, num_context=st.sampled_from([1, 5, 16, 60]), position=st.sampled_from(["end", "middle", "front"]))
 def test_what_is_over_the_limit_is_what_the_prompt_cuts(
-    clip: TextTower, words: list[str], num_context: int, position: str
+    clip: TextSide, words: list[str], num_context: int, position: str
 ) -> None:
     text = " ".join(["Term", *words])
     for tower in (None, clip):
@@ -54,7 +51,7 @@ def test_what_is_over_the_limit_is_what_the_prompt_cuts(
 
 @settings(max_examples=40, deadline=None)
 @given(words=WORDS, num_context=st.sampled_from([1, 16, 100]))
-def test_conch_too(conch: TextTower, words: list[str], num_context: int) -> None:
+def test_conch_too(conch: TextSide, words: list[str], num_context: int) -> None:
     text = " ".join(["Term", *words])
     limit = token_limit(conch, num_context)
     assert limit[1] == 127 - 2 - num_context
@@ -62,7 +59,7 @@ def test_conch_too(conch: TextTower, words: list[str], num_context: int) -> None
 
 
 @pytest.mark.parametrize("words", [58, 59, 60])
-def test_clip_has_room_for_59_tokens_behind_16(clip: TextTower, words: int) -> None:
+def test_clip_has_room_for_59_tokens_behind_16(clip: TextSide, words: int) -> None:
     for tower in (None, clip):
         count, most = token_limit(tower, 16)
         assert most == 59
@@ -71,5 +68,8 @@ def test_clip_has_room_for_59_tokens_behind_16(clip: TextTower, words: int) -> N
 
 def test_no_room_is_refused() -> None:
     assert token_limit(None, 74)[1] == 1
-    with pytest.raises(UserError, match="--num-context-tokens 75: expected at most 74, the text tower reads 77 tokens"):
+    with pytest.raises(UserError) as caught:
         token_limit(None, 75)
+    (fault,) = caught.value.faults
+    assert (fault.code, fault.where) == ("prompt.no_room", "--num-context-tokens 75")
+    assert fault.expected.startswith("at most 74, the text tower reads 75 tokens")

@@ -14,7 +14,7 @@ from datasets.folders import FeatureFolders
 from datasets.task import read_slides
 from models.build import build_model
 from models.hive_mil import HiveMIL
-from models.text_towers import load_text_tower
+from models.vlms import load_text_side
 from utils.config import Config
 from utils.interface import Bag
 
@@ -28,7 +28,7 @@ class GoldenCase:
         self.expected: dict[str, Any] = json.loads((folder / "expected.json").read_text())
         self.is_conch = (folder / "pytorch_model.bin").exists()
         self.extractor = "conch" if self.is_conch else "tinyclip"
-        self.tower = load_text_tower(
+        self.tower = load_text_side(
             self.extractor, str(folder / ("pytorch_model.bin" if self.is_conch else "tinyclip"))
         )
         settings = self.expected["settings"]

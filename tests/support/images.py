@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.image_encoders import ImageEncoder
+from models.vlms import ImageSide
 
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
@@ -30,9 +30,9 @@ def grey_levels(apart: Tensor, std: Tensor = STD) -> float:
     return float((apart * std * 255).abs().max())
 
 
-def encode(encoder: ImageEncoder, images: Tensor) -> Tensor:
+def encode(side: ImageSide, images: Tensor) -> Tensor:
     with torch.inference_mode():
-        return encoder(images)
+        return side.encode_images(images)
 
 
 def assert_alike(ours: Tensor, expected: Tensor) -> None:

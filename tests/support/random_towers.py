@@ -4,8 +4,9 @@ import zlib
 
 import torch
 
-from conch.text_tower import ConchTextTower
-from models.text_towers import ClipTextTower, TextTower
+from models.vlms import TextSide
+from models.vlms.clip import ClipTextSide
+from models.vlms.conch import ConchTextSide
 
 VOCABULARY = 300
 
@@ -19,7 +20,7 @@ class WordTokenizer:
         return [[3 + zlib.crc32(word.encode()) % (VOCABULARY - 3) for word in text.split()] for text in texts]
 
 
-def random_clip_tower(width: int = 16, layers: int = 3, length: int = 77, seed: int = 0) -> ClipTextTower:
+def random_clip_tower(width: int = 16, layers: int = 3, length: int = 77, seed: int = 0) -> ClipTextSide:
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(seed)
@@ -37,10 +38,10 @@ def random_clip_tower(width: int = 16, layers: int = 3, length: int = 77, seed: 
         vision_config={**sizes, "num_hidden_layers": 1, "image_size": 8, "patch_size": 8},
         projection_dim=width,
     )
-    return ClipTextTower(CLIPModel(config), WordTokenizer()).requires_grad_(False).eval()  # type: ignore[arg-type]
+    return ClipTextSide(CLIPModel(config), WordTokenizer()).requires_grad_(False).eval()
 
 
-def random_conch_tower(width: int = 16, layers: int = 3, length: int = 40, seed: int = 0) -> ConchTextTower:
+def random_conch_tower(width: int = 16, layers: int = 3, length: int = 40, seed: int = 0) -> ConchTextSide:
     from open_clip.transformer import TextTransformer
 
     torch.manual_seed(seed)
@@ -50,12 +51,12 @@ def random_conch_tower(width: int = 16, layers: int = 3, length: int = 40, seed:
     )  # fmt: skip
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tower = ConchTextTower(transformer, torch.tensor(2.0), WordTokenizer())  # type: ignore[arg-type]
+    tower = ConchTextSide(transformer, torch.tensor(2.0), WordTokenizer())
     return tower.requires_grad_(False).eval()
 
 
 TOWERS = {"clip": random_clip_tower, "conch": random_conch_tower}
 
 
-def random_tower(kind: str, **sizes: int) -> TextTower:
+def random_tower(kind: str, **sizes: int) -> TextSide:
     return TOWERS[kind](**sizes)

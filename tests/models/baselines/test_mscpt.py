@@ -16,7 +16,8 @@ from models.baselines.mscpt import MSCPT, ForwardGCN
 from models.baselines.mscpt_prompts import DeepPromptLearner
 from models.build import build_model
 from models.losses import build_bag_loss
-from models.text_towers import ClipTextTower, TextTower
+from models.vlms import TextSide
+from models.vlms.clip import ClipTextSide
 from tests.support.baseline_case import bag_of, read
 from tests.support.random_towers import WordTokenizer, random_tower
 from tests.support.text_case import TextCase
@@ -59,7 +60,7 @@ def golden_texts(case: TextCase, scale: str) -> list[str]:
     return [text for texts in case.settings["texts"].values() for text in texts[scale]]
 
 
-def golden_tower(case: TextCase) -> ClipTextTower:
+def golden_tower(case: TextCase) -> ClipTextSide:
     """The case's own CLIP, text side, with its stored token ids."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -90,7 +91,7 @@ def golden_tower(case: TextCase) -> ClipTextTower:
     missing, unexpected = clip.load_state_dict(weights, strict=False)
     assert not unexpected and all(name.startswith(("vision", "visual")) for name in missing)
     start = int(case.inputs["low_text_ids"][0, 0])
-    return ClipTextTower(clip, StoredTokens(tokens, start, end)).requires_grad_(False).eval()
+    return ClipTextSide(clip, StoredTokens(tokens, start, end)).requires_grad_(False).eval()
 
 
 def golden_model(case: TextCase, is_released: bool) -> MSCPT:
@@ -155,10 +156,10 @@ def some_learner(kind: str) -> DeepPromptLearner:
     return learner
 
 
-def one_text(tower: TextTower, ids: list[int], put: Callable[[int], Tensor | None]) -> tuple[list[Tensor], Tensor]:
+def one_text(tower: TextSide, ids: list[int], put: Callable[[int], Tensor | None]) -> tuple[list[Tensor], Tensor]:
     """The states of a text's end token (CONCH: class embedding) behind each layer, and its feature, through the
     libraries' own layers; ``put(layer)`` are the vectors for places 1, 2, ... before a layer."""
-    if isinstance(tower, ClipTextTower):
+    if isinstance(tower, ClipTextSide):
         model = tower.text_model
         x = model.embeddings.token_embedding(torch.tensor(ids)) + model.embeddings.position_embedding.weight[: len(ids)]
         x, place = x.unsqueeze(0), len(ids) - 1
@@ -176,7 +177,7 @@ def one_text(tower: TextTower, ids: list[int], put: Callable[[int], Tensor | Non
             x = torch.cat([x[:, :1], vectors.unsqueeze(0), x[:, 1 + len(vectors) :]], dim=1)
         x = layer(x)
         states.append(x[0, place])
-    if isinstance(tower, ClipTextTower):
+    if isinstance(tower, ClipTextSide):
         return states, tower.text_projection(tower.text_model.final_layer_norm(states[-1]))
     return states, tower.transformer.ln_final(states[-1]) @ tower.transformer.text_projection
 
@@ -291,9 +292,9 @@ def test_texts_are_encoded_anew_when_a_learned_vector_changes() -> None:
 
 def test_the_tower_keeps_no_trace_of_the_vectors() -> None:
     learner = some_learner("clip")
-    ids, before = learner.token_ids, learner.tower.encode(learner.token_embeddings, learner.token_ids)
+    ids, before = learner.token_ids, learner.tower.encode_prompts(learner.token_embeddings, learner.token_ids)
     learner()
-    assert torch.equal(learner.tower.encode(learner.token_embeddings, ids), before)
+    assert torch.equal(learner.tower.encode_prompts(learner.token_embeddings, ids), before)
 
 
 def test_the_released_variant_mixes_classes() -> None:

@@ -12,7 +12,7 @@ from models.baselines.vila_mil import EarlyEncoding, ViLaMIL, trained_copy
 from models.build import build_model
 from models.losses import build_bag_loss
 from models.prompts import PromptLearner, PublishedEncoding
-from models.text_towers import load_text_tower
+from models.vlms import load_text_side
 from tests.support.baseline_case import bag_of, read
 from tests.support.random_towers import random_tower
 from tests.support.text_case import TextCase, find_tower
@@ -33,7 +33,7 @@ NAMES = {
 
 def golden_model(case: TextCase, is_released: bool) -> ViLaMIL:
     settings, num_classes = case.settings, case.num_classes
-    tower = load_text_tower("golden", str(find_tower(case.folder, settings["text_tower"])))
+    tower = load_text_side("golden", str(find_tower(case.folder, settings["text_tower"])))
     case.check_tower(tower)
     if is_released:
         tower = trained_copy(tower)

@@ -30,9 +30,8 @@ class PrefixTree(nn.Module):
         super().__init__()
         num_sequences, width = token_ids.shape
         roots = range(num_sequences) if groups is None else groups.tolist()
-        children: dict[
-            tuple[int, int], int
-        ] = {}  # a node (or, below zero, a group) and the next token -> the next node
+        # a node (or, below zero, a group) and the next token -> the next node
+        children: dict[tuple[int, int], int] = {}
         places: list[int] = []
         nodes = torch.zeros(num_sequences, width, dtype=torch.long)
         for row, (ids, length, root) in enumerate(zip(token_ids.tolist(), lengths.tolist(), roots, strict=True)):
@@ -84,3 +83,8 @@ def last_states(
         x = x + block.project(attended)
         x = x + block.mlp(block.norm2(x))
     return x
+
+
+def first_position(token_ids: Tensor, token: int) -> Tensor:
+    """Index of the first ``token`` in each row: (N, L) -> (N,)."""
+    return (token_ids == token).int().argmax(dim=1)

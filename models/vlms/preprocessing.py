@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import utils.torchvision_compat  # noqa: F401  (before torchvision)
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.files import read_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -48,7 +48,8 @@ class Preprocessing:
         for size in ([sides[0], width], [height, width]):  # as Pillow: columns, then rows, each rounded to 8 bits
             images = resize(images, size, InterpolationMode(self.interpolation), antialias=True)
         images = center_crop(images, [self.input_size])
-        return normalize(images.float() / 255, list(self.mean), list(self.std))
+        prepared: Tensor = normalize(images.float() / 255, list(self.mean), list(self.std))
+        return prepared
 
 
 def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
@@ -56,7 +57,7 @@ def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
 
     source: a Hugging Face folder or hub id. Raises UserError where the file does not fit the tower.
     """
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         source,
@@ -72,11 +73,16 @@ def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
         interpolation = INTERPOLATIONS.get(said.get("resample", 3), str(said.get("resample")))
         preprocessing = Preprocessing(input_size, resize_size, mean, std, interpolation)
     except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{found}: not the settings of a CLIPImageProcessor ({error})") from error
+        fault = Fault("vlm.preprocessing", str(found), str(error), expected="the settings of a CLIPImageProcessor")
+        raise UserError(fault) from error
     if input_size != image_size:
         raise UserError(
-            f"{found}: images of {input_size} pixels, but the vision tower takes {image_size} "
-            "(vision_config.image_size of config.json); expected the same number"
+            Fault(
+                "vlm.preprocessing",
+                str(found),
+                f"images of {input_size} pixels",
+                expected=f"{image_size}, as the vision tower takes (vision_config.image_size of config.json)",
+            )
         )
     return preprocessing
 
@@ -86,13 +92,3 @@ def _edge(size: Any, otherwise: int) -> int:
     if isinstance(size, Mapping):
         size = size.get("shortest_edge", size.get("height"))
     return size if isinstance(size, int) else otherwise
-
-
-def open_clip_preprocessing(image_size: Any, said: Mapping[str, Any]) -> Preprocessing:
-    """What open_clip_config.json says (its preprocess_cfg), else CLIP's standard, at the tower's own size (an edge, or
-    height and width). Raises ValueError where that is no square."""
-    size, *others = {image_size} if isinstance(image_size, int) else set(image_size)
-    if others:
-        raise ValueError(f"images of {image_size} pixels are not square")
-    mean, std = said.get("mean") or CLIP_MEAN, said.get("std") or CLIP_STD
-    return Preprocessing(size, size, mean, std, said.get("interpolation") or "bicubic")

@@ -1,0 +1,170 @@
+"""CLIP models of Hugging Face, through transformers: PLIP, QuiltNet and any other."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import utils.torchvision_compat  # noqa: F401  (before transformers)
+from models.vlms.interface import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
+from models.vlms.loading import check_complete, loading_from_transformers
+from models.vlms.prefix_tree import Block, PrefixTree, first_position, last_states
+from models.vlms.preprocessing import clip_preprocessing
+from models.vlms.tokenizers import clip_tokenizer
+
+PUBLISHED = {"plip": "vinid/plip", "quiltnet": "wisdomik/QuiltNet-B-32"}
+MODEL_TYPE = "clip"
+QUICK_GELU = 1.702  # CLIP's activation: x sigmoid(1.702 x)
+RELEASED_NAMES = {
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_projection.weight": "text_projection",
+    "text_model.encoder": "transformer",
+    "text_model.final_layer_norm": "ln_final",
+}
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+class ClipTextSide(TextSide):
+    """The text side of a transformers CLIPModel: causal, pooled at the first end token."""
+
+    pools_at_end = True
+
+    def __init__(self, clip: Any, tokenizer: Tokenizer):
+        sizes = clip.config.text_config
+        super().__init__(
+            tokenizer, clip.logit_scale, sizes.max_position_embeddings, sizes.hidden_size, clip.config.projection_dim
+        )
+        self.text_model: Any = clip.text_model
+        self.text_projection: Any = clip.text_projection
+
+    @property
+    def token_embedding(self) -> nn.Module:
+        embedding: nn.Module = self.text_model.embeddings.token_embedding
+        return embedding
+
+    def prefix_tree(self, token_ids: Tensor, groups: Tensor | None = None) -> PrefixTree:
+        """The distinct prefixes of (N, L) ids, up to each one's first end token."""
+        lengths = self._ends(token_ids) + 1
+        return PrefixTree(token_ids[:, : int(lengths.max())], lengths, groups)
+
+    def encode_prompts(self, embeddings: Tensor, token_ids: Tensor, tree: PrefixTree | None = None) -> Tensor:
+        tree = tree or self.prefix_tree(token_ids)
+        length = tree.nodes.shape[1]
+        x = embeddings[:, :length] + self.text_model.embeddings.position_embedding.weight[:length]
+        layers = self.text_model.encoder.layers
+        x = last_states([_block(layer) for layer in layers], x, tree, layers[0].self_attn.num_heads)
+        features: Tensor = self.text_projection(self.text_model.final_layer_norm(x))
+        return features
+
+    def attention_norms(self) -> Sequence[nn.Module]:
+        return [layer.layer_norm1 for layer in self.text_model.encoder.layers]
+
+    def released_reading(self) -> ReleasedReading:
+        return ReleasedReading(self._encode_as_released, self._is_constant_as_released, RELEASED_NAMES, xavier=True)
+
+    def _encode_as_released(self, embeddings: Tensor, token_ids: Tensor, num_classes: int) -> Tensor:
+        """Every token position attends, without a mask, across the prompts of its class at the same position; the end
+        token's row is multiplied by the projection's weight untransposed. Only positions of end tokens are computed."""
+        num_prompts, _, width = embeddings.shape
+        positions, column = self._ends(token_ids).unique(return_inverse=True)
+        x = embeddings[:, positions] + self.text_model.embeddings.position_embedding.weight[positions]
+        x = x.view(num_classes, -1, len(positions), width).transpose(1, 2)
+        x = self.text_model.encoder(inputs_embeds=x.flatten(0, 1), is_causal=False).last_hidden_state
+        x = x.view(num_classes, len(positions), -1, width).transpose(1, 2).flatten(0, 1)
+        pooled = x[torch.arange(num_prompts, device=x.device), column]
+        features: Tensor = self.text_model.final_layer_norm(pooled) @ self.text_projection.weight
+        return features
+
+    def _is_constant_as_released(self, token_ids: Tensor, context_positions: Tensor) -> bool:
+        """So it is with the context in front, where no end token of any prompt stands."""
+        return not bool(torch.isin(context_positions, self._ends(token_ids)).any())
+
+    def _ends(self, token_ids: Tensor) -> Tensor:
+        """The first end token's place in each row: (N, L) -> (N,)."""
+        return first_position(token_ids, self.special_tokens.end)
+
+
+def _block(layer: Any) -> Block:
+    attention = layer.self_attn
+
+    def attend(x: Tensor) -> Sequence[Tensor]:
+        return attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+
+    is_quick = layer.mlp.config.hidden_act == "quick_gelu"
+    mlp = partial(_quick_gelu_mlp, layer.mlp) if is_quick else layer.mlp
+    return Block(layer.layer_norm1, attend, attention.out_proj, layer.layer_norm2, mlp)
+
+
+def _quick_gelu_mlp(mlp: Any, x: Tensor) -> Tensor:
+    """As ``mlp`` itself: x sigmoid(a x) = silu(a x) / a, one pass, with both factors left to the matrix products."""
+    hidden = F.silu(torch.addmm(mlp.fc1.bias, x, mlp.fc1.weight.t(), beta=QUICK_GELU, alpha=QUICK_GELU))
+    return torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t(), alpha=1 / QUICK_GELU)
+
+
+def load_text(source: str) -> ClipTextSide:
+    """The text side of a CLIP model: a local Hugging Face folder or a hub id.
+
+    Raises UserError where the model cannot be had, or where weights of the text side are missing.
+    """
+    from transformers import CLIPModel
+
+    with loading_from_transformers(source, MODEL_TYPE, "config.json, model.safetensors, tokenizer files"):
+        loaded: Any = CLIPModel.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, attn_implementation="sdpa"
+        )
+    clip, report = loaded
+    missing = [name for name in report["missing_keys"] if not name.startswith(("vision_model", "visual_"))]
+    check_complete(source, "text", missing, report["mismatched_keys"])
+    return ClipTextSide(clip.float(), clip_tokenizer(source, clip.config.text_config.vocab_size))
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+
+class ClipImageTower(nn.Module):
+    """The vision side of a transformers CLIPModel: what its get_image_features gives, not normalised."""
+
+    def __init__(self, clip: Any):
+        super().__init__()
+        self.clip: Any = clip
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.clip(pixel_values=images).image_embeds
+        return features
+
+
+def load_image(source: str) -> ImageSide:
+    """The image side of a CLIP model: a local Hugging Face folder or a hub id.
+
+    Raises UserError where the model cannot be had, or where weights of the vision side are missing.
+    """
+    from transformers import CLIPConfig, CLIPVisionModelWithProjection
+
+    with loading_from_transformers(source, MODEL_TYPE, "config.json, model.safetensors"):
+        config: Any = CLIPConfig.from_pretrained(source)
+        config.vision_config.projection_dim = config.projection_dim
+        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
+            source, config=config.vision_config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    clip, report = loaded
+    check_complete(source, "image", report["missing_keys"], report["mismatched_keys"])
+    transform = clip_preprocessing(source, config.vision_config.image_size)
+    return ImageSide(ClipImageTower(clip.float()), config.projection_dim, transform)
+
+
+def _place(source: Source) -> str:
+    return source.vlm_path or PUBLISHED[source.feature_extractor]
+
+
+FAMILY = Family(
+    name="Hugging Face CLIP",
+    reads="a Hugging Face CLIP folder or hub id",
+    recognises=lambda source: source.vlm_path is not None or source.feature_extractor in PUBLISHED,
+    load_text=lambda source: load_text(_place(source)),
+    load_image=lambda source: load_image(_place(source)),
+)
