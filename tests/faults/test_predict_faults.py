@@ -172,13 +172,13 @@ def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Pa
 
 
 RECORD_FAULTS = {
-    "cut_off": (cut, "file.json"),
+    "cut_off": (cut, "json.damaged"),
     "of_something_else": (lambda file: file.write_text('{"model_type": "clip"}'), "run.foreign"),
     "list": (lambda file: file.write_text("[]"), "run.foreign"),
     "unknown_option": (
         lambda file: change_json(
             file, lambda record: {**record, "options": {**record["options"], "from_tomorrow": 1}}
-        ), "run.unknown_option",
+        ), "run.unknown_options",
     ),
     "no_inputs": (
         lambda file: change_json(file, lambda record: {"options": record["options"]}), "run.foreign",
