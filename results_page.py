@@ -1,4 +1,4 @@
-"""Make a page of a run's results: settings, tables, curves, and every slide's prediction; one HTML file a run."""
+"""Make a page of a run's results: settings, tables, curves, and every slide's prediction, one HTML file per run."""
 
 import argparse
 import sys

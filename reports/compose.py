@@ -66,9 +66,7 @@ def write_report(
     tables = build_tables(found.runs, found.entries)
     rows = list(dict.fromkeys(row for table in tables for row in table.rows))
     if reference is not None and reference not in rows:
-        raise UserError(
-            Fault("reference.unknown", f"--reference {reference}", "no such row", f"one of {', '.join(rows)}")
-        )
+        raise UserError(Fault("option.value", f"--reference {reference}", "no such row", f"one of {', '.join(rows)}"))
     runs = sorted(found.runs.values(), key=lambda run: run.name)
     slides = _read_slides(runs, slides_of)
 

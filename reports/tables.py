@@ -128,7 +128,7 @@ def _cell_text(setting: Setting | None, measure: Measure) -> str:
 
 
 def results_frame(results: ResultsTable) -> pd.DataFrame:
-    """The numbers of the table, a row a setting: means and population standard deviations as shares of 1."""
+    """The numbers of the table, one row per setting: means and population standard deviations as shares of 1."""
     records = []
     for (label, (task, shots)), setting in results.cells.items():
         record = {
@@ -151,7 +151,7 @@ def results_frame(results: ResultsTable) -> pd.DataFrame:
 
 
 def comparison_table(comparisons: Sequence[Comparison], corrected: Sequence[Mapping[str, float]]) -> Table:
-    """A row a comparison, in percentage points; p values as they are, and corrected."""
+    """One row per comparison, in percentage points; p values as they are, and corrected."""
     columns = ["against", "task", "shots", "folds"]
     columns += [f"{measure.title} difference (95 % interval)" for measure in CLASSIFICATION]
     columns += [f"p, Holm ({AUC.title})", f"p, Holm (corrected t, {AUC.title})"]

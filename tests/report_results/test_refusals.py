@@ -102,7 +102,7 @@ def test_a_faulty_experiment_file(results: Path, tmp_path: Path, text: str) -> N
 def test_an_experiment_file_that_is_not_json(results: Path, tmp_path: Path) -> None:
     (results / "experiment.json").write_text("{")
     (fault,) = refused(tmp_path / "report", results)
-    assert str(results / "experiment.json") in str(fault)
+    assert (fault.code, fault.where) == ("json.damaged", str(results / "experiment.json"))
 
 
 def test_an_unknown_reference(report: RunMain, results: Path, tmp_path: Path) -> None:

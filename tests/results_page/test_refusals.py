@@ -84,7 +84,7 @@ def test_what_is_not_json_is_named(name: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
     (run.path / name).write_text((run.path / name).read_text()[:-9])
     (fault,) = faults_of("results_page", [run.path])
-    assert f"{run.path / name}: not valid JSON" in str(fault)
+    assert (fault.code, fault.where) == ("json.damaged", str(run.path / name))
 
 
 def test_a_damaged_file_is_told_of_with_what_mends_it(tmp_path: Path, run_main: RunMain) -> None:
