@@ -9,12 +9,6 @@ from pathlib import Path
 from utils.arguments import add_config_option, add_option
 from utils.errors import Faults, run_script
 
-MOST_PAIRS = 20
-READING = (
-    "Read: within should exceed between at both scales, and of a low text's cosines with high ones, own should exceed "
-    "same class, and that between."
-)
-
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -34,39 +28,35 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    import pandas as pd
     import torch
 
     from datasets.descriptions import read_descriptions
     from models.class_separation import COLUMNS, alike_pairs, class_separation, encode_texts
     from models.text_towers import load_text_tower
+    from reports.separation_text import pairs_text, separation_text
 
     num_low, num_subtexts = options.num_low_mag_texts, options.num_high_mag_subtexts
     faults = Faults()
-    texts = faults.maybe(read_descriptions, options.descriptions, None, num_low, num_subtexts)
-    tower = faults.maybe(load_text_tower, options.feature_extractor, options.vlm_path)
+    read = faults.attempt(read_descriptions, options.descriptions, None, num_low, num_subtexts)
+    tower = faults.attempt(load_text_tower, options.feature_extractor, options.vlm_path)
     faults.raise_any()
-    assert texts and tower
+    texts = read.value
     names = list(texts.by_class)
-    features, num_cut = encode_texts(tower, texts.low_texts + texts.high_texts)
+    features, num_cut = encode_texts(tower.value, texts.low_texts + texts.high_texts)
     low, high = features.split([len(texts.low_texts), len(texts.high_texts)])
     low, high = low.view(len(names), num_low, -1), high.view(len(names), num_low, num_subtexts, -1)
+    terms = [list(entries) for entries in texts.by_class.values()]
+    titles = [[f"{name}: {term}" for term in of_class] for name, of_class in zip(names, terms, strict=True)]
+    alike = alike_pairs(torch.cat([low, high.flatten(1, 2)], dim=1), terms, options.threshold)
+    pairs = [
+        (pair.cosine, titles[pair.first[0]][pair.first[1]], titles[pair.second[0]][pair.second[1]]) for pair in alike
+    ]
 
-    table = pd.DataFrame(
-        class_separation(low, high).numpy(), index=[*names, "all"], columns=pd.MultiIndex.from_tuples(COLUMNS)
-    )
     print(f"{options.descriptions}: mean cosines of the texts, {options.feature_extractor}\n")
-    print(f"{table.to_string(float_format='{:.4f}'.format, na_rep='-')}\n\n{READING}\n")
+    print(f"{separation_text(class_separation(low, high).numpy(), names, COLUMNS)}\n")
     if num_cut:
         print(f"warning: {num_cut} texts are longer than the text tower reads, their ends have no effect")
-    terms = [list(entries) for entries in texts.by_class.values()]
-    pairs = alike_pairs(torch.cat([low, high.flatten(1, 2)], dim=1), terms, options.threshold)
-    print(f"pairs of two classes with a cosine of {options.threshold:g} or more, or with the same term: {len(pairs)}")
-    for pair in pairs[:MOST_PAIRS]:
-        (first, one), (second, other) = pair.first, pair.second
-        print(f"  {pair.cosine:.4f}  {names[first]}: {terms[first][one]}  |  {names[second]}: {terms[second][other]}")
-    if len(pairs) > MOST_PAIRS:
-        print(f"  ... and {len(pairs) - MOST_PAIRS} more")
+    print(pairs_text(pairs, options.threshold))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from reports.finished_runs import Fold
+from reports.finished_runs import FinishedFold
 from reports.settings import Setting
-from reports.statistics import (
-    METRIC_NAMES,
+from reports.significance import (
     CorrectedT,
     Interval,
     McNemar,
@@ -20,9 +19,9 @@ from reports.statistics import (
     patient_weights,
     weighted_metrics,
 )
+from training.metrics import AUC, CLASSIFICATION, Measure
 
 SIGNIFICANT = 0.05
-TITLES = {"auc": "AUC", "f1": "F1", "acc": "ACC"}
 
 FoldKey = tuple[int, int]
 """Seed and fold."""
@@ -32,8 +31,8 @@ FoldKey = tuple[int, int]
 class Comparison:
     """``first`` against ``second``: differences are the first's values less the second's, as shares of 1.
 
-    differences, intervals, tests: by metric, over the folds that both have finished. ratio: test slides by training
-    slides.
+    differences, intervals, tests: by the key of the measure, over the folds that both have finished. ratio: test
+    slides by training slides.
     """
 
     first: Setting
@@ -102,15 +101,9 @@ def compare(
     keys = sorted(set(first.folds) & set(second.folds))
     pairs = [(first.folds[key], _reordered(second.folds[key], first.folds[key].slide_ids)) for key in keys]
     names = sorted({patients[slide_id] for fold, _ in pairs for slide_id in fold.slide_ids})
-    place = {name: index for index, name in enumerate(names)}
     drawn = patient_weights(len(names), resamples, seed)
     drawn = np.concatenate([np.ones((1, len(names)), dtype=np.int64), drawn])  # the first row: the test set as it is
-
-    by_fold = []  # (B + 1, 3) each
-    for one, other in pairs:
-        weights = drawn[:, [place[patients[slide_id]] for slide_id in one.slide_ids]]
-        values = [weighted_metrics(fold.labels, fold.probabilities, weights) for fold in (one, other)]
-        by_fold.append(values[0] - values[1])
+    by_fold = _differences(pairs, {name: index for index, name in enumerate(names)}, patients, drawn)
     differences = np.mean(by_fold, axis=0)
 
     repeats: dict[Any, list[np.ndarray]] = {}
@@ -123,18 +116,37 @@ def compare(
 
     labels, means = _slide_means([one for one, _ in pairs])
     _, other_means = _slide_means([other for _, other in pairs])
+    columns = {measure.key: index for index, measure in enumerate(CLASSIFICATION)}
     return Comparison(
         first,
         second,
         num_folds=len(keys),
         num_slides=len(labels),
         num_patients=len(names),
-        differences=dict(zip(METRIC_NAMES, differences[0].tolist(), strict=True)),
-        intervals={name: bootstrap_interval(differences[1:, i]) for i, name in enumerate(METRIC_NAMES)},
-        tests={name: corrected_t(by_split[:, i], ratio) for i, name in enumerate(METRIC_NAMES)},
+        differences={name: float(differences[0, i]) for name, i in columns.items()},
+        intervals={name: bootstrap_interval(differences[1:, i]) for name, i in columns.items()},
+        tests={name: corrected_t(by_split[:, i], ratio) for name, i in columns.items()},
         ratio=ratio,
         mcnemar=mcnemar(means.argmax(1) == labels, other_means.argmax(1) == labels),
     )
+
+
+def _differences(
+    pairs: Sequence[tuple[FinishedFold, FinishedFold]],
+    place: Mapping[str, int],
+    patients: Mapping[str, str],
+    drawn: np.ndarray,
+) -> list[np.ndarray]:
+    """First less second in each pair of folds: (B, 3) each, in the order of ``CLASSIFICATION``.
+
+    place: column of a patient in ``drawn`` (B, P), which says how often each resample counts the patient.
+    """
+    found = []
+    for one, other in pairs:
+        weights = drawn[:, [place[patients[slide_id]] for slide_id in one.slide_ids]]
+        values = [weighted_metrics(fold.labels, fold.probabilities, weights) for fold in (one, other)]
+        found.append(values[0] - values[1])
+    return found
 
 
 def holm_corrected(comparisons: Sequence[Comparison]) -> list[dict[str, float]]:
@@ -144,15 +156,17 @@ def holm_corrected(comparisons: Sequence[Comparison]) -> list[dict[str, float]]:
     return [{name: values[index] for name, values in corrected.items()} for index in range(len(found))]
 
 
-def sentence(comparison: Comparison, corrected: Mapping[str, float], number: int, metric: str = "auc") -> str:
-    """What the difference in a metric can bear. corrected: the Holm-corrected p values; number: of comparisons."""
-    first, second, title = comparison.first.label, comparison.second.label, TITLES[metric]
+def sentence(comparison: Comparison, corrected: Mapping[str, float], number: int, measure: Measure = AUC) -> str:
+    """What the difference in a measure can bear. corrected: the Holm-corrected p values; number: of comparisons."""
+    first, second, metric = comparison.first.label, comparison.second.label, measure.key
     points, interval = 100 * comparison.differences[metric], comparison.intervals[metric]
     patients = f"{comparison.num_patients} test patients"
     if np.isnan(points):
-        return f"The {title} of {first} and {second} cannot be compared: a class is missing from a test set."
+        return f"The {measure.title} of {first} and {second} cannot be compared: a class is missing from a test set."
     size = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'} than"
-    found = f"The {title} of {first} is {size if abs(points) >= 0.05 else 'within 0.1 points of'} that of {second}"
+    found = (
+        f"The {measure.title} of {first} is {size if abs(points) >= 0.05 else 'within 0.1 points of'} that of {second}"
+    )
     if np.isnan(interval.p):
         return f"{found}; {patients} are too few for an interval."
     found += f" (95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f}, {_p_text(interval.p)})"
@@ -180,7 +194,7 @@ def _p_text(p: float) -> str:
     return f"p {p_number(p)}" if p < 0.001 else f"p = {p_number(p)}"
 
 
-def _slide_means(folds: Sequence[Fold]) -> tuple[np.ndarray, np.ndarray]:
+def _slide_means(folds: Sequence[FinishedFold]) -> tuple[np.ndarray, np.ndarray]:
     """Each test slide once, in the order of the names: labels (N,), and the means (N, K) of its probabilities over the
     folds that tested it."""
     labels: dict[str, int] = {}
@@ -193,11 +207,11 @@ def _slide_means(folds: Sequence[Fold]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([labels[name] for name in names]), np.array([np.mean(probabilities[name], 0) for name in names])
 
 
-def _labels(fold: Fold) -> dict[str, int]:
+def _labels(fold: FinishedFold) -> dict[str, int]:
     return dict(zip(fold.slide_ids, fold.labels.tolist(), strict=True))
 
 
-def _reordered(fold: Fold, slide_ids: Sequence[str]) -> Fold:
-    index = {slide_id: row for row, slide_id in enumerate(fold.slide_ids)}
-    rows = [index[slide_id] for slide_id in slide_ids]
-    return Fold(fold.result, list(slide_ids), fold.labels[rows], fold.probabilities[rows])
+def _reordered(fold: FinishedFold, slide_ids: Sequence[str]) -> FinishedFold:
+    """The fold with its test slides alone, in the order given."""
+    tested = fold.tested.set_index("slide_id").loc[list(slide_ids)].reset_index()
+    return FinishedFold(fold.result, tested)

@@ -1,138 +1,184 @@
-"""What runs of main.py left in their folders, checked."""
+"""Finished folds of runs of main.py: of one run for its page, of all runs below some folders for tables."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from reports.finished_run import arrays, read_predictions
-from training.run_folder import FoldResult, RunFolder
+from training.run_reader import FoldResult, RunReader, RunRecord, arrays
 from utils.config import Config
-from utils.errors import Faults, UserError
+from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import files_below, read_json
 
 EXPERIMENT = "experiment.json"
-DEFAULTS = {item.name: item.default for item in fields(Config)}
-TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True)
-class Fold:
-    """A finished fold: its result, and the N test slides by name, with labels (N,) and probabilities (N, K)."""
+@dataclass(frozen=True, eq=False)
+class FinishedFold:
+    """predictions: predictions_<fold>.csv, validation and test slides. history: history_<fold>.csv, None where nobody
+    asked for it."""
 
     result: FoldResult
-    slide_ids: list[str]
-    labels: np.ndarray
-    probabilities: np.ndarray
+    predictions: pd.DataFrame
+    history: pd.DataFrame | None = None
+
+    @cached_property
+    def tested(self) -> pd.DataFrame:
+        """Predictions of the N test slides."""
+        return self.predictions[self.predictions["split"] == "test"]
+
+    @cached_property
+    def slide_ids(self) -> list[str]:
+        """The test slides."""
+        return list(self.tested["slide_id"])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) class indices of the test slides."""
+        return self._arrays[0]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, K) of the test slides."""
+        return self._arrays[1]
+
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        columns = [name for name in self.predictions if name.startswith("prob_")]
+        return arrays(self.tested, [name.removeprefix("prob_") for name in columns])
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's folder. name: where it lies, from the folder of results on. folds: those that are finished."""
+class FinishedRun:
+    """A run with those of its folds that are finished, by number. name: by which the reader of a table or page knows
+    the run."""
 
-    folder: RunFolder
+    folder: RunReader
     name: str
-    options: dict[str, Any]
-    class_names: list[str]
-    inputs: dict[str, str]
-    folds: dict[int, Fold]
+    record: RunRecord
+    folds: dict[int, FinishedFold]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.record.options
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.record.class_names
 
     @property
     def seed(self) -> int:
-        return self.options["seed"]
+        return int(self.options["seed"])
+
+    @property
+    def num_folds(self) -> int:
+        """Folds when all are finished."""
+        return int(self.options["k"])
 
     @property
     def missing(self) -> list[int]:
-        return [fold for fold in range(self.options["k"]) if fold not in self.folds]
+        """The folds that are not finished."""
+        return [fold for fold in range(self.num_folds) if fold not in self.folds]
+
+    @property
+    def table(self) -> Path:
+        """Where the task's table of slides lies."""
+        return Config(task=self.options["task"], dataset_csv=self.options["dataset_csv"]).csv_path()
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What an experiment.json says of a run: the label of its row, and the preset whose table it is in."""
+class ExperimentEntry:
+    """What an experiment.json says of a run: the label of its row, the preset whose table it is in, and its place in
+    the list."""
 
     label: str
     preset: str | None
     place: int
 
 
-def read_runs(roots: Iterable[Path]) -> tuple[dict[Path, Run], dict[Path, list[Entry]], list[str]]:
-    """The runs in and below some folders, their entries in experiment.json, both by resolved path, and notes on listed
-    runs that have not begun. Raises UserError with every fault of every run, and where there is no run."""
+@dataclass(frozen=True)
+class FoundRuns:
+    """Runs and their entries in experiment.json, both by resolved path. absent: labels of listed runs that have not
+    begun."""
+
+    runs: dict[Path, FinishedRun]
+    entries: dict[Path, list[ExperimentEntry]]
+
+    @property
+    def absent(self) -> list[str]:
+        return sorted({entry.label for path, found in self.entries.items() if path not in self.runs for entry in found})
+
+
+def read_finished_run(path: Path, name: str, with_history: bool = False) -> FinishedRun:
+    """A run's folder with its finished folds. Raises UserError where the folder is no run, or files are damaged: all
+    faults at once."""
+    folder, faults = RunReader(path), Faults()
+    record = folder.record()
+    folds = {}
+    for number in range(record.options["k"]):
+        result = faults.attempt(folder.finished, number)
+        if result and result.value:
+            predictions = faults.attempt(folder.read_predictions, result.value, record.class_names)
+            history = faults.attempt(folder.read_history, result.value) if with_history else Attempt(None)
+            if predictions and history:
+                folds[number] = FinishedFold(result.value, predictions.value, history.value)
+    faults.raise_any()
+    return FinishedRun(folder, name, record, folds)
+
+
+def read_runs(roots: Iterable[Path]) -> FoundRuns:
+    """The runs in and below some folders. Raises UserError with every fault of every run, and where there is no run."""
     faults = Faults()
     roots = sorted(dict.fromkeys(root.resolve() for root in roots))
-    runs: dict[Path, Run] = {}
-    entries: dict[Path, list[Entry]] = {}
+    found = FoundRuns({}, {})
     for root in roots:
         if not root.is_dir():
-            faults.add(f"{root}: no such folder; expected results of main.py (its --results_dir, or a run's folder)")
+            wanted = "results of main.py (its --results_dir, or a run's folder)"
+            faults.add(Fault("folder.missing", str(root), "no such folder", expected=wanted))
             continue
-        for path, entry in faults.maybe(_read_experiment, root / EXPERIMENT) or []:
-            known = entries.setdefault(path, [])
+        listed = faults.attempt(_read_experiment, root / EXPERIMENT)
+        for path, entry in listed.value if listed else []:
+            known = found.entries.setdefault(path, [])
             if (entry.label, entry.preset) not in {(one.label, one.preset) for one in known}:
                 known.append(entry)
         for file in files_below(root):
             path = file.parent.resolve()
-            if file.name != "config.json" or path in runs:
-                continue
-            run = faults.maybe(_read_run, path, (Path(root.name) / file.parent.relative_to(root)).as_posix())
-            if run:
-                runs[path] = run
-    if not runs and not faults.found:
-        found = ", ".join(map(str, roots))
-        faults.add(f"{found}: no run found; expected folders with a config.json, as python main.py writes them")
+            if file.name == "config.json" and path not in found.runs:
+                name = (Path(root.name) / file.parent.relative_to(root)).as_posix()
+                run = faults.attempt(_read_if_run, path, name)
+                if run and run.value:
+                    found.runs[path] = run.value
+    if not found.runs and not faults.found:
+        wanted = "folders with a config.json, as python main.py writes them"
+        faults.add(Fault("run.missing", ", ".join(map(str, roots)), "no run found", expected=wanted))
     faults.raise_any()
-    absent = sorted({entry.label for path, found in entries.items() if path not in runs for entry in found})
-    notes = [f"not begun, so in no table: {', '.join(absent)} ({EXPERIMENT} lists it)"] if absent else []
-    return runs, entries, notes
+    return found
 
 
-def _read_experiment(file: Path) -> list[tuple[Path, Entry]]:
+def _read_if_run(path: Path, name: str) -> FinishedRun | None:
+    """None where config.json is another program's."""
+    return read_finished_run(path, name) if RunReader(path).holds_run() else None
+
+
+def _read_experiment(file: Path) -> list[tuple[Path, ExperimentEntry]]:
     if not file.exists():
         return []
     try:
         return [
             (
                 (file.parent / listed["path"]).resolve(),
-                Entry(" ".join(str(listed["label"]).split()), listed.get("preset"), place),
+                ExperimentEntry(" ".join(str(listed["label"]).split()), listed.get("preset"), place),
             )
             for place, listed in enumerate(read_json(file)["runs"])
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f'{file}: not a list of runs ({error!r}); expected {{"runs": [{{"label", "preset", "path", ...}}]}}, as '
-            "python run_experiments.py writes it"
-        ) from error
-
-
-def _read_run(path: Path, name: str) -> Run | None:
-    """A run with its finished folds; None where config.json is another program's."""
-    folder = RunFolder(path)
-    record = read_json(folder.config)
-    if not isinstance(record, dict) or not {"options", "class_names", "inputs"} <= set(record):
-        return None
-    options = {**DEFAULTS, **record["options"]}
-    faults = Faults()
-    folds = {}
-    for number in range(options["k"]):
-        fold = faults.maybe(_read_fold, folder, number, record["class_names"])
-        if fold:
-            folds[number] = fold
-    faults.raise_any()
-    return Run(folder, name, options, record["class_names"], record["inputs"], folds)
-
-
-def _read_fold(folder: RunFolder, number: int, class_names: Sequence[str]) -> Fold | None:
-    result = folder.finished(number)
-    if result is None:
-        return None
-    table = read_predictions(folder, result, class_names)
-    table = table[table["split"] == "test"]
-    labels, probabilities = arrays(table, class_names)
-    if not np.allclose(probabilities.sum(1), 1, rtol=0, atol=TOLERANCE) or probabilities.min() < 0:
-        raise UserError(
-            f"{folder.predictions(number)}: found probabilities of a slide that do not sum to 1; remove "
-            f"{folder.fold_result(number).name} and train the fold again with --resume"
-        )
-    return Fold(result, table["slide_id"].tolist(), labels, probabilities)
+            Fault(
+                "experiment.damaged", str(file), f"not a list of runs ({error!r})",
+                expected='{"runs": [{"label", "preset", "path", ...}]}, as python run_experiments.py writes it',
+            )
+        ) from error  # fmt: skip

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from reports.calibration import brier_score, calibration_bins, expected_calibration_error
+from training.metrics import AUC, BRIER, ECE, HISTORY_COLUMNS
 from utils.files import whole_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -37,12 +38,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "figures",  # the same figure gives the same file
 }
 DOTS_PER_INCH = 300
-HISTORY_COLUMNS = {
-    "train_loss": "training loss",
-    "val_loss": "validation loss",
-    "val_auc": "validation AUC",
-    "val_acc": "validation accuracy",
-}
 
 
 @matplotlib.rc_context(STYLE)
@@ -58,10 +53,14 @@ def roc_figure(labels: np.ndarray, probabilities: np.ndarray, class_names: Seque
     for k in [1] if len(class_names) == 2 else range(len(class_names)):
         positive = labels == k
         if positive.all() or not positive.any():
-            false_positives, true_positives, area = [], [], f"no AUC, {positive.sum()} of {len(positive)} slides"
+            false_positives, true_positives, area = (
+                [],
+                [],
+                f"no {AUC.title}, {positive.sum()} of {len(positive)} slides",
+            )
         else:
             false_positives, true_positives, _ = roc_curve(positive, probabilities[:, k])
-            area = f"AUC {auc(false_positives, true_positives):.3f}"
+            area = f"{AUC.title} {auc(false_positives, true_positives):.3f}"
         lines += axes.plot(false_positives, true_positives, linewidth=1.5, clip_on=False, **_line(k))
         texts.append(f"{class_names[k]} ({area})")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -110,7 +109,8 @@ def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     _diagonal(above)
     above.plot(bins.confidence[filled], bins.accuracy[filled], "o", markersize=4, color=COLOURS[0], clip_on=False)
     error, brier = expected_calibration_error(labels, probabilities), brier_score(labels, probabilities)
-    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"ECE {error:.3f}, Brier score {brier:.3f}")
+    title = f"{ECE.title} {error:.3f}, {BRIER.title} {brier:.3f}"
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=title)
     below.bar(left, bins.counts[filled], width, align="edge", color="0.6", edgecolor="white")
     below.set(xlabel="confidence", ylabel="slides")
     return figure

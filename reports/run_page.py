@@ -1,30 +1,90 @@
 """The results of a run as one HTML file that needs nothing beside it: no server, no network."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from reports.finished_run import FinishedRun, arrays
+from reports.finished_runs import FinishedRun, read_finished_run
 from reports.plots import confusion_figure, data_uri, history_figure, reliability_figure, roc_figure
 from reports.templating import page_template
-from training.run_folder import METRICS
+from training.metrics import HIT_RATIO, RESULT_COLUMNS
+from training.run_reader import arrays
 from utils.config import Config
+from utils.errors import Fault, Faults, UserError
+from utils.files import write_text
 
-METRIC_TITLES = {
-    "test_auc": "test AUC", "test_f1": "test F1", "test_acc": "test accuracy",
-    "val_auc": "validation AUC", "val_f1": "validation F1", "val_acc": "validation accuracy",
-}  # fmt: skip
+PAGE = "results.html"
+
+
+def write_pages(runs: Sequence[Path], output: Path | None, explanations: Path | None) -> None:
+    """Write the page of each run, and say where it lies.
+
+    runs: folders of runs. output: an HTML file, or a folder for <run>.html of each run; None for results.html in each
+    run's folder. explanations: folder with <slide_id>.html, to link to. Raises UserError with the faults of all runs,
+    before anything is written.
+    """
+    runs = list({run.resolve(): run for run in runs}.values())
+    pages = page_paths(runs, output)
+    if explanations and not explanations.is_dir():
+        where = f"--explanations {explanations}"
+        raise UserError(Fault("folder.missing", where, "no such folder", mend="explain.py writes one"))
+    faults = Faults()
+    found = [faults.attempt(_read_for_page, run) for run in runs]
+    faults.raise_any()
+    for run, page in zip((attempt.value for attempt in found), pages, strict=True):
+        addresses = explanation_addresses(run, explanations, page) if explanations else {}
+        if explanations and not addresses:
+            print(f"note: {explanations} has no page of a slide of {run.name}")
+        if run.missing:
+            print(f"note: {run.name}: not finished, so not on the page: fold {', '.join(map(str, run.missing))}")
+        write_text(page, render_results(run, addresses))
+        print(f"page of {run.name}: {page}")
+
+
+def page_paths(runs: Sequence[Path], output: Path | None) -> list[Path]:
+    """Where the page of each run goes. Raises UserError where two pages would be one file."""
+    if output is None:
+        return [run / PAGE for run in runs]
+    if output.suffix.lower() in (".html", ".htm") and not output.is_dir():
+        pages = [output] * len(runs)
+    elif output.is_file():
+        expected = "a folder, or a name that ends in .html"
+        raise UserError(Fault("output.file", f"--output {output}", "is a file", expected))
+    else:
+        pages = [output / f"{run.resolve().name}.html" for run in runs]
+    faults = Faults()
+    for page in sorted(set(pages)):
+        same = [str(run) for run, other in zip(runs, pages, strict=True) if other == page]
+        if len(same) > 1:
+            found = f"would be the page of {' and of '.join(same)}"
+            faults.add(Fault("output.same_file", str(page), found, mend="leave --output out"))
+    faults.raise_any()
+    return pages
+
+
+def _read_for_page(path: Path) -> FinishedRun:
+    """A run with its histories. Raises UserError as ``read_finished_run`` does, and where no fold is finished."""
+    run = read_finished_run(path, path.resolve().name, with_history=True)
+    if not run.folds:
+        expected = ", ".join(run.folder.fold_result(fold).name for fold in run.missing)
+        raise UserError(
+            Fault(
+                "run.unfinished", str(path), "no fold is finished", expected=f"some of {expected}",
+                mend="finish the run with main.py --resume",
+            )
+        )  # fmt: skip
+    return run
 
 
 def render_results(run: FinishedRun, explanations: Mapping[str, str]) -> str:
     """The page of a run. explanations: slide_id -> address of its explanation page, for those that have one."""
     summary = pd.DataFrame([asdict(fold.result) for fold in run.folds.values()])
-    metrics = summary[list(METRICS)]
-    histories = {number: fold.history for number, fold in run.folds.items()}
+    metrics = summary[list(RESULT_COLUMNS)]
+    histories = {number: fold.history for number, fold in run.folds.items() if fold.history is not None}
     best_epochs = {number: fold.result.best_epoch for number, fold in run.folds.items()}
     rows = pd.concat(fold.predictions.assign(fold=number) for number, fold in run.folds.items())
     tests = rows[rows["split"] == "test"]
@@ -32,11 +92,12 @@ def render_results(run: FinishedRun, explanations: Mapping[str, str]) -> str:
     return page_template("results.html").render(
         decimals=decimals,
         run=run,
-        metric_titles=METRIC_TITLES,
+        metric_titles=RESULT_COLUMNS,
+        hit_ratio_title=f"test {HIT_RATIO.title}",
         results=summary.to_dict("records"),
         mean=metrics.mean().to_dict(),
         std=metrics.std(ddof=0).to_dict(),
-        undefined=[METRIC_TITLES[name] for name in METRICS if metrics[name].isna().any()],
+        undefined=[title for name, title in RESULT_COLUMNS.items() if metrics[name].isna().any()],
         history=data_uri(history_figure(histories, best_epochs)),
         pooled=figures(tests, run.class_names),
         num_test_slides=tests["slide_id"].nunique(),

@@ -1,7 +1,7 @@
 """Which runs make one cell of a table of results, and which cells make a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from reports.finished_runs import DEFAULTS, Entry, Fold, Run
+from reports.finished_runs import ExperimentEntry, FinishedFold, FinishedRun
+from training.metrics import Measure
+from utils.config import Config
 from utils.effects import CIRCUMSTANCES, NAMED
-from utils.errors import Faults
+from utils.errors import Fault, Faults
 
 # options that say in which column a run stands, or which of a setting's repeats it is
 PLACE = CIRCUMSTANCES | NAMED
@@ -28,17 +30,17 @@ class Setting:
     task: str
     feature_extractor: str
     shots: int
-    runs: tuple[Run, ...]
+    runs: tuple[FinishedRun, ...]
 
     @cached_property
-    def folds(self) -> dict[tuple[int, int], Fold]:
+    def folds(self) -> dict[tuple[int, int], FinishedFold]:
         """All finished folds by (seed, fold)."""
         return {(run.seed, number): fold for run in self.runs for number, fold in run.folds.items()}
 
     @property
     def expected(self) -> int:
         """Folds when all are finished."""
-        return sum(run.options["k"] for run in self.runs)
+        return sum(run.num_folds for run in self.runs)
 
     @property
     def is_complete(self) -> bool:
@@ -56,9 +58,9 @@ class Setting:
     def title(self) -> str:
         return f"{self.label}: {self.place}"
 
-    def values(self, metric: str) -> np.ndarray:
-        """A number of FoldResult over the finished folds."""
-        return np.array([getattr(fold.result, metric) for fold in self.folds.values()], dtype=np.float64)
+    def values(self, measure: Measure) -> np.ndarray:
+        """A measure of the test slides in each finished fold: (F,)."""
+        return np.array([getattr(fold.result, f"test_{measure.key}") for fold in self.folds.values()], dtype=np.float64)
 
     def test_predictions(self) -> tuple[np.ndarray, np.ndarray]:
         """Labels (N,) and probabilities (N, K) of all finished folds; a slide is there as often as it was tested."""
@@ -85,18 +87,20 @@ class ResultsTable:
         return [self.cells[row, column] for row in self.rows if (row, column) in self.cells]
 
 
-def build_tables(runs: Mapping[Path, Run], entries: Mapping[Path, Sequence[Entry]]) -> list[ResultsTable]:
+def build_tables(
+    runs: Mapping[Path, FinishedRun], entries: Mapping[Path, Sequence[ExperimentEntry]]
+) -> list[ResultsTable]:
     """A table for each preset and feature extractor, whatever the order of the runs.
 
     A run without an entry is labelled by its model, and by the options in which the runs of that model differ. Raises
     UserError where two runs of one cell have one seed, or differ in more than the seed.
     """
     unlisted = [run for path, run in runs.items() if not entries.get(path)]
-    found: dict[tuple[str, str], dict[tuple[str, Column], list[Run]]] = {}
+    found: dict[tuple[str, str], dict[tuple[str, Column], list[FinishedRun]]] = {}
     places: dict[tuple[str, str, str], int] = {}
     for path, run in sorted(runs.items()):
         options = run.options
-        for entry in entries.get(path) or [Entry(_label(run, unlisted), None, len(runs))]:
+        for entry in entries.get(path) or [ExperimentEntry(_label(run, unlisted), None, len(runs))]:
             key = entry.preset or "", options["feature_extractor"]
             cells = found.setdefault(key, {})
             cells.setdefault((entry.label, (options["task"], options["few_shot_num"])), []).append(run)
@@ -107,8 +111,7 @@ def build_tables(runs: Mapping[Path, Run], entries: Mapping[Path, Sequence[Entry
         settings = {}
         for (label, (task, shots)), members in cells.items():
             members.sort(key=lambda run: run.seed)
-            for fault in _cell_faults(label, members):
-                faults.add(fault)
+            faults.found += _cell_faults(label, members)
             settings[label, (task, shots)] = Setting(label, task, key[1], shots, tuple(members))
         rows = sorted({label for label, _ in cells}, key=lambda label: (places[*key, label], label))
         tables.append(ResultsTable(key[0] or None, key[1], rows, sorted({column for _, column in cells}), settings))
@@ -116,7 +119,7 @@ def build_tables(runs: Mapping[Path, Run], entries: Mapping[Path, Sequence[Entry
     return tables
 
 
-def _label(run: Run, runs: Sequence[Run]) -> str:
+def _label(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
     model = run.options["model_type"]
     others = [other.options for other in runs if other.options["model_type"] == model]
     special = [
@@ -127,7 +130,7 @@ def _label(run: Run, runs: Sequence[Run]) -> str:
     return f"{model} ({', '.join(special)})" if special else model
 
 
-def _cell_faults(label: str, runs: Sequence[Run]) -> list[str]:
+def _cell_faults(label: str, runs: Sequence[FinishedRun]) -> list[Fault]:
     faults = []
     for before, run in pairwise(runs):
         names = f"{before.folder.path} and {run.folder.path}"
@@ -135,19 +138,22 @@ def _cell_faults(label: str, runs: Sequence[Run]) -> list[str]:
         names_of_both = sorted((run.options.keys() | before.options.keys()) - PLACE)
         different = [name for name in names_of_both if run.options.get(name) != before.options.get(name)]
         if before.seed == run.seed:
-            faults.append(f"{names}: found two runs labelled {label!r} with seed {run.seed}, expected one; {mend}")
+            found = f"found two runs labelled {label!r} with seed {run.seed}"
+            faults.append(Fault("run.same_seed", names, found, expected="one", mend=mend))
         elif different or before.class_names != run.class_names:
             what = ", ".join(different) or "class names"
-            faults.append(f"{names}: both are labelled {label!r}, but differ in {what}, not in the seed alone; {mend}")
+            found = f"both are labelled {label!r}, but differ in {what}, not in the seed alone"
+            faults.append(Fault("run.same_label", names, found, mend=mend))
     return faults
 
 
-def own_options(run: Run) -> dict[str, Any]:
+def own_options(run: FinishedRun) -> dict[str, Any]:
     """A run's options, other than the defaults, and than what its place tells."""
-    return {name: value for name, value in run.options.items() if name not in PLACE and value != DEFAULTS.get(name)}
+    defaults = asdict(Config())
+    return {name: value for name, value in run.options.items() if name not in PLACE and value != defaults.get(name)}
 
 
-def shared_options(runs: Sequence[Run]) -> dict[str, Any]:
+def shared_options(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     """The options, other than the defaults, that all runs have in common."""
     first = own_options(runs[0]).items()
     return {name: value for name, value in first if all(run.options.get(name) == value for run in runs)}

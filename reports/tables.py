@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from reports.comparison import TITLES, Comparison, p_number
+from reports.comparison import Comparison, p_number
 from reports.settings import Column, ResultsTable, Setting
-from reports.statistics import METRIC_NAMES
+from training.metrics import ACC, AUC, CLASSIFICATION, F1, HIT_RATIO, Measure
 
-METRICS = {"ACC": "test_acc", "AUC": "test_auc", "F1": "test_f1"}
-DECIMALS = 2
+PAPER_ORDER = (ACC, AUC, F1)
 GAP = "difference from second best"
 EMPTY = "-"
 LATEX = str.maketrans(
@@ -56,7 +55,7 @@ class Table:
         body = [[marks[cell.rank].format(escape_latex(cell.text)) for cell in row] for row in self.rows]
         frame = pd.DataFrame(body, columns=_headings(self.columns))
         form = "l" * self.text_columns + "r" * (len(self.columns) - self.text_columns)
-        text = frame.style.hide(axis="index").to_latex(hrules=True, column_format=form, multicol_align="c")
+        text: str = frame.style.hide(axis="index").to_latex(hrules=True, column_format=form, multicol_align="c")
         if not self.has_total:
             return text
         lines = text.splitlines(keepends=True)
@@ -84,12 +83,12 @@ def table_of(columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns
     return Table([(name,) for name in columns], [[Cell(text) for text in row] for row in rows], text_columns)
 
 
-def mean_and_std(values: np.ndarray, scale: float = 100, decimals: int = DECIMALS) -> str:
-    """Mean ± population standard deviation, in % by default; one value by itself; - where there is none."""
+def mean_and_std(values: np.ndarray, measure: Measure) -> str:
+    """Mean ± population standard deviation of a measure; one value by itself; - where there is none."""
     if not len(values) or np.isnan(values).any():
         return EMPTY
-    mean = f"{scale * values.mean():.{decimals}f}"
-    return mean if len(values) == 1 else f"{mean} ± {scale * values.std():.{decimals}f}"
+    mean = measure.printed(values.mean())
+    return mean if len(values) == 1 else f"{mean} ± {measure.printed(values.std())}"
 
 
 def paper_table(results: ResultsTable, unranked: Sequence[Column]) -> Table:
@@ -102,29 +101,29 @@ def paper_table(results: ResultsTable, unranked: Sequence[Column]) -> Table:
     for column in results.columns:
         task, shots = column
         settings = [results.cells.get((label, column)) for label in results.rows]
-        for name, metric in METRICS.items():
-            columns.append((task, f"{shots} shots", name))
-            means = [_ranked_mean(setting, metric) if column not in unranked else np.nan for setting in settings]
-            ranked = sorted((mean for mean in means if not np.isnan(mean)), reverse=True)
+        for measure in PAPER_ORDER:
+            columns.append((task, f"{shots} shots", measure.title))
+            means = [_ranked_mean(setting, measure) if column not in unranked else np.nan for setting in settings]
+            ranked = sorted((mean for mean in means if not np.isnan(mean)), reverse=measure.higher_is_better)
             first, second = ranked[:2] if len(ranked) > 1 else (np.nan, np.nan)
             for row, setting, mean in zip(rows, settings, means, strict=True):
                 rank = 1 if mean == first else 2 if mean == second else 0
-                row.append(Cell(_cell_text(setting, metric), rank))
-            gaps.append(Cell(f"{first - second:.{DECIMALS}f}" if len(ranked) > 1 else EMPTY))
+                row.append(Cell(_cell_text(setting, measure), rank))
+            gaps.append(Cell(f"{abs(first - second):.{measure.decimals}f}" if len(ranked) > 1 else EMPTY))
     return Table(columns, [*rows, gaps] if len(rows) > 1 else rows, has_total=len(rows) > 1)
 
 
-def _ranked_mean(setting: Setting | None, metric: str) -> float:
+def _ranked_mean(setting: Setting | None, measure: Measure) -> float:
     """As printed; NaN where it is not ranked."""
     if setting is None or not setting.is_complete:
         return float("nan")
-    return round(100 * float(setting.values(metric).mean()), DECIMALS)
+    return float(measure.printed(setting.values(measure).mean()))
 
 
-def _cell_text(setting: Setting | None, metric: str) -> str:
+def _cell_text(setting: Setting | None, measure: Measure) -> str:
     if setting is None:
         return EMPTY
-    text = mean_and_std(setting.values(metric))
+    text = mean_and_std(setting.values(measure), measure)
     return text if setting.is_complete else f"{text} ({len(setting.folds)} of {setting.expected} folds)"
 
 
@@ -141,10 +140,10 @@ def results_frame(results: ResultsTable) -> pd.DataFrame:
             "folds": len(setting.folds),
             "expected_folds": setting.expected,
         }
-        for metric in ("test_auc", "test_f1", "test_acc", "test_hit_ratio"):
-            values = setting.values(metric)
-            record[f"{metric}_mean"] = values.mean() if len(values) else np.nan
-            record[f"{metric}_std"] = values.std() if len(values) else np.nan
+        for measure in (*CLASSIFICATION, HIT_RATIO):
+            values = setting.values(measure)
+            record[f"test_{measure.key}_mean"] = values.mean() if len(values) else np.nan
+            record[f"test_{measure.key}_std"] = values.std() if len(values) else np.nan
         records.append(record)
     order = {label: place for place, label in enumerate(results.rows)}
     frame = pd.DataFrame(records)
@@ -154,17 +153,18 @@ def results_frame(results: ResultsTable) -> pd.DataFrame:
 def comparison_table(comparisons: Sequence[Comparison], corrected: Sequence[Mapping[str, float]]) -> Table:
     """A row a comparison, in percentage points; p values as they are, and corrected."""
     columns = ["against", "task", "shots", "folds"]
-    columns += [f"{TITLES[name]} difference (95 % interval)" for name in METRIC_NAMES]
-    columns += ["p, Holm (AUC)", "p, Holm (corrected t, AUC)", "right: first only, second only", "p, Holm (McNemar)"]
+    columns += [f"{measure.title} difference (95 % interval)" for measure in CLASSIFICATION]
+    columns += [f"p, Holm ({AUC.title})", f"p, Holm (corrected t, {AUC.title})"]
+    columns += ["right: first only, second only", "p, Holm (McNemar)"]
     rows = []
     for one, p in zip(comparisons, corrected, strict=True):
         raw = one.p_values()
         row = [one.second.label, one.first.task, str(one.first.shots), str(one.num_folds)]
-        for name in METRIC_NAMES:
-            interval = one.intervals[name]
-            points = [100 * value for value in (one.differences[name], interval.low, interval.high)]
+        for measure in CLASSIFICATION:
+            interval = one.intervals[measure.key]
+            points = [100 * value for value in (one.differences[measure.key], interval.low, interval.high)]
             row.append("{:+.2f} ({:+.2f} to {:+.2f})".format(*points) if not np.isnan(points).any() else EMPTY)
-        row += [_p_pair(raw[name], p[name]) for name in ("auc_bootstrap", "auc_corrected_t")]
+        row += [_p_pair(raw[name], p[name]) for name in (f"{AUC.key}_bootstrap", f"{AUC.key}_corrected_t")]
         row += [f"{one.mcnemar.only_first}, {one.mcnemar.only_second}", _p_pair(raw["mcnemar"], p["mcnemar"])]
         rows.append(row)
     return table_of(columns, rows, text_columns=2)
@@ -189,7 +189,7 @@ def comparison_frame(comparisons: Sequence[Comparison], corrected: Sequence[Mapp
             "test_patients": one.num_patients,
             "test_to_train": one.ratio,
         }
-        for name in METRIC_NAMES:
+        for name in (measure.key for measure in CLASSIFICATION):
             interval = one.intervals[name]
             record[f"{name}_difference"] = one.differences[name]
             record |= {f"{name}_{end}": value for end, value in interval._asdict().items() if end != "p"}

@@ -136,7 +136,7 @@ def test_faults_that_pass_are_got_over(run_main: RunMain, made: Path, tmp_path: 
         (Reply(b"", 500), "HTTP 500 Internal Server Error, 6 attempts", 6),
         (Reply(b"404: Not Found", 404), "HTTP 404 Not Found", 1),
         (Reply(b"x" * 99, cut=9), "the connection failed", 6),
-        (Reply(b"other"), f"sha256 {sha256(b'other')}, expected {sha256(MADE['splits/a/a_16/splits_0.csv'])}", 2),
+        (Reply(b"other"), f"sha256 {sha256(b'other')}; expected {sha256(MADE['splits/a/a_16/splits_0.csv'])}", 2),
     ],
 )
 def test_faults_that_stay_are_reported(

@@ -18,7 +18,7 @@ import experiments.launch
 import main
 import run_experiments
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from training.run_folder import METRICS
+from training.metrics import RESULT_COLUMNS
 from utils.errors import UserError
 
 # writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
@@ -231,7 +231,7 @@ def test_ctrl_c_and_going_on(launch: Callable[..., subprocess.Popen], stand_in: 
     ]  # fmt: skip
     assert len(family) >= 2 and psutil.wait_procs(family, timeout=100)[1] == []
 
-    result = {**dict.fromkeys(METRICS, 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
+    result = {**dict.fromkeys(list(RESULT_COLUMNS), 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
     (run_folder(300) / "fold_0.json").write_text(json.dumps(result))  # what fold 1 waits for
     code, out, _ = run_main(options("--seed", "300"), "run_experiments")
     assert code == 0 and "1 runs, 2 folds, 1 of them finished" in out

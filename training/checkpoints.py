@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets.splits import read_split_ids
+from training.run_reader import RunReader, RunRecord
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Fault, UserError
-from utils.files import read_json, read_tensors
+from utils.files import read_tensors
 from utils.interface import SlideModel
 from utils.options import Nature
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
-
-Record = Mapping[str, Any]  # what config.json holds
 
 
 def fold_names(checkpoints: Sequence[Path]) -> list[str]:
@@ -33,17 +32,18 @@ def fold_names(checkpoints: Sequence[Path]) -> list[str]:
     return names
 
 
-def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[Record | None, Config]:
+def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord | None, Config]:
     """The config.json beside a checkpoint (None beside a bare one), and the run's options with those given in place.
 
     The run's table of slides serves the run's task only; options of the call that trained (``Nature.CALL``) serve that
     call only. Raises UserError where config.json cannot be used, where an option given differs from the run's and may
     not (``FREE``), and where an option that is needed is missing.
     """
-    record = _read_record(checkpoint.with_name("config.json"))
+    run = RunReader(checkpoint.parent)
+    record = run.record() if run.config.exists() else None
     if record:
-        _refuse_other_options(checkpoint.with_name("config.json"), record["options"], given)
-    own = record["options"] if record else {}
+        _refuse_other_options(run.config, record.options, given)
+    own = record.options if record else {}
     options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
         options["dataset_csv"] = None
@@ -53,16 +53,6 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[Record | 
         found = "no value, and no config.json beside the checkpoint"
         raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
     return record, config
-
-
-def _read_record(file: Path) -> Record | None:
-    if not file.exists():
-        return None
-    record = read_json(file)
-    if not isinstance(record, dict) or not {"options", "class_names", "descriptions", "inputs"} <= set(record):
-        mend = "move it away to use the checkpoint without it"
-        raise UserError(Fault("run.foreign", str(file), "not a config.json of main.py", mend=mend))
-    return record
 
 
 def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from datasets.bag_cache import BagCache, BagLoader
 from datasets.splits import Split, take_few, take_share
 from training.evaluation import evaluate
 from training.loop import EpochSampler, fit
-from training.run_folder import FoldResult, RunFolder
+from training.run_folder import RunFolder
+from training.run_reader import FoldResult
 from utils.config import Config
 from utils.files import write_text
 from utils.interface import SlideModel

@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.text_towers import TextTower, load_text_tower
 from training.fold import choose_slides
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes, has_effect
 from utils.errors import Attempt, Fault, Faults, UserError
@@ -59,7 +59,7 @@ class RunInputs:
         model = build_model(self.config, self.tower, *texts, len(self.class_names), self.cache.feature_dim)
         return model.to(self.device)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions."""
         config = self.config
         read = {"dataset_csv": file_sha256(config.csv_path())}
@@ -71,14 +71,14 @@ class RunInputs:
             slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
             lines = [f"{slide_id} {self.digests[slide_id]}" for slide_id in slide_ids]
             read[f"features_{split.fold}"] = text_sha256("\n".join(lines))
-        return {
-            "options": config.to_dict(),
-            "class_names": self.class_names,
-            "feature_dim": self.cache.feature_dim,
-            "descriptions": self.descriptions.by_class,
-            "inputs": read,
-            "versions": versions(),
-        }
+        return RunRecord(
+            options=config.to_dict(),
+            class_names=self.class_names,
+            feature_dim=self.cache.feature_dim,
+            descriptions=self.descriptions.by_class,
+            inputs=read,
+            versions=versions(),
+        )
 
 
 class InputReader:

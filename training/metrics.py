@@ -1,5 +1,7 @@
-"""Metrics of a set of slides, and Hit Ratio@2 of one slide."""
+"""Metrics of a set of slides, Hit Ratio@2 of one slide, and the one table of how each metric is named and printed."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +11,60 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 
 from utils.interface import Embeddings
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table of metrics: what tables, pages and figures must know of a number to show it.
+
+    key: its name in files and in code. title: its name in the heading of a column. words: its name in running text.
+    higher_is_better: which way is better. in_percent: whether tables print it in % with two decimals, or as it is with
+    four.
+    """
+
+    key: str
+    title: str
+    words: str
+    higher_is_better: bool = True
+    in_percent: bool = True
+
+    @property
+    def scale(self) -> int:
+        """By which tables multiply a value."""
+        return 100 if self.in_percent else 1
+
+    @property
+    def decimals(self) -> int:
+        """Of a value in a table."""
+        return 2 if self.in_percent else 4
+
+    def printed(self, value: float) -> str:
+        """The value as tables print it, without a unit."""
+        return f"{self.scale * value:.{self.decimals}f}"
+
+
+AUC = Measure("auc", "AUC", "AUC")
+F1 = Measure("f1", "F1", "F1")
+ACC = Measure("acc", "ACC", "accuracy")
+HIT_RATIO = Measure("hit_ratio", "Hit Ratio@2", "Hit Ratio@2")
+LOSS = Measure("loss", "loss", "loss", higher_is_better=False, in_percent=False)
+ECE = Measure("ece", "ECE", "expected calibration error", higher_is_better=False, in_percent=False)
+BRIER = Measure("brier", "Brier score", "Brier score", higher_is_better=False, in_percent=False)
+
+CLASSIFICATION = (AUC, F1, ACC)
+"""The fields of ``Metrics``, in their order."""
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def columns_of(split: str, measures: Iterable[Measure]) -> dict[str, str]:
+    """The columns that files have for measures of a split, with their titles: {"val_auc": "validation AUC", ...}."""
+    return {f"{split}_{measure.key}": f"{SPLITS[split]} {measure.words}" for measure in measures}
+
+
+RESULT_COLUMNS = {**columns_of("test", CLASSIFICATION), **columns_of("val", CLASSIFICATION)}
+"""Columns of results.csv with their titles."""
+HISTORY_COLUMNS = {**columns_of("train", [LOSS]), **columns_of("val", [LOSS, AUC, ACC])}
+"""Columns of history_<fold>.csv that are drawn, with their titles."""
 
 
 class Metrics(NamedTuple):

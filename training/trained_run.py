@@ -9,8 +9,9 @@ from datasets.checks import check_features
 from datasets.descriptions import Descriptions
 from datasets.model_texts import arrange_texts
 from datasets.task import Slide, read_labels, read_slides
-from training.checkpoints import Record, fold_names, load_weights, parts_of, read_settings
+from training.checkpoints import fold_names, load_weights, parts_of, read_settings
 from training.inputs import InputReader, RunInputs
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
@@ -56,7 +57,7 @@ def load_run(
     class_names = faults.attempt(_classes_of_run, config, record, texts)
     slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, notes))
     chosen = list(slides.value.values()) if slides else []
-    cache = reader.open_cache(chosen, (record or {}).get("feature_dim"))
+    cache = reader.open_cache(chosen, record.feature_dim if record else None)
     digests = faults.attempt(check_features, cache, chosen) if check else Attempt(dict[str, str]())
     faults.raise_any()
     inputs = RunInputs(
@@ -79,32 +80,32 @@ def load_run(
     )
 
 
-def _check_tower(reader: InputReader, record: Record | None) -> None:
+def _check_tower(reader: InputReader, record: RunRecord | None) -> None:
     """Raises UserError where the run was trained with another text tower."""
     tower = reader.tower.value
-    if record and tower and tensors_sha256(tower.state_dict()) != record["inputs"]["text_tower"]:
+    if record and tower and tensors_sha256(tower.state_dict()) != record.inputs["text_tower"]:
         found = "not the vision-language model that the run was trained with"
         raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
 
 
-def _texts_of_run(reader: InputReader, record: Record | None, given: Mapping[str, Any]) -> Descriptions:
+def _texts_of_run(reader: InputReader, record: RunRecord | None, given: Mapping[str, Any]) -> Descriptions:
     """The run's own; for a bare checkpoint those of the labels of the table or, where it has not got two, of all
     classes of the file."""
     if record is None:
         labels = _labels(reader.config)
         return reader.read_texts(labels if len(labels) > 1 else None)
-    own = arrange_texts(reader.config, reader.config.text_form, record)
-    if "text_prompt" in given and reader.read_texts(record["class_names"]) != own:
+    own = arrange_texts(reader.config, reader.config.text_form, vars(record))
+    if "text_prompt" in given and reader.read_texts(record.class_names) != own:
         found = "not the descriptions that the run was trained with"
         where = f"--text_prompt {reader.config.text_prompt}"
         raise UserError(Fault("run.other_settings", where, found, mend="leave --text_prompt out"))
     return own
 
 
-def _classes_of_run(config: Config, record: Record | None, texts: Attempt[Descriptions]) -> list[str]:
+def _classes_of_run(config: Config, record: RunRecord | None, texts: Attempt[Descriptions]) -> list[str]:
     """The run's; for a bare checkpoint those of the descriptions, or of a table with at least two."""
     if record:
-        return list(record["class_names"])
+        return list(record.class_names)
     if texts and texts.value.by_class:
         return list(texts.value.by_class)
     labels = _labels(config)

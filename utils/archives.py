@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 CHUNK = 2**20
 DAMAGES = (
@@ -27,7 +27,8 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         for name, content in _files(archive):
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise UserError(f"{archive}: holds {name!r}, which leads out of {folder}; do not trust this archive")
+                found = f"holds {name!r}, which leads out of {folder}"
+                raise UserError(Fault("archive.unsafe", str(archive), found, mend="do not trust this archive"))
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as output:
@@ -35,7 +36,9 @@ def unpack(archive: Path, folder: Path) -> None:
     except (*DAMAGES, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system: no space, no permission
             raise
-        raise UserError(f"{archive}: damaged ({error}); delete it and fetch it again") from error
+        raise UserError(
+            Fault("archive.damaged", str(archive), f"damaged ({error})", mend="delete it and fetch it again")
+        ) from error
 
 
 def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -52,8 +55,10 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 if member.isreg() and (stored := tar.extractfile(member)):
                     yield member.name, stored
                 elif not member.isdir():
-                    raise UserError(f"{archive}: holds {member.name!r}, a link or device; expected files alone")
+                    found = f"holds {member.name!r}, a link or device"
+                    raise UserError(Fault("archive.link", str(archive), found, expected="files alone"))
             while tar.fileobj and tar.fileobj.read(CHUNK):  # to the checksum behind the last file
                 pass
     else:
-        raise UserError(f"{archive}: neither a zip nor a tar archive, or cut off; expected one of them")
+        found = "neither a zip nor a tar archive, or cut off"
+        raise UserError(Fault("archive.unknown_form", str(archive), found, expected="one of them"))

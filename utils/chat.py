@@ -8,7 +8,7 @@ from typing import Any
 
 from openai import APIError, OpenAI
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 MOST_RETRIES = 4  # of one request, by the client: status 408, 409, 429 and 5xx, lost connections
@@ -35,15 +35,20 @@ class ChatModel:
     def __init__(self, name: str, base_url: str | None = None, parameters: dict[str, Any] | None = None):
         key = os.environ.get(KEY_VARIABLE, "").strip()
         if not (key.isascii() and key.isprintable()):  # the client's own message would show it
-            raise UserError(f"{KEY_VARIABLE}: found characters that a key cannot have, expected printable ASCII")
+            found = "characters that a key cannot have"
+            raise UserError(Fault("key.characters", KEY_VARIABLE, found, expected="printable ASCII"))
         self.name = name
         self.parameters = parameters or {}
         self.client = OpenAI(api_key=key or "none", base_url=base_url, max_retries=MOST_RETRIES)
         self.base_url = str(self.client.base_url)
         if not key and self.client.base_url.host.endswith(".openai.com"):
             raise UserError(
-                f"{KEY_VARIABLE}: not set, but {self.base_url} needs a key; export it, or name another endpoint with "
-                "--base-url (a local one needs no key)"
+                Fault(
+                    "key.missing",
+                    KEY_VARIABLE,
+                    f"not set, but {self.base_url} needs a key",
+                    mend="export it, or name another endpoint with --base-url (a local one needs no key)",
+                )
             )
 
     def ask(self, messages: Sequence[dict[str, str]]) -> Answer:
@@ -54,8 +59,13 @@ class ChatModel:
         except APIError as error:
             cause = f" ({error.__cause__})" if error.__cause__ else ""
             raise UserError(
-                f"{self.base_url}: no answer from model {self.name!r}: {error.message.rstrip('.')}{cause}; expected an "
-                f"OpenAI-compatible endpoint (--base-url), a model it has (--model) and its key in {KEY_VARIABLE}"
+                Fault(
+                    "chat.no_answer",
+                    self.base_url,
+                    f"no answer from model {self.name!r}: {error.message.rstrip('.')}{cause}",
+                    expected="an OpenAI-compatible endpoint (--base-url), a model it has (--model) and its key in "
+                    f"{KEY_VARIABLE}",
+                )
             ) from error
         return read_completion(body)
 

@@ -11,7 +11,7 @@ from requests.exceptions import ChunkedEncodingError, ContentDecodingError, SSLE
 from urllib3.exceptions import InvalidHeader, ProtocolError
 from urllib3.util import Retry
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 from utils.files import file_sha256, whole_file
 
 WAITS = (1, 2, 4, 8, 16)  # seconds between the attempts
@@ -39,13 +39,14 @@ def retried(url: str, step: Callable[[], Result], mend: str, waits: Sequence[flo
         try:
             return step()
         except requests.RequestException as error:
-            fault = f"{url}: {_reason(error)}"
+            reason = _reason(error)
             if not _may_pass(error):
-                raise UserError(f"{fault}; {mend}") from error
+                raise UserError(Fault("download.failed", url, reason, mend=mend)) from error
             if not left:
-                raise UserError(f"{fault}, {len(waits) + 1} attempts; {mend}") from error
+                found = f"{reason}, {len(waits) + 1} attempts"
+                raise UserError(Fault("download.failed", url, found, mend=mend)) from error
             wait = max(left.pop(0), _retry_after(error))
-            print(f"{fault}; the next attempt in {wait:g} s", file=sys.stderr)
+            print(f"{url}: {reason}; the next attempt in {wait:g} s", file=sys.stderr)
             time.sleep(wait)
 
 
@@ -59,7 +60,7 @@ def download(url: str, path: Path, sha256: str, mend: str, waits: Sequence[float
             found = file_sha256(temporary)
             if found == sha256:
                 return
-        raise UserError(f"{url}: twice a file of sha256 {found}, expected {sha256}; {mend}")
+        raise UserError(Fault("download.checksum", url, f"twice a file of sha256 {found}", sha256, mend))
 
 
 def download_from_drive(

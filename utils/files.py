@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 
 @contextmanager
@@ -60,17 +60,19 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); it is damaged, or not a file of this project") from error
+        found = f"not valid JSON ({error}); it is damaged, or not a file of this project"
+        raise UserError(Fault("json.damaged", str(path), found)) from error
 
 
 def read_tensors(path: Path) -> Any:
     """What ``write_tensors`` or PyTorch saved, on the CPU. Raises UserError where it cannot be read."""
     if not path.is_file():
-        raise UserError(f"{path}: file not found")
+        raise UserError(Fault("file.missing", str(path), "file not found"))
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises what its unpickler meets
-        raise UserError(f"{path}: not readable as tensors; it is damaged, or not a checkpoint") from error
+        found = "not readable as tensors; it is damaged, or not a checkpoint"
+        raise UserError(Fault("tensors.damaged", str(path), found)) from error
 
 
 def write_tensors(path: Path, value: dict[str, Any]) -> None:

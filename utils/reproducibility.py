@@ -7,9 +7,10 @@ import random
 import numpy as np
 import torch
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 PACKAGES = ("torch", "transformers", "open_clip_torch", "numpy", "pandas", "scikit-learn", "h5py")
+DEVICES = "cpu, cuda or cuda:<n>"
 
 
 def seed_everything(seed: int, epoch: int = 0) -> None:
@@ -24,14 +25,16 @@ def choose_device(name: str | None) -> torch.device:
     """The device asked for; CUDA where there is one by default. Raises UserError where it is not there."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    option = f"--device {name}"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"--device {name}: no such device; expected cpu, cuda or cuda:<n>") from error
+        raise UserError(Fault("device.unknown", option, "no such device", expected=DEVICES)) from error
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: expected cpu, cuda or cuda:<n>")
+        raise UserError(Fault("device.unknown", option, f"a device of type {device.type}", expected=DEVICES))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices; expected cpu, or another n")
+        found = f"found {torch.cuda.device_count()} CUDA devices"
+        raise UserError(Fault("device.missing", option, found, expected="cpu, or another n"))
     return device
 
 

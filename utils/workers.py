@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -24,9 +24,8 @@ def over_slides(step: Callable[[Job], Result], jobs: Sequence[Job], workers: int
     try:
         return list(bar(pool.map(step, jobs)))
     except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended from outside, for want of memory perhaps; run again with fewer --workers: what "
-            "is finished is not repeated"
-        ) from error
+        found = "a worker process was ended from outside, for want of memory perhaps"
+        mend = "run again with fewer --workers: what is finished is not repeated"
+        raise UserError(Fault("worker.ended", "", found, mend=mend)) from error
     finally:
         pool.shutdown(cancel_futures=True)

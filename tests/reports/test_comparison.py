@@ -15,10 +15,10 @@ from reports.comparison import (
     sentence,
     why_not_comparable,
 )
-from reports.finished_runs import Fold
+from reports.finished_runs import FinishedFold
 from reports.settings import Setting
-from reports.statistics import CorrectedT, Interval, McNemar, corrected_t
-from tests.support.made_settings import RESULT, accuracies, fold, setting
+from reports.significance import CorrectedT, Interval, McNemar, corrected_t
+from tests.support.made_settings import accuracies, fold, setting
 
 
 @pytest.mark.parametrize("same_training", [True, False])
@@ -66,11 +66,9 @@ def test_slides_of_a_patient_are_drawn_together() -> None:
 
 def test_the_slides_of_the_second_are_put_in_order() -> None:
     first, second = setting("a", accuracies({1: [10]})), setting("b", accuracies({1: [5]}))
-    shuffled = second.folds[1, 0]
-    order = np.random.default_rng(0).permutation(10)
-    shuffled = Fold(
-        RESULT, [shuffled.slide_ids[i] for i in order], shuffled.labels[order], shuffled.probabilities[order]
-    )
+    whole = second.folds[1, 0]
+    shuffled = replace(whole, predictions=whole.predictions.sample(frac=1, random_state=0))
+    assert shuffled.slide_ids != whole.slide_ids
     arguments = {f"s{i}": f"p{i}" for i in range(10)}, {(1, 0): frozenset("t")}, 40, 1
     expected = compare(first, second, *arguments)
     found = compare(first, setting("b", {1: {0: shuffled}}), *arguments)
@@ -92,8 +90,14 @@ def test_folds_with_other_test_slides_are_no_repeats() -> None:
 # ---- which can be compared -------------------------------------------------------------------------------------------
 
 
-def renamed(one: Fold, name: str) -> Fold:
-    return replace(one, slide_ids=[f"{name}{index}" for index in range(len(one.slide_ids))])
+def renamed(one: FinishedFold, name: str) -> FinishedFold:
+    names = [f"{name}{index}" for index in range(len(one.slide_ids))]
+    return replace(one, predictions=one.predictions.assign(slide_id=names))
+
+
+def first_is_b(one: FinishedFold) -> FinishedFold:
+    """The fold with another label of its first slide."""
+    return replace(one, predictions=one.predictions.assign(label=["B", *one.predictions["label"][1:]]))
 
 
 WHOLE = accuracies({1: [9, 8]})[1]
@@ -110,7 +114,7 @@ WHOLE = accuracies({1: [9, 8]})[1]
             "other test slides or labels in fold 1 (20 differ)",
         ),
         (
-            setting("b", {1: {0: WHOLE[0], 1: replace(WHOLE[1], labels=np.array([1, *WHOLE[1].labels[1:]]))}}),
+            setting("b", {1: {0: WHOLE[0], 1: first_is_b(WHOLE[1])}}),
             "other test slides or labels in fold 1 (1 differ)",
         ),
     ],
@@ -121,14 +125,16 @@ def test_what_keeps_settings_from_being_compared(second: Setting, expected: str 
 
 def test_settings_of_other_classes_are_not_compared() -> None:
     first = setting("a", {1: WHOLE})
-    second = replace(first, runs=(replace(first.runs[0], class_names=["A", "C"]),))
+    record = replace(first.runs[0].record, class_names=["A", "C"])
+    second = replace(first, runs=(replace(first.runs[0], record=record),))
     assert why_not_comparable(first, second) == "other classes (A, C)"
 
 
 def test_test_slides_are_held_against_each_other_fold_by_fold() -> None:
     one, other = WHOLE[0], renamed(WHOLE[1], "x")
     incomplete = setting("incomplete", {1: {0: other}})
-    incomplete = replace(incomplete, runs=(replace(incomplete.runs[0], options={"seed": 1, "k": 2}),))
+    record = replace(incomplete.runs[0].record, options={"seed": 1, "k": 2})
+    incomplete = replace(incomplete, runs=(replace(incomplete.runs[0], record=record),))
     settings = [
         incomplete,
         setting("first", {1: {0: one, 1: other}}),

@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.finished_runs import DEFAULTS, Entry, Run
+from reports.finished_runs import ExperimentEntry, FinishedRun
 from reports.settings import build_tables
-from tests.support.made_settings import accuracies, setting
-from training.run_folder import RunFolder
+from tests.support.made_settings import accuracies, finished_run, setting
 from utils.errors import UserError
 
 A, B, C = (Path(f"/r/{letter}") for letter in "abc")
 
 
-def run(path: Path, class_names: tuple[str, ...] = ("A", "B"), **options: Any) -> Run:
-    return Run(RunFolder(path), path.name, {**DEFAULTS, "task": "t", **options}, list(class_names), {}, {})
+def run(path: Path, class_names: tuple[str, ...] = ("A", "B"), **options: Any) -> FinishedRun:
+    return finished_run(path, {}, class_names, **{"task": "t", **options})
 
 
 def test_a_row_stands_where_its_first_run_is_listed() -> None:
     runs = {A: run(A, seed=1), B: run(B, seed=2), C: run(C, model_type="ABMIL")}
-    entries = {A: [Entry("ours", None, 0)], B: [Entry("ours", None, 2)], C: [Entry("base", None, 1)]}
+    listed = {A: ("ours", 0), B: ("ours", 2), C: ("base", 1)}
+    entries = {path: [ExperimentEntry(label, None, place)] for path, (label, place) in listed.items()}
     (table,) = build_tables(runs, entries)
     assert table.rows == ["ours", "base"]
     assert [one.seed for one in table.cells["ours", ("t", 16)].runs] == [1, 2]
@@ -29,7 +29,7 @@ def test_a_row_stands_where_its_first_run_is_listed() -> None:
 
 def test_only_runs_without_an_entry_decide_how_they_are_told_apart() -> None:
     runs = {A: run(A, htcl="none"), B: run(B, seed=2), C: run(C, model_type="ABMIL", lr=0.5)}
-    (table,) = build_tables(runs, {B: [Entry("listed", None, 0)]})
+    (table,) = build_tables(runs, {B: [ExperimentEntry("listed", None, 0)]})
     assert table.rows == ["listed", "ABMIL", "HiVE_MIL"]
 
 
@@ -41,8 +41,11 @@ def test_shots_are_columns_and_no_part_of_a_label() -> None:
 
 def test_seeds_of_a_cell_have_the_same_classes() -> None:
     runs = {A: run(A, seed=1), B: run(B, ("A", "C"), seed=2)}
-    with pytest.raises(UserError, match="differ in class names"):
+    with pytest.raises(UserError) as error:
         build_tables(runs, {})
+    (fault,) = error.value.faults
+    assert (fault.code, fault.where) == ("run.same_label", f"{A} and {B}")
+    assert "differ in class names" in fault.found
 
 
 def test_predictions_of_all_folds_and_seeds() -> None:

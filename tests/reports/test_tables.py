@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from reports.comparison import Comparison
 from reports.settings import ResultsTable
-from reports.statistics import CorrectedT, Interval, McNemar
+from reports.significance import CorrectedT, Interval, McNemar
 from reports.tables import (
     Cell,
     Table,
@@ -24,6 +24,7 @@ from reports.tables import (
     table_of,
 )
 from tests.support.made_settings import accuracies, setting, with_results
+from training.metrics import AUC, ECE
 
 NASTY = "a_b & 50 % $x$ #1 {y} ~ ^ \\z | <b>*c*</b> [d](e) `f` _g_"
 
@@ -84,10 +85,10 @@ def test_minus_signs() -> None:
 
 
 def test_mean_and_std() -> None:
-    assert mean_and_std(np.array([0.5, 0.7])) == "60.00 ± 10.00"
-    assert mean_and_std(np.array([0.5, 0.7]), 1, 3) == "0.600 ± 0.100"
-    assert mean_and_std(np.array([0.5])) == "50.00"
-    assert mean_and_std(np.array([])) == mean_and_std(np.array([0.5, np.nan])) == "-"
+    assert mean_and_std(np.array([0.5, 0.7]), AUC) == "60.00 ± 10.00"
+    assert mean_and_std(np.array([0.5, 0.7]), ECE) == "0.6000 ± 0.1000"
+    assert mean_and_std(np.array([0.5]), AUC) == "50.00"
+    assert mean_and_std(np.array([]), AUC) == mean_and_std(np.array([0.5, np.nan]), AUC) == "-"
 
 
 def results_of(means: dict[str, float | None]) -> ResultsTable:
@@ -101,9 +102,9 @@ def results_of(means: dict[str, float | None]) -> ResultsTable:
         found = setting(label, accuracies({1: [5]}))
         run, one = found.runs[0], found.runs[0].folds[0]
         result = replace(one.result, test_acc=abs(mean), test_auc=abs(mean), test_f1=abs(mean))
-        options = {**run.options, "k": 2 if mean < 0 else 1}
+        record = replace(run.record, options={**run.options, "k": 2 if mean < 0 else 1})
         cells[label, column] = replace(
-            found, runs=(replace(run, options=options, folds={0: replace(one, result=result)}),)
+            found, runs=(replace(run, record=record, folds={0: replace(one, result=result)}),)
         )
     return ResultsTable(None, "plip", list(means), [column], cells)
 

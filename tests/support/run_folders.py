@@ -1,6 +1,5 @@
 """Folders as main.py leaves them, with made-up predictions: no training."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from training.metrics import classification_metrics
-from training.run_folder import FoldResult, RunFolder
+from training.run_folder import RunFolder
+from training.run_reader import FoldResult, RunRecord
 from utils.config import Config
 from utils.files import file_sha256
 
@@ -57,6 +57,5 @@ def write_run(
             tables.append(pd.DataFrame(predictions))
         pd.concat(tables).to_csv(run.predictions(number), index=False)
         run.finish(FoldResult.of(number, metrics["test"], metrics["val"], hit_ratio, 3, 13))
-    record = {"options": config.to_dict(), "class_names": list(classes), "descriptions": {}, "inputs": inputs}
-    run.config.write_text(json.dumps(record))
+    run.open(RunRecord(config.to_dict(), list(classes), None, {}, inputs, {}))
     return run.path

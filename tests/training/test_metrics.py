@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tests.support import twins
-from training.metrics import classification_metrics, hit_ratio_at_2
+from training.metrics import (
+    ACC,
+    AUC,
+    BRIER,
+    CLASSIFICATION,
+    HISTORY_COLUMNS,
+    RESULT_COLUMNS,
+    Metrics,
+    classification_metrics,
+    hit_ratio_at_2,
+)
+from training.run_reader import FoldResult
 from utils.interface import Embeddings
 
 
@@ -208,3 +219,20 @@ def test_hit_ratio_is_nan_without_children() -> None:
         retained=torch.zeros(0, dtype=torch.long), high_image=torch.zeros(0, 2, 3), child_mask=torch.zeros(0, 2).bool()
     )
     assert math.isnan(hit_ratio(none))
+
+
+# ---- the table of metrics --------------------------------------------------------------------------------------------
+
+
+def test_the_table_names_what_is_measured() -> None:
+    assert tuple(measure.key for measure in CLASSIFICATION) == Metrics._fields
+    assert set(RESULT_COLUMNS) <= set(FoldResult.__annotations__)
+    assert list(RESULT_COLUMNS.values()) == [
+        "test AUC", "test F1", "test accuracy", "validation AUC", "validation F1", "validation accuracy",
+    ]  # fmt: skip
+    assert HISTORY_COLUMNS["train_loss"] == "training loss"
+
+
+def test_how_a_value_is_printed() -> None:
+    assert (AUC.printed(0.98765), BRIER.printed(0.98765)) == ("98.77", "0.9877")
+    assert ACC.higher_is_better and not BRIER.higher_is_better

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.metrics import Metrics
-from training.run_folder import METRICS, FoldResult, RunFolder
+from training.metrics import RESULT_COLUMNS, Metrics
+from training.run_folder import RunFolder
+from training.run_reader import FoldResult, RunRecord
 from utils.config import Config
-from utils.errors import UserError
+from utils.errors import Fault, UserError
 
 
 def fold_result(fold: int) -> FoldResult:
@@ -26,16 +27,9 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
 
 
-def record(**options: Any) -> dict[str, Any]:
-    inputs = {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc"}
-    return {"options": Config(task="T", **options).to_dict(), "class_names": ["A", "B"], "inputs": inputs}
-
-
-def test_fold_result_keeps_test_and_val_apart() -> None:
-    result = FoldResult.of(2, Metrics(0.1, 0.2, 0.3), Metrics(0.4, 0.5, 0.6), 0.7, 8, 9)
-    assert (result.test_auc, result.test_f1, result.test_acc) == (0.1, 0.2, 0.3)
-    assert (result.val_auc, result.val_f1, result.val_acc) == (0.4, 0.5, 0.6)
-    assert (result.fold, result.test_hit_ratio, result.best_epoch, result.epochs) == (2, 0.7, 8, 9)
+def record(inputs: dict[str, str] | None = None, **options: Any) -> RunRecord:
+    inputs = {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc", **(inputs or {})}
+    return RunRecord(Config(task="T", **options).to_dict(), ["A", "B"], 16, {}, inputs, {"torch": "9.9"})
 
 
 def test_a_finished_fold_reads_as_it_was_written(run: RunFolder) -> None:
@@ -76,7 +70,7 @@ def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
     results = pd.read_csv(run.path / f"results{suffix}.csv")
     assert list(results) == ["metric", "test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc"]
     assert results["metric"].tolist() == ["mean", "std"]
-    for name in METRICS:
+    for name in RESULT_COLUMNS:
         values = [getattr(fold_result(fold), name) for fold in folds]
         mean = sum(values) / len(values)
         std = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
@@ -117,7 +111,19 @@ def test_std_of_one_fold_is_zero(run: RunFolder) -> None:
 def test_open_writes_the_record(run: RunFolder) -> None:
     run.open(record(lr=0.5))
     written = json.loads(run.config.read_text())
-    assert written == json.loads(json.dumps(record(lr=0.5)))
+    assert list(written) == ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions"]
+    assert written["options"]["lr"] == 0.5
+    assert run.record() == record(lr=0.5)
+
+
+def refusal(run: RunFolder, *given: Any) -> Fault:
+    """The fault with which a folder is not opened; the folder is left as it was."""
+    before = run.config.read_bytes()
+    with pytest.raises(UserError) as error:
+        run.open(*given)
+    assert run.config.read_bytes() == before
+    (fault,) = error.value.faults
+    return fault
 
 
 @pytest.mark.parametrize(
@@ -131,11 +137,9 @@ def test_open_writes_the_record(run: RunFolder) -> None:
 )
 def test_open_refuses_a_folder_of_another_run(run: RunFolder, options: dict[str, Any], named: str) -> None:
     run.open(record())
-    before = run.config.read_bytes()
-    with pytest.raises(UserError, match="other settings") as error:
-        run.open(record(**options))
-    assert named in str(error.value) and str(run.path) in str(error.value)
-    assert run.config.read_bytes() == before
+    fault = refusal(run, record(**options))
+    assert (fault.code, fault.where) == ("run.other_settings", str(run.path))
+    assert named in fault.found and "--results_dir" in fault.mend
 
 
 def test_open_takes_options_without_effect(run: RunFolder) -> None:
@@ -143,24 +147,35 @@ def test_open_takes_options_without_effect(run: RunFolder) -> None:
     before = run.config.read_bytes()
     run.open(record(htcl="none"), {"htcl", "tgdf"})
     assert run.config.read_bytes() == before
-    with pytest.raises(UserError, match=r"lr 0\.0001, now 0\.5") as error:
-        run.open(record(htcl="none", lr=0.5), {"htcl"})
-    assert "htcl" not in str(error.value)
+    fault = refusal(run, record(htcl="none", lr=0.5), {"htcl"})
+    assert "lr 0.0001, now 0.5" in fault.found and "htcl" not in fault.found
 
 
 def test_open_refuses_changed_inputs(run: RunFolder) -> None:
     run.open(record())
-    changed = record()
-    changed["inputs"]["dataset_csv"] = "other"
-    with pytest.raises(UserError, match="dataset_csv has changed since"):
-        run.open(changed)
+    fault = refusal(run, record({"dataset_csv": "other"}))
+    assert fault.code == "run.other_settings" and "dataset_csv has changed since" in fault.found
 
 
 def test_open_takes_another_place_and_other_folds(run: RunFolder) -> None:
     run.open(record(k_end=1))
-    later = record(k_start=1, data_root_dir="/elsewhere", resume=True, num_workers=4, device="cuda")
-    del later["inputs"]["splits_0"]
-    later["inputs"]["splits_1"] = "dd"
+    later = record({"splits_1": "dd"}, k_start=1, data_root_dir="/elsewhere", resume=True, num_workers=4, device="cuda")
+    del later.inputs["splits_0"]
     run.open(later)
-    inputs = json.loads(run.config.read_text())["inputs"]
-    assert inputs == {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc", "splits_1": "dd"}
+    assert run.record().inputs == {"dataset_csv": "aa", "text_tower": "bb", "splits_0": "cc", "splits_1": "dd"}
+    assert run.record().options["k_end"] == 1
+
+
+def test_a_run_of_a_version_that_lacked_an_option_had_its_default(run: RunFolder) -> None:
+    run.open(record())
+    content = json.loads(run.config.read_text())
+    del content["options"]["num_neighbours"]
+    run.config.write_text(json.dumps(content))
+    run.open(record())
+    assert refusal(run, record(num_neighbours=3)).code == "run.other_settings"
+
+
+def test_a_lock_keeps_another_process_out(run: RunFolder) -> None:
+    with run.lock("fold_0"), pytest.raises(UserError) as error, RunFolder(run.path).lock("fold_0"):
+        pass
+    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.locked", str(run.path))]

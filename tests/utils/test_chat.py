@@ -1,13 +1,14 @@
 """Asking an endpoint that answers well, badly or not at all."""
 
 import json
+import re
 import time
 
 import pytest
 
 from tests.support.chat_server import Reply, chat_server
+from tests.support.faults import expect_faults
 from utils.chat import KEY_VARIABLE, MOST_RETRIES, ChatModel, read_completion
-from utils.errors import UserError
 
 QUESTION = [{"role": "user", "content": "How é?"}]
 
@@ -41,8 +42,9 @@ def test_a_local_endpoint_needs_no_key() -> None:
 def test_openai_needs_a_key(monkeypatch: pytest.MonkeyPatch, base_url: str | None, key: str | None) -> None:
     if key:
         monkeypatch.setenv(KEY_VARIABLE, key)
-    with pytest.raises(UserError, match=rf"{KEY_VARIABLE}: not set, but https://.*--base-url"):
+    with expect_faults("key.missing") as faults:
         ChatModel("m", base_url)
+    assert faults[0].where == KEY_VARIABLE and "--base-url" in faults[0].mend
 
 
 @pytest.mark.parametrize("base_url", ["http://notopenai.com/v1", "http://localhost:1/openai.com"])
@@ -59,10 +61,10 @@ def test_the_endpoint_may_come_from_the_environment(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("key", ["sk-secret\nmore", "sk-secreté"])
 def test_a_damaged_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv(KEY_VARIABLE, key)
-    with pytest.raises(UserError) as caught:
+    with expect_faults("key.characters") as faults:
         ChatModel("m", "http://localhost:1/v1")
-    assert KEY_VARIABLE in str(caught.value)
-    assert "secret" not in str(caught.value)
+    assert faults[0].where == KEY_VARIABLE
+    assert "secret" not in str(faults[0])
 
 
 @pytest.mark.parametrize(
@@ -91,19 +93,20 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
     ],
 )
 def test_a_lasting_failure_is_reported(reply: Reply, requests: int, said: str) -> None:
-    with chat_server(reply) as server, pytest.raises(UserError) as caught:
+    with chat_server(reply) as server, expect_faults("chat.no_answer") as faults:
         ChatModel("m", server.url).ask(QUESTION)
     assert len(server.requests) == requests
-    assert f"{server.url}/: no answer from model 'm': {said}" in str(caught.value)
-    assert "--base-url" in str(caught.value)
+    assert str(faults[0]).startswith(f"{server.url}/: no answer from model 'm': {said}")
+    assert "--base-url" in faults[0].expected
 
 
 def test_no_endpoint_at_all_is_reported_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with chat_server("gone") as server:
         pass
-    with pytest.raises(UserError, match=r"Connection error .*refused"):
+    with expect_faults("chat.no_answer") as faults:
         ChatModel("m", server.url).ask(QUESTION)
+    assert re.search(r"Connection error .*refused", faults[0].found)
 
 
 def completion(message: object, **more: object) -> str:

@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from tests.support.failing_server import Reply, Request, in_turn, no_server, part_of, serve, waits_fixture  # noqa: F401
+from tests.support.faults import expect_faults
 from utils.download import WAITS, BadAnswer, download, retried
-from utils.errors import UserError
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB, three chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -53,9 +53,10 @@ def test_passing_faults_are_waited_for(
 
 def test_waits_grow_and_end(tmp_path: Path, waits: list[float]) -> None:
     with serve(Reply(b"", 503)) as server:
-        with pytest.raises(UserError, match=f"/file: HTTP 503 .*, 6 attempts; {MEND}$"):
+        with expect_faults("download.failed") as faults:
             fetched(server.url, tmp_path / "file.csv")
         assert len(server.requests) == 6
+    assert re.fullmatch(rf"{server.url}/file: HTTP 503 .*, 6 attempts; {MEND}", str(faults[0]))
     assert waits == list(WAITS) == sorted(set(waits))
     assert not list(tmp_path.iterdir())
 
@@ -77,10 +78,11 @@ def test_the_server_says_how_long_to_wait(
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 501])
 def test_lasting_faults_are_reported_at_once(tmp_path: Path, waits: list[float], status: int) -> None:
     with serve(Reply(b"", status)) as server:
-        with pytest.raises(UserError) as caught:
+        with expect_faults("download.failed") as faults:
             fetched(server.url, tmp_path / "file.csv")
         assert len(server.requests) == 1
-    assert re.fullmatch(rf"error: {server.url}/file: HTTP {status} .*; {MEND}", str(caught.value))
+    assert faults[0].found.startswith(f"HTTP {status} ") and "attempts" not in faults[0].found
+    assert (faults[0].where, faults[0].mend) == (f"{server.url}/file", MEND)
     assert waits == []
 
 
@@ -119,17 +121,16 @@ def test_a_part_that_has_all_is_fetched_anew(tmp_path: Path, waits: list[float])
 
 
 def test_a_connection_that_is_always_cut_leaves_nothing(tmp_path: Path, waits: list[float]) -> None:
-    with (
-        serve(Reply(CONTENT, cut=1000)) as server,
-        pytest.raises(UserError, match=r"the connection failed .*IncompleteRead.*, 6 attempts"),
-    ):
+    with serve(Reply(CONTENT, cut=1000)) as server, expect_faults("download.failed") as faults:
         fetched(server.url, tmp_path / "file.csv")
+    assert re.fullmatch(r"the connection failed .*IncompleteRead.*, 6 attempts", faults[0].found)
     assert not list(tmp_path.iterdir())
 
 
 def test_no_server(tmp_path: Path, waits: list[float]) -> None:
-    with pytest.raises(UserError, match=f"the connection failed .*refused.*, 6 attempts; {MEND}"):
+    with expect_faults("download.failed") as faults:
         fetched(no_server(), tmp_path / "file.csv")
+    assert re.fullmatch(r"the connection failed .*refused.*, 6 attempts", faults[0].found)
     assert waits == list(WAITS)
     assert not list(tmp_path.iterdir())
 
@@ -160,12 +161,11 @@ def test_a_wrong_checksum_is_fetched_anew_once(tmp_path: Path, waits: list[float
     if old:
         path.write_bytes(old)
     with serve(Reply(b"other")) as server:
-        with pytest.raises(UserError) as caught:
+        with expect_faults("download.checksum") as faults:
             fetched(server.url, path)
         assert len(server.requests) == 2
-    assert hashlib.sha256(b"other").hexdigest() in str(caught.value)
-    assert SHA256 in str(caught.value)
-    assert MEND in str(caught.value)
+    assert hashlib.sha256(b"other").hexdigest() in faults[0].found
+    assert (faults[0].expected, faults[0].mend) == (SHA256, MEND)
     assert (path.read_bytes() if old else path.exists()) == (old or False)
     assert waits == []
 
@@ -194,8 +194,9 @@ def test_which_faults_may_pass(waits: list[float], error: Exception, attempts: i
         made.append(1)
         raise error
 
-    with pytest.raises(UserError, match=rf"here: .*; {MEND}$"):
+    with expect_faults("download.failed") as faults:
         retried("here", step, MEND, (0.5, 3))
+    assert (faults[0].where, faults[0].mend) == ("here", MEND)
     assert len(made) == attempts
     assert waits == [0.5, 3][: attempts - 1]
 

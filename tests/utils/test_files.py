@@ -2,12 +2,23 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from utils.files import file_sha256, tensors_sha256, whole_file, write_json, write_tensors, write_text
+from tests.support.faults import expect_faults
+from utils.files import (
+    file_sha256,
+    read_json,
+    read_tensors,
+    tensors_sha256,
+    whole_file,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 
 class BrokenError(Exception):
@@ -97,3 +108,22 @@ def test_tensor_fingerprint_depends_on_names_and_contents_alone() -> None:
     changed = bias.clone()
     changed[1] = torch.nextafter(changed[1], torch.tensor(9.0))
     assert digest != tensors_sha256({"weight": weight, "bias": changed})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": "\xff"}'])
+def test_what_is_not_json_is_told_of(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.json").write_bytes(content)
+    with expect_faults("json.damaged") as faults:
+        read_json(tmp_path / "x.json")
+    assert faults[0].where == str(tmp_path / "x.json")
+
+
+def test_tensors_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    with expect_faults("file.missing") as faults:
+        read_tensors(file)
+    assert faults[0].where == str(file)
+    for content in (b"", b"{", pickle.dumps(print, protocol=2)):
+        file.write_bytes(content)
+        with expect_faults("tensors.damaged"):
+            read_tensors(file)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.errors import UserError
+from tests.support.faults import expect_faults
 from utils.reproducibility import choose_device, seed_everything, versions
 
 
@@ -49,17 +49,19 @@ def test_named_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device("cuda") == torch.device("cuda")
     assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(UserError, match=r"--device cuda:2.*found 2 CUDA devices"):
+    with expect_faults("device.missing") as faults:
         choose_device("cuda:2")
+    assert str(faults[0]) == "--device cuda:2: found 2 CUDA devices; expected cpu, or another n"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match=r"--device cuda.*found 0 CUDA devices"):
+    with expect_faults("device.missing"):
         choose_device("cuda")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "mps", ""])
 def test_unknown_device(name: str) -> None:
-    with pytest.raises(UserError, match="expected cpu, cuda or cuda:<n>"):
+    with expect_faults("device.unknown") as faults:
         choose_device(name)
+    assert (faults[0].where, faults[0].expected) == (f"--device {name}", "cpu, cuda or cuda:<n>")
 
 
 def test_versions() -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from utils.errors import UserError
+from tests.support.faults import expect_faults
 from utils.workers import over_slides
 
 
@@ -23,5 +23,6 @@ def test_results_come_in_order(workers: int) -> None:
 
 
 def test_a_worker_that_dies_is_told_of() -> None:
-    with pytest.raises(UserError, match="run again with fewer --workers"):
+    with expect_faults("worker.ended") as faults:
         over_slides(die, [1, 2, 3], 2, "dying")
+    assert "--workers" in faults[0].mend

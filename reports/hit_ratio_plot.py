@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from reports.plots import COLOURS, STYLE
 from reports.settings import Setting
+from training.metrics import F1, HIT_RATIO
 
 MARKERS = "os^DvP*X"
 MOST_COLUMNS = 3
@@ -27,18 +28,18 @@ def hit_ratio_figure(settings: Sequence[Setting]) -> Figure:
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     points: dict[str, Any] = {}
     for setting in settings:
-        hits, f1 = (100 * setting.values(metric).mean() for metric in ("test_hit_ratio", "test_f1"))
+        hits, f1 = (100 * setting.values(measure).mean() for measure in (HIT_RATIO, F1))
         index = labels.index(setting.label)
         marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
         axes = panels.flat[places.index(setting.place)]
         (points[setting.label],) = axes.plot(hits, f1, marker, color=COLOURS[index % len(COLOURS)])
     for axes, place in zip(panels.flat, places, strict=False):
-        axes.set(title=place, xlabel="Hit Ratio@2 (%)")
+        axes.set(title=place, xlabel=f"{HIT_RATIO.title} (%)")
         axes.tick_params(labelbottom=True)
     for axes in panels.flat[len(places) :]:
         axes.remove()
     for axes in panels[:, 0]:
-        axes.set_ylabel("macro F1 (%)")
+        axes.set_ylabel(f"macro {F1.title} (%)")
     lines = [points[label] for label in labels]
     legend = figure.legend(lines, [""] * len(labels), loc="outside lower center", ncols=columns)
     for entry, label in zip(legend.get_texts(), labels, strict=True):
@@ -48,4 +49,4 @@ def hit_ratio_figure(settings: Sequence[Setting]) -> Figure:
 
 def with_hit_ratio(settings: Sequence[Setting]) -> list[Setting]:
     """Those whose finished folds all have a Hit Ratio@2."""
-    return [one for one in settings if one.folds and not np.isnan(one.values("test_hit_ratio")).any()]
+    return [one for one in settings if one.folds and not np.isnan(one.values(HIT_RATIO)).any()]

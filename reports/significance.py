@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-METRIC_NAMES = ("auc", "f1", "acc")
 LEVEL = 0.95
 ROUNDING = 12  # decimals
 
@@ -41,7 +40,8 @@ def patient_weights(num_patients: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The metrics of ``training.metrics`` for B weightings of the slides at once: (B, 3), AUC, macro F1, accuracy.
+    """The metrics of ``training.metrics`` for B weightings of the slides at once: (B, 3), in the order of
+    ``CLASSIFICATION``.
 
     labels (N,) class indices; probabilities (N, K); weights (B, N), how often each slide counts. The AUC is NaN in rows
     where a class is missing, all three are where no slide is left.
@@ -73,7 +73,8 @@ def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray)
         np.add.reduceat(weights[:, order] * chosen[order], starts, axis=1) for chosen in (positive, ~positive)
     )
     below = negatives.cumsum(1) - negatives / 2
-    return (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
+    share: np.ndarray = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
+    return share
 
 
 def bootstrap_interval(resampled: np.ndarray) -> Interval:

@@ -1,13 +1,9 @@
-"""The sections of a report on settings: results, comparisons, calibration, figures; and the files they name."""
+"""The sections of a report: runs, results, comparisons, calibration, figures."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from reports.calibration import brier_score, expected_calibration_error
 from reports.comparison import (
@@ -18,11 +14,12 @@ from reports.comparison import (
     sentence,
     why_not_comparable,
 )
-from reports.plots import confusion_figure, roc_figure, save_png
-from reports.setting_figures import hit_ratio_figure, with_hit_ratio
-from reports.settings import ResultsTable, Setting
+from reports.finished_runs import FinishedRun
+from reports.hit_ratio_plot import hit_ratio_figure, with_hit_ratio
+from reports.markdown import MarkdownReport, file_name
+from reports.plots import confusion_figure, roc_figure
+from reports.settings import ResultsTable, Setting, own_options, shared_options
 from reports.tables import (
-    Table,
     comparison_frame,
     comparison_table,
     escape_markdown,
@@ -31,73 +28,43 @@ from reports.tables import (
     results_frame,
     table_of,
 )
-from utils.files import write_text
+from training.metrics import AUC, BRIER, ECE, F1, HIT_RATIO
 
 OWN_MODEL = "hive-mil"
-METHODS = """\
-- Results: mean ± population standard deviation over the finished folds of all seeds, in %; of one fold its value. AUC:
-  of the second class for two classes, else the mean of the one-vs-rest AUCs; F1: macro. Best in bold, second best
-  underlined, by the mean as printed.
-- Intervals: patients of the test sets are drawn with replacement ({resamples} times), all their slides in all folds and
-  seeds with them; the statistic is the mean over folds of the difference; percentiles 2.5 and 97.5, and the two-sided p
-  value of the test that they invert. They say how far the trained models would differ on other patients, not how other
-  training slides would have changed the models.
-- Corrected resampled t test (Nadeau and Bengio 2003) over folds, for the latter: variance times 1/J + n2/n1, with J
-  folds and n2/n1 test slides by training slides. Seeds that share a fold's slides are averaged first. Few-shot training
-  sets are far smaller than the test sets, which makes this test cautious.
-- McNemar's test, exact: each slide once, predicted by the mean of its probabilities over the folds and seeds that
-  tested it. It takes slides as independent; patients with several slides make it too sure.
-- Holm's correction: over all comparisons of a table, test by test.
-- Calibration: expected calibration error (15 bins of the predicted class's probability) and Brier score (summed over
-  the classes), mean ± standard deviation over folds.
-- Calibration and figures: what several tables list is shown once, under its first label; the table of runs has all of
-  them.
-- ROC curves and confusion matrices: the test predictions of all folds and seeds together, so that a slide counts as
-  often as it was tested, and an AUC there is not the mean over folds.
-"""
-
-
 Compare = Callable[[Setting, Setting], Comparison]
 
 
-@dataclass
-class Report:
-    """report.md in the making; tables and figures are written as they are added."""
-
-    folder: Path
-    parts: list[str] = field(default_factory=list)
-
-    def add(self, text: str) -> None:
-        """A paragraph of Markdown."""
-        self.parts.append(text)
-
-    def add_list(self, lines: Sequence[str]) -> None:
-        """A list of plain texts."""
-        if lines:
-            self.add("\n".join(f"- {escape_markdown(line)}" for line in lines))
-
-    def add_table(self, name: str, table: Table, numbers: pd.DataFrame) -> None:
-        write_text(self.folder / "tables" / f"{name}.csv", numbers.to_csv(index=False))
-        write_text(self.folder / "tables" / f"{name}.tex", table.latex())
-        self.add(f"{table.markdown()}\n\n([CSV](tables/{name}.csv), [LaTeX](tables/{name}.tex))")
-
-    def add_figure(self, name: str, figure: Figure, what: str) -> None:
-        save_png(figure, self.folder / "figures" / f"{name}.png")
-        self.add(f"![{escape_markdown(what)}](figures/{name}.png)")
-
-    def write(self) -> Path:
-        path = self.folder / "report.md"
-        write_text(path, "\n\n".join(self.parts))
-        return path
-
-
-def file_name(text: str) -> str:
-    """The text with every run of signs that file names and links may not hold made a _."""
-    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("_")
+def add_runs(
+    report: MarkdownReport,
+    runs: Sequence[FinishedRun],
+    tables: Sequence[ResultsTable],
+    tracks: Mapping[str, str],
+    notes: Sequence[str],
+) -> None:
+    """A table of the runs, and what a reader must know of them. tracks: the evaluation track by the name of the run."""
+    labels: dict[str, dict[str, None]] = {}
+    for results in tables:
+        for setting in results.cells.values():
+            for run in setting.runs:
+                labels.setdefault(run.name, {})[setting.label] = None
+    rows = []
+    shared = shared_options(runs)
+    for run in runs:
+        place = [str(run.options[name]) for name in ("task", "feature_extractor", "few_shot_num", "seed")]
+        folds = f"{len(run.folds)} of {run.num_folds}"
+        own = ", ".join(f"{name} {value}" for name, value in own_options(run).items() if name not in shared)
+        rows.append([run.name, "; ".join(labels[run.name]), *place, own, folds, tracks[run.name]])
+    columns = ["run", "model", "task", "extractor", "shots", "seed", "options", "folds", "evaluation track"]
+    report.add("## Runs")
+    report.add_table("runs", table_of(columns, rows, text_columns=len(columns)), pd.DataFrame(rows, columns=columns))
+    if shared:
+        text = ", ".join(f"{name} {value}" for name, value in shared.items())
+        report.add(f"Options of all runs other than the defaults: {escape_markdown(text)}.")
+    report.add_list(notes)
 
 
 def add_results(
-    report: Report, results: ResultsTable, reference: str | None, compare_two: Compare, resamples: int
+    report: MarkdownReport, results: ResultsTable, reference: str | None, compare_two: Compare, resamples: int
 ) -> None:
     """A table of results and what its differences can bear. reference: the row wanted as such; resamples: of the
     bootstrap in ``compare_two``."""
@@ -122,7 +89,7 @@ def add_results(
 
 
 def add_comparisons(
-    report: Report, results: ResultsTable, reference: str, compare_two: Compare, resamples: int
+    report: MarkdownReport, results: ResultsTable, reference: str, compare_two: Compare, resamples: int
 ) -> None:
     """The reference row against each other one, column by column."""
     comparisons, notes = [], []
@@ -164,13 +131,13 @@ def reference_of(results: ResultsTable, wanted: str | None) -> str:
 
     def mean_auc(label: str) -> float:
         cells = [results.cells.get((label, column)) for column in results.columns]
-        values = [setting.values("test_auc").mean() for setting in cells if setting and setting.folds]
+        values = [setting.values(AUC).mean() for setting in cells if setting and setting.folds]
         return sum(values) / len(values) if values else float("-inf")
 
     return max(results.rows, key=mean_auc)
 
 
-def add_calibration(report: Report, settings: Sequence[Setting]) -> None:
+def add_calibration(report: MarkdownReport, settings: Sequence[Setting]) -> None:
     rows, numbers = [], []
     for setting in settings:
         folds = setting.folds.values()
@@ -178,45 +145,27 @@ def add_calibration(report: Report, settings: Sequence[Setting]) -> None:
         row.append(f"{len(folds)} of {setting.expected}")
         ece = np.array([expected_calibration_error(fold.labels, fold.probabilities) for fold in folds])
         brier = np.array([brier_score(fold.labels, fold.probabilities) for fold in folds])
-        rows.append([*row, mean_and_std(ece, 1, 4), mean_and_std(brier, 1, 4)])
+        rows.append([*row, mean_and_std(ece, ECE), mean_and_std(brier, BRIER)])
         numbers.append([*row, ece.mean(), ece.std(), brier.mean(), brier.std()])
     names = ["model", "task", "extractor", "shots", "folds"]
-    columns = [*names, "ece_mean", "ece_std", "brier_mean", "brier_std"]
+    columns = [*names, *(f"{measure.key}_{what}" for measure in (ECE, BRIER) for what in ("mean", "std"))]
     report.add("## Calibration")
     report.add("Of the test slides: mean ± population standard deviation over folds.")
-    table = table_of([*names, "ECE", "Brier score"], rows, text_columns=3)
+    table = table_of([*names, ECE.title, BRIER.title], rows, text_columns=3)
     report.add_table("calibration", table, pd.DataFrame(numbers, columns=columns))
 
 
-def add_figures(report: Report, settings: Mapping[str, Setting]) -> None:
+def add_figures(report: MarkdownReport, settings: Mapping[str, Setting]) -> None:
     """Settings by the name of their files."""
     report.add("## Figures")
     if chosen := with_hit_ratio(list(settings.values())):
-        report.add("### Hit Ratio@2 against macro F1")
+        title = f"{HIT_RATIO.title} against macro {F1.title}"
+        report.add(f"### {title}")
         report.add("Means over folds.")
-        report.add_figure("hit_ratio", hit_ratio_figure(chosen), "Hit Ratio@2 against macro F1")
+        report.add_figure(HIT_RATIO.key, hit_ratio_figure(chosen), title)
     for name, setting in settings.items():
         labels, probabilities = setting.test_predictions()
         report.add(f"### {escape_markdown(setting.title)}")
         report.add_figure(f"roc_{name}", roc_figure(labels, probabilities, setting.class_names), "ROC curves")
         confusion = confusion_figure(labels, probabilities.argmax(1), setting.class_names)
         report.add_figure(f"confusion_{name}", confusion, "confusion matrix")
-
-
-def settings_by_file(tables: Sequence[ResultsTable]) -> dict[str, Setting]:
-    """The settings with a finished fold by a name for their files, each once: where tables list the same runs under
-    several labels, under the first."""
-    found: dict[str, Setting] = {}
-    seen: set[tuple[str, ...]] = set()
-    for results in tables:
-        for column in results.columns:
-            for setting in results.column(column):
-                runs = tuple(run.name for run in setting.runs)
-                if not setting.folds or runs in seen:
-                    continue
-                seen.add(runs)
-                name = file_name(f"{setting.task}_{setting.feature_extractor}_{setting.shots}_{setting.label}")
-                while name.lower() in map(str.lower, found):
-                    name += "_"
-                found[name] = setting
-    return found

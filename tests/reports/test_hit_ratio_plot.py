@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from reports.setting_figures import hit_ratio_figure, with_hit_ratio
+from reports.hit_ratio_plot import hit_ratio_figure, with_hit_ratio
 from reports.settings import Setting
 from tests.support.made_settings import with_results
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from reports.finished_runs import Fold
-from reports.report import Report, add_calibration, add_figures, settings_by_file
+from reports.compose import settings_by_file
+from reports.markdown import MarkdownReport
+from reports.sections import add_calibration, add_figures
 from reports.settings import ResultsTable, Setting
-from tests.support.made_settings import RESULT, accuracies, setting
+from tests.support.made_settings import accuracies, finished_fold, setting
 
 
 def table_of(settings: Sequence[Setting]) -> ResultsTable:
@@ -23,7 +24,7 @@ def table_of(settings: Sequence[Setting]) -> ResultsTable:
 
 def test_calibration_by_hand(tmp_path: Path) -> None:
     """Every slide is predicted with 0.9; a wrong one has a Brier score of 1.62, a right one of 0.02."""
-    report = Report(tmp_path)
+    report = MarkdownReport(tmp_path)
     add_calibration(report, [setting("ours", accuracies({1: [9, 6]}))])
     (row,) = pd.read_csv(tmp_path / "tables" / "calibration.csv").to_dict("records")
     assert (row["model"], row["folds"]) == ("ours", "2 of 2")
@@ -41,10 +42,10 @@ def test_figures_show_labels_against_predictions(tmp_path: Path, monkeypatch: py
         return Figure()
 
     for name in ("roc", "confusion"):
-        monkeypatch.setattr(f"reports.report.{name}_figure", lambda *given, name=name: figure(name, given))
+        monkeypatch.setattr(f"reports.sections.{name}_figure", lambda *given, name=name: figure(name, given))
     labels, probabilities = np.array([0, 0, 1]), np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
-    one = setting("ours", {1: {0: Fold(RESULT, ["a", "b", "c"], labels, probabilities)}})
-    add_figures(Report(tmp_path), {"ours": one})
+    one = setting("ours", {1: {0: finished_fold(["a", "b", "c"], labels, probabilities)}})
+    add_figures(MarkdownReport(tmp_path), {"ours": one})
     assert [column.tolist() for column in drawn["confusion"][:2]] == [[0, 0, 1], [0, 1, 1]]
     assert (drawn["roc"][0].tolist(), drawn["roc"][1].tolist()) == (labels.tolist(), probabilities.tolist())
     assert drawn["roc"][2] == drawn["confusion"][2] == ["A", "B"]

@@ -1,0 +1,99 @@
+"""The reader of a run's folder: what it makes of config.json and of the result of a fold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.made_page import write_run
+from training.metrics import Metrics
+from training.run_folder import RunFolder
+from training.run_reader import FoldResult, RunReader, RunRecord
+from utils.config import Config
+from utils.errors import Fault, UserError
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run of classes A and B, whose fold 0 of 2 is finished."""
+    return write_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
+
+
+def fault_of(run: RunReader) -> Fault:
+    with pytest.raises(UserError) as error:
+        run.record()
+    (fault,) = error.value.faults
+    return fault
+
+
+def test_fold_result_keeps_test_and_val_apart() -> None:
+    result = FoldResult.of(2, Metrics(0.1, 0.2, 0.3), Metrics(0.4, 0.5, 0.6), 0.7, 8, 9)
+    assert (result.test_auc, result.test_f1, result.test_acc) == (0.1, 0.2, 0.3)
+    assert (result.val_auc, result.val_f1, result.val_acc) == (0.4, 0.5, 0.6)
+    assert (result.fold, result.test_hit_ratio, result.best_epoch, result.epochs) == (2, 0.7, 8, 9)
+
+
+def test_a_record_reads_as_it_was_written(run: RunFolder) -> None:
+    assert run.holds_run()
+    assert run.record() == RunRecord(
+        Config(task="made up", k=2, lr=0.5).to_dict(), ["A", "B"], None, {}, {}, {"torch": "9.9"}
+    )
+
+
+def test_what_an_older_record_lacks_has_its_default(run: RunFolder) -> None:
+    content = json.loads(run.config.read_text())
+    del content["options"]["tgdf"], content["versions"], content["feature_dim"]
+    run.config.write_text(json.dumps({**content, "of a later version": 3}))
+    record = run.record()
+    assert (record.options["tgdf"], record.options["lr"]) == (Config.tgdf, 0.5)
+    assert (record.versions, record.feature_dim) == ({}, None)
+
+
+@pytest.mark.parametrize("missing", ["options", "class_names", "descriptions", "inputs"])
+def test_a_config_of_another_program_is_refused(run: RunFolder, missing: str) -> None:
+    content = json.loads(run.config.read_text())
+    del content[missing]
+    for foreign in (content, [], None, 3):
+        run.config.write_text(json.dumps(foreign))
+        assert not run.holds_run()
+        fault = fault_of(run)
+        assert (fault.code, fault.where) == ("run.foreign", str(run.config))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("options", []), ("class_names", {}), ("descriptions", 3), ("inputs", None), ("class_names", [])],
+)
+def test_a_damaged_record_is_refused(run: RunFolder, name: str, value: Any) -> None:
+    content = json.loads(run.config.read_text())
+    run.config.write_text(json.dumps({**content, name: value}))
+    fault = fault_of(run)
+    assert (fault.code, fault.where) == ("run.damaged", str(run.config))
+    assert name in fault.found
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert not RunReader(folder).holds_run()
+        fault = fault_of(RunReader(folder))
+        assert (fault.code, fault.where) == ("run.missing", str(folder))
+
+
+def test_finished_folds_read_as_they_were_written(run: RunFolder) -> None:
+    result = run.finished(0)
+    assert result and (result.fold, result.epochs) == (0, 4)
+    assert run.finished(1) is None
+    predictions = run.read_predictions(result, ["A", "B"])
+    assert list(predictions) == ["split", "slide_id", "label", "prediction", "prob_A", "prob_B"]
+    assert predictions["split"].tolist() == ["val"] * 12 + ["test"] * 12
+    assert run.read_history(result)["epoch"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("change", [{"fold": 1}, {"test_auc": "0.5"}, {"epochs": None}, {"more": 1}])
+def test_a_damaged_result_is_refused(run: RunFolder, change: dict[str, Any]) -> None:
+    file = run.fold_result(0)
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(UserError) as error:
+        run.finished(0)
+    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.damaged_result", str(file))]
