@@ -209,16 +209,21 @@ def expand(options: Mapping[str, list[str]], tables: Iterable[Rows], results: Pa
 
 def _config(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Config:
     known = {**{name: str(value) for name, value in asdict(Config()).items()}, **given}
-    try:
-        filled = {name: text.format_map(known) if name in PATHS else text for name, text in given.items()}
-    except (KeyError, ValueError, IndexError) as error:
-        expected = "the name of an option in braces, as {task}"
-        raise UserError(Fault("grid.pattern", "", f"{error} in a path", expected)) from error
+    filled = {name: _fill(name, text, known) if name in PATHS else text for name, text in given.items()}
     try:
         config = Config(**vars(parser.parse_args([f"--{name}={text}" for name, text in filled.items()])))
     except argparse.ArgumentError as error:
-        raise UserError(Fault("option.value", "", str(error))) from error
+        raise UserError(Fault("option.value", error.argument_name or "", error.message)) from error
     if absent := [name for name in ("task", "data_root_dir") if not getattr(config, name)]:
-        mend = {name: f"give --{name}, or name it in the grid" for name in absent}
-        raise UserError([Fault("option.missing", name, "missing", mend=mend[name]) for name in absent])
+        mend = "give it, or name it in the grid"
+        raise UserError([Fault("option.missing", f"--{name}", "no value", mend=mend) for name in absent])
     return config
+
+
+def _fill(name: str, text: str, known: Mapping[str, str]) -> str:
+    """A path with the values of other options in place of their names in braces."""
+    try:
+        return text.format_map(known)
+    except (KeyError, ValueError, IndexError) as error:
+        expected = "the name of an option in braces, as {task}"
+        raise UserError(Fault("grid.pattern", f"--{name} {text}", str(error), expected)) from error

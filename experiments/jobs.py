@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,12 +185,13 @@ def on_ray(
         where = f"--address {address}" if address else "Ray on this machine"
         mend = "use --local, which does without Ray"
         raise UserError(Fault("ray.no_answer", where, f"no answer ({error})", mend=mend)) from error
-    pending: dict[ray.ObjectRef, FoldJob] = {}
+    pending: dict[ray.ObjectRef[str], FoldJob] = {}
+    resources: Callable[[], dict[str, float]] = ray.cluster_resources
     try:
         if gpus is None:
-            gpus = float(ray.cluster_resources().get("GPU", 0) > 0)
+            gpus = float(resources().get("GPU", 0) > 0)
         for name, number in {} if address else {"CPU": cpus, "GPU": gpus}.items():
-            if number > (there := ray.cluster_resources().get(name, 0)):
+            if number > (there := resources().get(name, 0)):
                 found = f"Ray finds {there:g} {name}s on this machine"
                 raise UserError(Fault("grid.resources", f"--{name.lower()}s_per_fold {number:g}", found))
         task = ray.remote(run_job).options(
@@ -215,11 +216,11 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
-def _fault(reference: "ray.ObjectRef") -> str:
+def _fault(reference: "ray.ObjectRef[str]") -> str:
     import ray
 
     try:
-        return ray.get(reference)
+        return str(ray.get(reference))
     except ray.exceptions.RayTaskError as error:
         return str(error.cause)
     except ray.exceptions.RayError as error:

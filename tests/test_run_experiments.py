@@ -290,7 +290,7 @@ def test_grid_file_presets_and_record(run_main: RunMain) -> None:
         (["--local", "--few_shot_num", "four"], "invalid int value: 'four'"),
         (["--preset", "table99"], "table99"),
         (["--grid", "grid.yaml"], "grid.yaml: file not found"),
-        ([], "task missing"),
+        ([], "--task: no value"),
     ],
 )
 def test_mistakes(stand_in: Path, run_main: RunMain, more: list[str], words: str) -> None:

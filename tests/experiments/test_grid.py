@@ -173,7 +173,7 @@ def test_all_faults_of_values_at_once() -> None:
 
 def test_task_and_features_are_needed() -> None:
     found = [(fault.code, fault.where) for fault in faults_of({}, PLAIN, Path("R"))]
-    assert found == [("option.missing", "task"), ("option.missing", "data_root_dir")]
+    assert found == [("option.missing", "--task"), ("option.missing", "--data_root_dir")]
 
 
 def test_two_runs_never_share_a_folder() -> None:
