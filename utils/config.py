@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 # options that say where a run happens and which part of it, not what it computes
 CIRCUMSTANCES = {
     "data_root_dir", "vlm_path", "dataset_csv", "split_dir", "text_prompt", "results_dir", "k_start", "k_end",
-    "feature_dim", "device", "num_workers", "cache_gb", "log_data", "resume", "dry_run",
+    "feature_dim", "device", "num_workers", "cache_gb", "log_data", "resume", "dry_run", "graph_backend",
 }  # fmt: skip
 
 # options that matter in training alone
@@ -105,6 +105,10 @@ class Config:
         "msa", "messages between parents and children (Figure 6)", str, ["msa", "maa", "saa", "attention", "sage"]
     )
     hier_direction: str = option("both", "their direction (Figure 4)", str, ["both", "up", "down", "none"])
+    graph_backend: str = option(
+        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, many "
+        "times slower; the released variant has but one way", str, ["blocked", "pyg"],
+    )  # fmt: skip
     scales: str = option("both", "scales whose logits count (Table 14)", str, ["both", "low", "high"])
     top_k_low: int = option(2, "low patches averaged per text", at_least(1))
     top_k_high: int = option(100, "high patches averaged per text", at_least(1))
