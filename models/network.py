@@ -103,7 +103,8 @@ class HeteroLayer(LayerWeights):
         super().__init__(dim, aggregator, direction)
         self.sage = HeteroConv({edge_type: GraphSage(self.intra[edge_type[-1]]) for edge_type in INTRA_SCALE})
         self.msa = nn.ModuleDict()
-        for relation, weights in self.hierarchy.relations.items():
+        for relation in self.hierarchy.relations:
+            weights = self.hierarchy[relation]
             is_sage = isinstance(weights, Sage)
             self.msa[relation] = HierarchicalSage(weights) if is_sage else ModalityScaleAttention(weights)
 

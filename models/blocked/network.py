@@ -131,7 +131,7 @@ class _Propagation:
         assert self.alive is not None
         place = rows.unsqueeze(1), slots
         updated = self.first_update(self.graph.high_image[place], self.text_shares[place], rows)
-        return updated * (self.alive[place] * self.scale)
+        return updated * (self.alive[place].to(updated.dtype) * self.scale)
 
     def embeddings(self) -> Embeddings:
         """Of all nodes, without gradients."""

@@ -143,8 +143,8 @@ class ColumnDropout(nn.Dropout):
     """Drops the same columns of every node, so that the order of the draws does not matter."""
 
     def forward(self, nodes: Tensor) -> Tensor:
-        kept = (torch.arange(nodes.shape[-1]) % 4 > 0) / (1 - self.p)
-        return nodes * kept.to(nodes.dtype) if self.training else nodes
+        kept = (torch.arange(nodes.shape[-1]) % 4 > 0).to(nodes.dtype) / (1 - self.p)
+        return nodes * kept if self.training else nodes
 
 
 def test_dropout_in_training_and_evaluation(tower: TextTower) -> None:
