@@ -1,4 +1,4 @@
-"""Times the model against the oracle (tests/oracle.py) on generated slides, and prints tables in Markdown.
+"""Times the model against the oracle (benchmarks/oracle.py) on generated slides, and prints tables in Markdown.
 
     python -m benchmarks.model                     all tables: about 40 minutes on two cores
     python -m benchmarks.model --tables evaluation training --parents 850
@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
+from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.hive_mil import HiveMIL
 from models.text_towers import ClipTextTower, ClipTokenizer
-from tests.oracle import Oracle
 from utils.config import Config
 from utils.interface import Bag
 from utils.reproducibility import versions

@@ -1,4 +1,4 @@
-"""The hierarchical heterogeneous graph in dense form and as a PyTorch Geometric HeteroData, and what a network gives."""
+"""The hierarchical heterogeneous graph: dense, as a PyTorch Geometric HeteroData; and what a network makes of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Two layers of message passing, as the paper builds them: a heterogeneous graph, GraphSAGE and modality-scale attention.
+"""Two layers of message passing as the paper builds them: GraphSAGE and modality-scale attention over one graph.
 
 This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same many times faster and
 is the default, and both are made of the same weights (models/relations.py).

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.slide_files import write_slide
 from datasets.task import read_slides
 from tests import gdc_server
 from tests.conftest import RunMain
 from tests.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
 from tests.gdc_server import record
-from tests.slide_files import write_slide
 
 BRCA = [
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS"),

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 import create_simulated_task
 import extract_features
 import main
+from benchmarks.slide_files import tissue, write_slide
 from datasets.feature_layouts import read_attributes
 from datasets.folders import FeatureFolders
 from explain import write_report
@@ -28,7 +29,7 @@ from models.tiny_clip import save_tiny_clip
 from tests.browser import open_page, overflow
 from tests.conftest import RunMain, SimulatedTask
 from tests.run_contents import notes
-from tests.slide_files import real_slide, tissue, write_slide
+from tests.slide_files import real_slide
 from training.inputs import TrainedRun
 from utils.files import tensors_sha256, write_json, write_tensors
 from utils.interface import Bag

@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.slide_files import tissue, write_slide
 from datasets.folders import FeatureFolders
 from models.image_encoders import load_image_encoder
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.slide_files import real_slide, tissue, write_slide
+from tests.slide_files import real_slide
 
 SCRIPT, CHECK = "extract_features", "check_hierarchical_consistency"
 

@@ -13,8 +13,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 import main
 import predict
+from benchmarks.slide_files import tissue, write_slide
 from tests.conftest import RunMain, SimulatedTask
-from tests.slide_files import tissue, write_slide
 
 
 @pytest.fixture(scope="module")

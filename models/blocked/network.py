@@ -163,7 +163,6 @@ class _Propagation:
         alone = torch.ones_like(slots, dtype=torch.bool)
         return Embeddings(parents, children, *self.final_texts, torch.arange(len(alone)), alone)
 
-
     def attention(self) -> Attention:
         """The layers' weights, means over the heads; of no layer where no message goes upwards."""
         image = [weights.mean(1) * self.graph.child_mask for weights in self.image_weights if weights.shape[1]]

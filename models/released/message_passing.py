@@ -178,7 +178,10 @@ class ReleasedNetwork(Network):
         shape = graph.high_image.shape
         image, text = [], []
         for layer, nodes in zip(cast(Sequence[ReleasedLayer], self.layers), inputs, strict=True):
-            parents, tree = nodes["low_image"][graph.retained], nodes["high_text"].view(len(graph.low_text), -1, shape[-1])
+            parents, tree = (
+                nodes["low_image"][graph.retained],
+                nodes["high_text"].view(len(graph.low_text), -1, shape[-1]),
+            )
             image.append(layer.attention.own_share("image_up", parents, nodes["high_image"].view(shape)))
             text.append(layer.attention.own_share("text_up", nodes["low_text"], tree))
         return Attention.of_layers(graph, image, text)

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import slide_files
+from benchmarks.slide_files import tissue
 from datasets.extraction_plan import Settings, SlideJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
 from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide
 from datasets.slides import Magnification, read_area
-from tests import slide_files
-from tests.slide_files import real_slide, tissue
+from tests.slide_files import real_slide
 from utils.errors import UserError
 
 ENCODER = {"encoder": "pixels", "encoder_sha256": "0", "projected": True, "normalised": False}

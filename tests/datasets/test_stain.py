@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
+from benchmarks.slide_files import tissue
 from datasets.stain import REFERENCE_STAINS, Macenko
-from tests.slide_files import real_slide, tissue
+from tests.slide_files import real_slide
 from utils.errors import UserError
 
 

@@ -190,7 +190,7 @@ def test_a_graph_without_retained_parents(tower: TextTower) -> None:
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_checkpoints_are_interchangeable(tower: TextTower, aggregator: str) -> None:
-    """Same names in the same order, which optimisers go by; same weights from the same seed; either loads the other's."""
+    """Names in the same order, which optimisers go by; one seed gives the same weights; either loads the other's."""
     models = both(tower, hier_aggregator=aggregator)
     first, second = (model.checkpoint() for model in models)
     assert list(first) == list(second)

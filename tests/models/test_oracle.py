@@ -1,4 +1,4 @@
-"""The fast model against the slow one (tests/oracle.py): logits, loss and every gradient, over random shapes."""
+"""The fast model against the slow one (benchmarks/oracle.py): logits, loss and every gradient, over random shapes."""
 
 import random
 from dataclasses import replace
@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.text_towers import TextTower, load_text_tower
 from models.tiny_clip import save_tiny_clip
 from tests.models.random_slide import random_bag
-from tests.oracle import Oracle
 from utils.config import Config
 
 WORDS = ("nests of cells", "clear cytoplasm", "keratin", "broad papillae with thin cores", "necrosis in the middle")
