@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -23,7 +24,7 @@ def write_slide(
     file.parent.mkdir(parents=True, exist_ok=True)
     height, width = image.shape[:2]
     said = APERIO.format(width=width, height=height, power=power, mpp=mpp) if power else None
-    pixels = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+    pixels: dict[str, Any] = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
     with tifffile.TiffWriter(file, bigtiff=False) as tiff:
         for level in levels:
             rows, columns = height // level * level, width // level * level

@@ -103,10 +103,11 @@ class HeteroLayer(LayerWeights):
         super().__init__(dim, aggregator, direction)
         self.sage = HeteroConv({edge_type: GraphSage(self.intra[edge_type[-1]]) for edge_type in INTRA_SCALE})
         self.msa = nn.ModuleDict()
-        for relation in self.hierarchy.relations:
-            weights = self.hierarchy[relation]
-            is_sage = isinstance(weights, Sage)
-            self.msa[relation] = HierarchicalSage(weights) if is_sage else ModalityScaleAttention(weights)
+        for relation, weights in self.hierarchy.relations.items():
+            if isinstance(weights, Sage):
+                self.msa[relation] = HierarchicalSage(weights)
+            elif isinstance(weights, ScaleAttention):
+                self.msa[relation] = ModalityScaleAttention(weights)
 
     def forward(self, nodes: Nodes, edges: Edges) -> tuple[Nodes, dict[str, Tensor]]:
         """-> the nodes, updated, and by relation what each of its edges weighs (E, H)."""
