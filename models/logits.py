@@ -52,7 +52,7 @@ class TopKLogits:
         with full_precision(embeddings.low_text):
             for scale in self.scales:
                 _, columns = best(_similarity(embeddings, scale), self.top_k[scale])
-                chosen[scale] = columns.unique()
+                chosen[scale] = torch.unique(columns)
         chosen["high"] = embeddings.child_mask.flatten().nonzero().squeeze(1)[chosen["high"]]
         return Chosen(**chosen)
 

@@ -48,9 +48,10 @@ class GraphSage(SAGEConv):
 
 
 class ModalityScaleAttention(MessagePassing):
-    """A node v attends to its neighbours u along one parent-child relation:
+    """A node v attends to its neighbours u along one parent-child relation, in H heads that W_o joins:
 
-        q = W_q (h_v + s_v), k = W_k (h_u + s_u), v = W_v (h_u + s_u), softmax over u of q k / sqrt(D / H)
+        a_u = softmax over u of (W_q (h_v + s_v)) (W_k (h_u + s_u)) / sqrt(D / H)
+        MSA(v) = W_o sum over u of a_u W_v (h_u + s_u)
 
     A node without neighbours receives nothing. Downwards a child has one parent, whose weight is 1, so that no query
     or key is needed.
@@ -80,7 +81,8 @@ class ModalityScaleAttention(MessagePassing):
 
     def _heads(self, nodes: Tensor) -> Tensor:
         """(N, D) -> (N, H, D / H)."""
-        return nodes.unflatten(1, (self.weights.num_heads, -1))
+        num_nodes, dim = nodes.shape
+        return nodes.view(num_nodes, self.weights.num_heads, dim // self.weights.num_heads)
 
 
 class HierarchicalSage(nn.Module):

@@ -21,7 +21,8 @@ class Sage(nn.Module):
 
     def forward(self, nodes: Tensor, means: Tensor) -> Tensor:
         """nodes and the means of their neighbours, (N, D) -> (N, D)."""
-        return cast(Tensor, self.neighbour(means) + self.root(nodes))
+        updated: Tensor = self.neighbour(means) + self.root(nodes)
+        return updated
 
 
 class ScaleAttention(nn.Module):

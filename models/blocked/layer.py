@@ -21,9 +21,12 @@ def sage(weights: Sage, nodes: Tensor, neighbours: Tensor, adjacency: Tensor) ->
     The smaller side is projected: the neighbours before averaging, or their means after it.
     """
     mean = shares(adjacency, nodes.dtype)
+    updated: Tensor
     if len(neighbours) < len(nodes):
-        return mean @ F.linear(neighbours, weights.neighbour.weight) + weights.neighbour.bias + weights.root(nodes)
-    return weights(nodes, mean @ neighbours)
+        updated = mean @ F.linear(neighbours, weights.neighbour.weight) + weights.neighbour.bias + weights.root(nodes)
+    else:
+        updated = weights(nodes, mean @ neighbours)
+    return updated
 
 
 class ChildUpdate(NamedTuple):

@@ -76,7 +76,8 @@ class SageUpwards(NamedTuple):
 
     def answer(self, parents: Tensor, collected: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
         means = torch.zeros_like(parents).index_copy(0, rows, collected.squeeze(1).to(parents.dtype))
-        return self.weights(parents, means)
+        messages: Tensor = self.weights(parents, means)
+        return messages
 
 
 class NothingUpwards(NamedTuple):
@@ -106,10 +107,11 @@ def downwards(hierarchy: Hierarchy, modality: str, parents: Tensor) -> Tensor:
     if weights is None:
         return torch.zeros_like(parents)
     if isinstance(weights, Sage):
-        return weights.neighbour(parents)
+        return F.linear(parents, weights.neighbour.weight, weights.neighbour.bias)
+    value, output = weights.value.weight, weights.output.weight
     if len(parents) < weights.dim:
-        return weights.output(weights.value(parents + hierarchy.scales[0]))
-    return F.linear(parents + hierarchy.scales[0], weights.output.weight @ weights.value.weight)
+        return F.linear(F.linear(parents + hierarchy.scales[0], value), output)
+    return F.linear(parents + hierarchy.scales[0], output @ value)
 
 
 def own_weight(hierarchy: Hierarchy, modality: str) -> Tensor | None:

@@ -124,7 +124,8 @@ class _Propagation:
         if self.alive is None:
             return sums
         constants = graph.high_image, self.edges, self.text_shares, self.alive, self.scale
-        return _HiddenSums.apply(sums, *constants, *self.first_update)
+        differentiable: Tensor = _HiddenSums.apply(sums, *constants, *self.first_update)
+        return differentiable
 
     def _hidden(self, rows: Tensor, slots: Tensor) -> Tensor:
         """The first layer's children in the given slots (N, k) of the parents ``rows`` (N,): (N, k, D)."""
@@ -194,4 +195,5 @@ class BlockedNetwork(Network):
 
     def activate(self, nodes: Tensor) -> Tensor:
         """Between the layers; overwrites the nodes."""
-        return self.dropout(F.relu(nodes, inplace=True))
+        activated: Tensor = self.dropout(F.relu(nodes, inplace=True))
+        return activated

@@ -73,7 +73,7 @@ class DenseScaleAttention(nn.Module):
         asked = torch.einsum("rhe,hed->rhd", query / query.shape[-1] ** 0.5, key_weight)
         own = (asked @ children.transpose(1, 2)).float()
         every = children.flatten(0, 1).t()
-        totals = [(block @ every).float().logsumexp(-1) for block in asked.split(PARENTS_AT_ONCE)]
+        totals = [(block @ every).float().logsumexp(-1) for block in torch.split(asked, PARENTS_AT_ONCE)]
         return (own - torch.cat(totals).unsqueeze(-1)).exp().mean(1)
 
     def output(self, relation: str) -> tuple[Tensor, Tensor]:
