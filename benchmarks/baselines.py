@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.model import DIM, ROUNDS, WORDS, clip_tower, header, medians, peak_elsewhere, peak_of, slide, table
+from benchmarks.generated import DIM, WORDS, clip_tower, slide
+from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table
+from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
 from utils.config import MODEL_TYPES, Config
 from utils.interface import Bag, SlideModel
@@ -92,7 +94,7 @@ def main() -> None:
             bag, seconds = bag_for(name, parents, device), {}
             for task in ("evaluation", "training"):
                 call = work(build(name, device), bag, task)
-                seconds[task] = medians({task: call}, device, options.rounds)[task]
+                seconds[task] = medians({task: call}, device, options.rounds)[task].seconds
             epoch = TRAINING * seconds["training"] + VALIDATION * seconds["evaluation"]
             peaks = [
                 peak_elsewhere(options, name, task, str(parents), module="benchmarks.baselines") for task in seconds

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
+from benchmarks.slide_files import tissue, write_slide
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
 from datasets.slide_features import extract_features
 from datasets.slides import open_slide, read_area
-from tests.slide_files import tissue, write_slide
 
 BATCH = 256
 

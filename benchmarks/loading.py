@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.model import peak_of
+from benchmarks.measure import peak_of
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
 from datasets.folders import FeatureFolders
 from datasets.task import Slide

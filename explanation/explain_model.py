@@ -1,10 +1,9 @@
-"""What a HiVE-MIL model has to say of a slide: one forward pass, watched."""
+"""What a HiVE-MIL model has to say of a slide, from one forward pass."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from explanation.attention import watched
 from explanation.contributions import Explanation, explain_scale
 from models.filtering import cosine_similarity
 from models.hive_mil import HiveMIL
@@ -22,8 +21,7 @@ def explain(model: HiveMIL, bag: Bag) -> Explanation:
     graph = model.graph(bag)
     retained, keep_low, keep_high = graph.retained, graph.keep_low, graph.keep_high
     del graph  # it holds a copy of the children, and the model makes its own
-    with watched(model.network, retained) as weights:
-        output = model(bag)
+    output = model(bag, attention=True)
     nodes = output.embeddings
     assert nodes is not None
     num_parents = len(bag.low_features)
@@ -47,13 +45,12 @@ def explain(model: HiveMIL, bag: Bag) -> Explanation:
         head.top_k["high"],
     )  # fmt: skip
     outside = ~(in_graph & bag.child_mask)
-    attention = [of_all(layer).masked_fill(outside, float("nan")).cpu() for layer in weights.layers("image")]
-    text_attention = [layer.cpu() for layer in weights.layers("text")]
+    attention = [of_all(layer).masked_fill(outside, float("nan")) for layer in output.details["image_attention"]]
     return Explanation(
         low,
         high,
         output.logits.float().cpu().numpy(),
         hit_ratio_at_2(nodes, bag.child_mask),
-        torch.stack(attention).numpy() if attention else np.zeros((0, *outside.shape)),
-        torch.stack(text_attention).numpy() if text_attention else np.zeros((0, len(low_text), 0)),
+        torch.stack(attention).cpu().numpy() if attention else np.zeros((0, *outside.shape)),
+        output.details["text_attention"].cpu().numpy(),
     )

@@ -1,10 +1,13 @@
-"""The hierarchical heterogeneous graph in dense form, and as a PyTorch Geometric HeteroData."""
+"""The hierarchical heterogeneous graph: dense, as a PyTorch Geometric HeteroData; and what a network makes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from utils.interface import Embeddings
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
@@ -64,3 +67,50 @@ class HierarchicalGraph:
             data[source, name, target].edge_index = index
             data[target, name, source].edge_index = index.flip(0)
         return data
+
+
+class Chosen(NamedTuple):
+    """Images: rows of low_image (N,), and places of children (M,) in the flattened (R*C,)."""
+
+    low: Tensor
+    high: Tensor
+
+
+class Attention(NamedTuple):
+    """What low nodes give to their children in each of L layers, means over the heads; L = 0 where no message goes
+    upwards.
+
+    image: (L, R, C), of the retained parents and their slots, 0 for an empty one. text: (L, T, S), of low texts and
+    their high texts.
+    """
+
+    image: Tensor
+    text: Tensor
+
+    @classmethod
+    def of_layers(cls, graph: HierarchicalGraph, image: Sequence[Tensor], text: Sequence[Tensor]) -> "Attention":
+        """From one tensor a layer, (R, C) and (T, S)."""
+        no_image = graph.low_image.new_zeros(0, *graph.child_mask.shape)
+        no_text = graph.low_text.new_zeros(0, len(graph.low_text), graph.num_subtexts)
+        return cls(
+            torch.cat([no_image, *(layer.detach().unsqueeze(0) for layer in image)]),
+            torch.cat([no_text, *(layer.detach().unsqueeze(0) for layer in text)]),
+        )
+
+
+class Propagated(NamedTuple):
+    """What a network makes of a graph.
+
+    embeddings: of all nodes. trained: what the logits and the losses are made of, where gradients are asked for with
+    these; a network may leave out the images that they do not depend on. attention: where it was asked for.
+    """
+
+    embeddings: Embeddings
+    trained: Embeddings
+    attention: Attention | None = None
+
+
+class Network(nn.Module):
+    """Message passing in layers: ``network(graph, attention=False) -> Propagated``. The graph may be used up."""
+
+    layers: nn.ModuleList

@@ -8,30 +8,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.graph import NODE_TYPES, HierarchicalGraph
+from models.graph import NODE_TYPES, HierarchicalGraph, Network
 from models.htcl import TextLoss
-from models.logits import TopKLogits
+from models.logits import TopKLogits, full_precision
 from models.losses import BagLoss
-from models.network import Chosen, Network
 from models.prompt_notes import notes_of_cut
 from models.prompts import PromptLearner
-from utils.interface import Bag, Embeddings, ModelOutput, SlideModel
+from utils.interface import Bag, ModelOutput, SlideModel
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
 Layout = Callable[["HiveMIL"], dict[str, str]]
 
 
-def _full_precision(bag: Bag) -> torch.autocast:
-    return torch.autocast(bag.low_features.device.type, enabled=False)
-
-
 class HiveMIL(SlideModel):
     """Sizes: P parents, C children each, K classes, O low texts a class, S high texts a low text, D features.
 
-    prompts: -> low texts (K*O, D), high texts (K*O*S, D). filtering: (bag, texts) -> graph. network: (graph, choice of
-    images) -> embeddings of all nodes, and those that carry gradients (models/network.py). head: (embeddings, logit
-    scale) -> logits (K,). contrastive: the text loss, or None. layout: names a checkpoint's tensors otherwise than
-    SlideModel does.
+    prompts: -> low texts (K*O, D), high texts (K*O*S, D). filtering: (bag, texts) -> graph. network: graph ->
+    embeddings (models/network.py). head: (embeddings, logit scale) -> logits (K,). contrastive: the text loss, or None.
+    layout: names a checkpoint's tensors otherwise than SlideModel does.
     """
 
     def __init__(
@@ -60,32 +54,29 @@ class HiveMIL(SlideModel):
         and thresholds are computed in the features' precision."""
         dtype = bag.low_features.dtype
         low_text, high_text = (text.to(dtype) for text in self.prompts())
-        with _full_precision(bag):
+        with full_precision(low_text):
             return self.filtering(bag, low_text, high_text)
 
-    def forward(self, bag: Bag) -> ModelOutput:
+    def forward(self, bag: Bag, attention: bool = False) -> ModelOutput:
         """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL. The embeddings are those
-        of all nodes, without gradients."""
-
-        def choose(embeddings: Embeddings) -> Chosen:
-            with _full_precision(bag):
-                return self.head.choose(embeddings)
-
-        embeddings, trained = self.network(self.graph(bag), choose, keep_graph=False)
-        with _full_precision(bag):
+        of all nodes. With ``attention`` the details hold ``image_attention`` (L, R, C) and ``text_attention`` (L, K*O,
+        S), the weights that low nodes give to their children in each layer (models/graph.py)."""
+        embeddings, trained, weights = self.network(self.graph(bag), attention)
+        details = {} if weights is None else {"image_attention": weights.image, "text_attention": weights.text}
+        with full_precision(bag.low_features):
             trained = trained._replace(
                 **{name: getattr(trained, name).to(bag.low_features.dtype) for name in NODE_TYPES}
             )
             logits = self.head(trained, self.prompts.tower.logit_scale)
             if bag.label < 0:
-                return ModelOutput(logits, embeddings=embeddings)
+                return ModelOutput(logits, embeddings=embeddings, details=details)
             label = torch.tensor([bag.label], device=logits.device)
             losses = {"bag": self.bag_loss(logits.unsqueeze(0), label)}
             loss = losses["bag"]
             if self.contrastive is not None:
                 losses["htcl"] = self.contrastive(trained.low_text, trained.high_text, len(logits))
                 loss = loss + self.contrastive_weight * losses["htcl"]
-        return ModelOutput(logits, loss, losses, embeddings)
+        return ModelOutput(logits, loss, losses, embeddings, details)
 
     def notes(self) -> list[str]:
         return notes_of_cut(self.prompts.num_cut, len(self.prompts.token_ids), self.prompts.tower)

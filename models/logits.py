@@ -3,8 +3,13 @@
 import torch
 from torch import Tensor
 
-from models.network import Chosen
+from models.graph import Chosen
 from utils.interface import Embeddings
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """Within it autocast is off on the tensor's device."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def best(similarity: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
@@ -44,9 +49,10 @@ class TopKLogits:
     def choose(self, embeddings: Embeddings) -> Chosen:
         """The images that the logits depend on."""
         chosen = {"low": embeddings.retained[:0], "high": embeddings.retained[:0]}
-        for scale in self.scales:
-            _, columns = best(_similarity(embeddings, scale), self.top_k[scale])
-            chosen[scale] = columns.unique()
+        with full_precision(embeddings.low_text):
+            for scale in self.scales:
+                _, columns = best(_similarity(embeddings, scale), self.top_k[scale])
+                chosen[scale] = torch.unique(columns)
         chosen["high"] = embeddings.child_mask.flatten().nonzero().squeeze(1)[chosen["high"]]
         return Chosen(**chosen)
 

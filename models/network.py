@@ -1,202 +1,168 @@
-"""Two layers of message passing, from a slide's graph to its embeddings.
+"""Two layers of message passing as the paper builds them: GraphSAGE and modality-scale attention over one graph.
 
-The children are passed over once, in blocks that stay in the cache: first layer, the sums that texts and parents need
-of it, second layer. What is kept of that pass is the embeddings. The logits depend on a few images alone (each text's
-best), so in training the second layer is computed again, with gradients, for these.
+This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same many times faster and
+is the default, and both are made of the same weights (models/relations.py).
+
+Sizes: N nodes of a type, E edges of a relation, D features, H heads. An edge list (2, E) holds the senders' rows above
+the receivers', as in PyTorch Geometric.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.nn import HeteroConv, MessagePassing, SAGEConv
+from torch_geometric.utils import degree, softmax
 
-from models.graph import HierarchicalGraph
-from models.message_passing import HierarchicalLayer, shares
+from models.graph import Attention, HierarchicalGraph, Network, Propagated
+from models.relations import LayerWeights, Sage, ScaleAttention
 from utils.interface import Embeddings
 
-DROPOUT = 0.25
-EPS = 1e-12  # the least length that is divided by
-BLOCK = {"cpu": 128}  # parents a block
-LARGE_BLOCK = 4096  # on any other device
+EdgeType = tuple[str, str, str]  # sender, kind, receiver
+Nodes = dict[str, Tensor]  # by node type, (N, D)
+Edges = Mapping[EdgeType, Tensor]  # (2, E)
+
+INTRA_SCALE: tuple[EdgeType, ...] = (
+    ("low_text", "intra", "low_image"),
+    ("high_text", "intra", "high_image"),
+    ("low_image", "intra", "low_text"),
+    ("high_image", "intra", "high_text"),
+)
+HIERARCHY: dict[str, EdgeType] = {
+    "image_up": ("high_image", "hierarchy", "low_image"),
+    "image_down": ("low_image", "hierarchy", "high_image"),
+    "text_up": ("high_text", "hierarchy", "low_text"),
+    "text_down": ("low_text", "hierarchy", "high_text"),
+}
 
 
-class Chosen(NamedTuple):
-    """Images: rows of low_image (N,), and places of children (M,) in the flattened (R*C,)."""
+class GraphSage(SAGEConv):
+    """``W_neigh mean(neighbours) + b + W_root h_v`` with the weights given: (senders, receivers), edges -> (N, D)."""
 
-    low: Tensor
-    high: Tensor
-
-
-Choose = Callable[[Embeddings], Chosen]
-
-
-def unit(nodes: Tensor, out: Tensor | None = None) -> Tensor:
-    """Nodes (..., D) divided by their lengths; multiplied by their inverses, which is faster."""
-    inverse = torch.linalg.vector_norm(nodes, dim=-1, keepdim=True).clamp(min=EPS).reciprocal()
-    return torch.mul(nodes, inverse, out=out)
+    def __init__(self, weights: Sage):
+        dim = weights.root.in_features
+        with torch.device("meta"):  # no weights of its own
+            super().__init__(dim, dim)
+        self.lin_l, self.lin_r = weights.neighbour, weights.root
 
 
-def blocks(num_parents: int, device: torch.device) -> Iterator[slice]:
-    size = BLOCK.get(device.type, LARGE_BLOCK)
-    for start in range(0, max(num_parents, 1), size):
-        yield slice(start, min(start + size, num_parents))
+class ModalityScaleAttention(MessagePassing):
+    """A node v attends to its neighbours u along one parent-child relation, in H heads that W_o joins:
 
+        a_u = softmax over u of (W_q (h_v + s_v)) (W_k (h_u + s_u)) / sqrt(D / H)
+        MSA(v) = W_o sum over u of a_u W_v (h_u + s_u)
 
-class _HiddenSums(torch.autograd.Function):
-    """``sum over children r of edges[r, t] * hidden[r]``, with hidden = scale * alive * update(children): (T*S, D).
-
-    The value comes from the pass over the children; the gradient is one more pass, in which hidden is not needed.
-    Gradients go to the update's three parts; the children are frozen features.
+    A node without neighbours receives nothing. Downwards a child has one parent, whose weight is 1, so that no query
+    or key is needed.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any, sums: Tensor, children: Tensor, edges: Tensor, text_shares: Tensor, alive: Tensor, scale: float,
-        weight: Tensor, texts: Tensor, parents: Tensor,
-    ) -> Tensor:  # fmt: skip
-        ctx.save_for_backward(children, edges, text_shares, alive, weight, texts)
-        ctx.scale = scale
-        return sums
+    def __init__(self, weights: ScaleAttention):
+        super().__init__(aggr="sum", node_dim=0)
+        self.weights = weights
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        children, edges, text_shares, alive, weight, texts = ctx.saved_tensors
-        to_weight, to_texts = children.new_zeros(weight.shape), children.new_zeros(texts.shape)
-        to_parents = children.new_empty(len(children), children.shape[-1])
-        gradient = gradient * ctx.scale
-        for rows in blocks(len(children), children.device):
-            to_hidden = (edges[rows] @ gradient).mul_(alive[rows])
-            flat = to_hidden.flatten(0, 1)
-            to_weight.addmm_(children[rows].flatten(0, 1).t(), flat)
-            to_texts.addmm_(text_shares[rows].flatten(0, 1).t(), flat)
-            torch.sum(to_hidden, 1, out=to_parents[rows])
-        return None, None, None, None, None, None, to_weight, to_texts, to_parents
+    def forward(self, senders: Tensor, receivers: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """Nodes with the embeddings of their scales added, and edges -> messages (N, D), attention (E, H)."""
+        part = self.weights
+        value = self._heads(part.value(senders))
+        attention = value.new_ones(edges.shape[1], part.num_heads)
+        if part.query is not None and part.key is not None:
+            sender, receiver = edges
+            query, key = self._heads(part.query(receivers)), self._heads(part.key(senders))
+            scores = (query[receiver] * key[sender]).sum(-1) / key.shape[-1] ** 0.5  # (E, H)
+            attention = softmax(scores, receiver, num_nodes=len(receivers))
+        size = len(senders), len(receivers)
+        mixed = self.propagate(edges, size=size, value=value, attention=attention)  # (N, H, D / H)
+        return part.output(mixed.flatten(1)), attention
 
+    def message(self, value_j: Tensor, attention: Tensor) -> Tensor:
+        """The senders' values (E, H, D / H), weighted."""
+        return attention.unsqueeze(-1) * value_j
 
-class _Propagation:
-    """One slide's way through both layers. What the first layer gives is ``low_text``, ``high_text`` and ``parents``;
-    its children are never kept, but updated again where they are needed."""
-
-    def __init__(self, network: "GraphNetwork", graph: HierarchicalGraph, keep_graph: bool):
-        first, self.last = cast(tuple[HierarchicalLayer, HierarchicalLayer], network.layers)
-        self.activate, self.graph, self.keep_graph = network.activate, graph, keep_graph
-        self.scale = 1 / (1 - network.dropout.p) if network.training else 1.0
-        dtype = graph.low_image.dtype
-        self.edges = graph.keep_high.to(dtype)
-        self.text_shares = shares(graph.keep_high, dtype)
-        num_children = self.edges.sum((0, 1)).clamp(min=1).unsqueeze(1)  # of each high text
-        to_low_text = shares(graph.keep_low.t(), dtype)
-
-        means = self.edges.flatten(0, 1).t() @ graph.high_image.flatten(0, 1) / num_children
-        texts = first.texts(graph.low_text, graph.high_text, to_low_text @ graph.low_image, means)
-        self.low_text, self.high_text = (self.activate(text) for text in texts)
-        with_children = graph.low_image[graph.retained]
-        self.first_update = first.child_update(with_children, graph.high_text)
-        asked = first.hierarchy.ask("image", with_children)
-        collected = first.hierarchy.collect("image", asked, graph.high_image, graph.child_mask)
-        from_children = collected, graph.retained, graph.child_mask
-        self.parents = self.activate(first.parents(graph.low_image, graph.low_text, graph.keep_low, *from_children))
-
-        with_children = self.parents[graph.retained]
-        self.last_update = self.last.child_update(with_children, self.high_text)
-        self.asked = self.last.hierarchy.ask("image", with_children)
-        sums = self._pass_over_children()
-        image_means = to_low_text @ self.parents, sums / num_children
-        low_text, high_text = self.last.texts(self.low_text, self.high_text, *image_means)
-        self.final_texts = unit(low_text), unit(high_text)
-
-    def _pass_over_children(self) -> Tensor:
-        """Sets the children's final embeddings and what the last layer collects from them, without gradients.
-
-        Returns the sums of the hidden features over each high text's children, (T*S, D), with gradients.
-        """
-        graph, needs_gradient = self.graph, torch.is_grad_enabled()
-        has_place = not (self.keep_graph or needs_gradient)
-        self.children = graph.high_image if has_place else torch.empty_like(graph.high_image)
-        self.alive = torch.empty_like(graph.high_image, dtype=torch.bool) if needs_gradient else None
-        sums, collected = torch.zeros_like(graph.high_text), []
-        with torch.no_grad():
-            for rows in blocks(len(graph.high_image), sums.device):
-                hidden = self.activate(self.first_update(graph.high_image[rows], self.text_shares[rows], rows))
-                sums.addmm_(self.edges[rows].flatten(0, 1).t(), hidden.flatten(0, 1).to(sums.dtype))
-                collected.append(self.last.hierarchy.collect("image", self.asked[rows], hidden, graph.child_mask[rows]))
-                unit(self.last_update(hidden, self.text_shares[rows], rows), out=self.children[rows])
-                if self.alive is not None:
-                    torch.gt(hidden, 0, out=self.alive[rows])
-        self.collected = torch.cat(collected)
-        if self.alive is None:
-            return sums
-        constants = graph.high_image, self.edges, self.text_shares, self.alive, self.scale
-        return _HiddenSums.apply(sums, *constants, *self.first_update)
-
-    def _hidden(self, rows: Tensor, slots: Tensor) -> Tensor:
-        """The first layer's children in the given slots (N, k) of the parents ``rows`` (N,): (N, k, D)."""
-        assert self.alive is not None
-        place = rows.unsqueeze(1), slots
-        updated = self.first_update(self.graph.high_image[place], self.text_shares[place], rows)
-        return updated * (self.alive[place] * self.scale)
-
-    def embeddings(self) -> Embeddings:
-        """Of all nodes, without gradients."""
-        graph = self.graph
-        with torch.no_grad():
-            from_children = self.collected, graph.retained, graph.child_mask
-            parents = self.last.parents(self.parents, self.low_text, graph.keep_low, *from_children)
-            low_text, high_text = (text.detach() for text in self.final_texts)
-            return Embeddings(unit(parents), self.children, low_text, high_text, graph.retained, graph.child_mask)
-
-    def chosen(self, choice: Chosen) -> Embeddings:
-        """Of the chosen images and all texts, with gradients; each child stands by itself: (M, 1, D)."""
-        graph, num_slots = self.graph, self.graph.child_mask.shape[1]
-        rows, slots = choice.high // num_slots, (choice.high % num_slots).unsqueeze(1)
-        text_shares = self.text_shares[rows.unsqueeze(1), slots]
-        children = unit(self.last_update(self._hidden(rows, slots), text_shares, rows))
-
-        row_of = torch.full((len(self.parents),), -1, device=rows.device)
-        row_of[graph.retained] = torch.arange(len(graph.retained), device=rows.device)
-        with_children = (row_of[choice.low] >= 0).nonzero().squeeze(1)
-        rows = row_of[choice.low[with_children]]
-        all_slots = torch.arange(num_slots, device=rows.device).expand(len(rows), -1)
-        hidden = self._hidden(rows, all_slots)
-        mask = graph.child_mask[rows]
-        from_children = self.last.hierarchy.collect("image", self.asked[rows], hidden, mask), with_children, mask
-        nodes, keep = self.parents[choice.low], graph.keep_low[choice.low]
-        parents = unit(self.last.parents(nodes, self.low_text, keep, *from_children))
-        alone = torch.ones_like(slots, dtype=torch.bool)
-        return Embeddings(parents, children, *self.final_texts, torch.arange(len(alone)), alone)
+    def _heads(self, nodes: Tensor) -> Tensor:
+        """(N, D) -> (N, H, D / H)."""
+        num_nodes, dim = nodes.shape
+        return nodes.view(num_nodes, self.weights.num_heads, dim // self.weights.num_heads)
 
 
-class Network(nn.Module):
-    """Message passing in layers.
+class HierarchicalSage(nn.Module):
+    """GraphSAGE in place of the attention (``--hier_aggregator sage``): all neighbours weigh the same."""
 
-    ``network(graph, choose)`` gives the embeddings of all nodes, without gradients, and those that the logits need,
-    with gradients: of the texts, and of the images that ``choose`` picks from the former, each child by itself. Where
-    no gradients are asked for both are the same. A slide's features are frozen and get no gradient. Without
-    ``keep_graph`` the embeddings may take the place of the graph's features.
-    """
+    def __init__(self, weights: Sage):
+        super().__init__()
+        self.convolution = GraphSage(weights)
 
-    layers: nn.ModuleList
+    def forward(self, senders: Tensor, receivers: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """-> messages (N, D), what each edge weighs (E, 1)."""
+        share = 1 / degree(edges[1], len(receivers), receivers.dtype).clamp(min=1)
+        return self.convolution((senders, receivers), edges), share[edges[1]].unsqueeze(1)
+
+
+class HeteroLayer(LayerWeights):
+    """``h_v <- SAGE(v) + (h_v + MSA(v))`` for all nodes."""
+
+    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
+        super().__init__(dim, aggregator, direction)
+        self.sage = HeteroConv({edge_type: GraphSage(self.intra[edge_type[-1]]) for edge_type in INTRA_SCALE})
+        self.msa = nn.ModuleDict()
+        for relation, weights in self.hierarchy.relations.items():
+            if isinstance(weights, Sage):
+                self.msa[relation] = HierarchicalSage(weights)
+            elif isinstance(weights, ScaleAttention):
+                self.msa[relation] = ModalityScaleAttention(weights)
+
+    def forward(self, nodes: Nodes, edges: Edges) -> tuple[Nodes, dict[str, Tensor]]:
+        """-> the nodes, updated, and by relation what each of its edges weighs (E, H)."""
+        from_other_modality = self.sage(nodes, edges)  # SAGE(v)
+        from_other_scale = dict(nodes)  # h_v + MSA(v)
+        low, high = self.hierarchy.scales
+        scaled = {name: h + (low if name.startswith("low") else high) for name, h in nodes.items()}  # h_v + s_v
+        attention = {}
+        for relation, msa in self.msa.items():
+            sender, _, receiver = edge_type = HIERARCHY[relation]
+            messages, attention[relation] = msa(scaled[sender], scaled[receiver], edges[edge_type])
+            from_other_scale[receiver] = nodes[receiver] + messages
+        return {name: from_other_modality[name] + from_other_scale[name] for name in nodes}, attention
 
 
 class GraphNetwork(Network):
     """Two layers, with ReLU and optional dropout between them, and unit vectors at the end."""
 
-    def __init__(self, layers: Sequence[HierarchicalLayer], dropout: float = 0.0):
+    def __init__(self, layers: Sequence[HeteroLayer], dropout: float = 0.0):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, graph: HierarchicalGraph, choose: Choose, keep_graph: bool = True
-    ) -> tuple[Embeddings, Embeddings]:
-        propagation = _Propagation(self, graph, keep_graph)
-        embeddings = propagation.embeddings()
-        if not torch.is_grad_enabled():
-            return embeddings, embeddings
-        return embeddings, propagation.chosen(choose(embeddings))
+    def forward(self, graph: HierarchicalGraph, attention: bool = False) -> Propagated:
+        data = graph.to_hetero_data()
+        nodes, weights = self.propagate(data.x_dict, data.edge_index_dict)
+        embeddings = Embeddings(
+            nodes["low_image"],
+            _by_parent(nodes["high_image"], graph.child_mask),
+            nodes["low_text"],
+            nodes["high_text"],
+            graph.retained,
+            graph.child_mask,
+        )
+        return Propagated(embeddings, embeddings, _low_to_high(graph, weights) if attention else None)
 
-    def activate(self, nodes: Tensor) -> Tensor:
-        """Between the layers; overwrites the nodes."""
-        return self.dropout(F.relu(nodes, inplace=True))
+    def propagate(self, nodes: Nodes, edges: Edges) -> tuple[Nodes, list[dict[str, Tensor]]]:
+        """-> unit vectors by node type (N, D), and each layer's attention by relation (E, H)."""
+        first, last = self.layers
+        nodes, first_attention = first(nodes, edges)
+        nodes = {name: self.dropout(h.relu()) for name, h in nodes.items()}
+        nodes, last_attention = last(nodes, edges)
+        return {name: F.normalize(h, dim=-1) for name, h in nodes.items()}, [first_attention, last_attention]
+
+
+def _by_parent(children: Tensor, mask: Tensor) -> Tensor:
+    """Children (N, ...) into their slots of the mask (R, C), row by row: (R, C, ...), 0 in the empty ones."""
+    slots = children.new_zeros(*mask.shape, *children.shape[1:])
+    return slots.index_put(mask.nonzero(as_tuple=True), children)
+
+
+def _low_to_high(graph: HierarchicalGraph, weights: list[dict[str, Tensor]]) -> Attention:
+    """The edges upwards stand in the order of the children."""
+    image = [_by_parent(layer["image_up"].mean(1), graph.child_mask) for layer in weights if "image_up" in layer]
+    text = [layer["text_up"].mean(1).view(-1, graph.num_subtexts) for layer in weights if "text_up" in layer]
+    return Attention.of_layers(graph, image, text)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.slide_files import write_slide
 from datasets.task import read_slides
 from tests.conftest import RunMain
-from tests.slide_files import write_slide
 from tests.support import gdc_server
 from tests.support.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
 from tests.support.gdc_server import record

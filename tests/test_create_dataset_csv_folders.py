@@ -8,7 +8,7 @@ import pytest
 
 from datasets.task import read_slides
 from tests.conftest import RunMain
-from tests.slide_files import write_slide
+from tests.support.slide_files import write_slide
 from tests.support.slide_tables import rows_of
 
 # ---- from folders ----------------------------------------------------------------------------------------------------

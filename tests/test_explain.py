@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 import extract_features
+from benchmarks.slide_files import tissue, write_slide
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import FaultsOf, RunMain
-from tests.slide_files import real_slide, tissue, write_slide
 from tests.support.damage import check_fault
 from tests.support.planted_run import PlantedRun
 from tests.support.run_contents import notes
+from tests.support.slide_files import real_slide
 from utils.files import tensors_sha256, write_json, write_tensors
 
 O, S = 4, 3  # noqa: E741

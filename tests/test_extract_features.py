@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.slide_files import tissue, write_slide
 from datasets.folders import FeatureFolders
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side
 from tests.conftest import PROJECT, RunMain, SimulatedTask
-from tests.slide_files import real_slide, tissue, write_slide
 from tests.support.run_contents import files_below
+from tests.support.slide_files import real_slide
 
 SCRIPT, CHECK = "extract_features", "check_hierarchical_consistency"
 

@@ -14,8 +14,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 import main
 import predict
 import training.prediction
+from benchmarks.slide_files import tissue, write_slide
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.slide_files import tissue, write_slide
 from tests.support.damage import check_fault
 
 

@@ -115,6 +115,11 @@ class Config:
         "both", "their direction (Figure 4)", choices=["both", "up", "down", "none"], models=HIVE,
         unless=[RELEASED_HIVE],
     )  # fmt: skip
+    graph_backend: str = option(
+        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, many "
+        "times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
+        models=HIVE, unless=[RELEASED_HIVE],
+    )  # fmt: skip
     scales: str = option("both", "scales whose logits count (Table 14)", choices=["both", "low", "high"], models=HIVE)
     top_k_low: int = option(2, "low patches averaged per text", at_least(1), models=HIVE, unless=[{"scales": "high"}])
     top_k_high: int = option(

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.graph import NODE_TYPES, HierarchicalGraph
-from models.message_passing import IntraScaleSage, Sage, shares
-from models.network import Choose, Network, unit
+from models.blocked.messages import shares
+from models.blocked.network import Choose, unit
+from models.graph import NODE_TYPES, Attention, HierarchicalGraph, Network, Propagated
+from models.relations import IntraScale, Sage
 from utils.interface import Embeddings
 
 NUM_HEADS = 2
+PARENTS_AT_ONCE = 64  # whose weights over all children are held at one time
 # of each node type: who it attends to and by which relation, and who its text or image neighbours are
 ATTENDED = {"low_image": "high_image", "high_image": "low_image", "low_text": "high_text", "high_text": "low_text"}
 RELATIONS = {"low_image": "image_up", "high_image": "image_down", "low_text": "text_up", "high_text": "text_down"}
@@ -56,6 +58,24 @@ class DenseScaleAttention(nn.Module):
         attended = F.scaled_dot_product_attention(_heads(query), _heads(key), _heads(value))
         return attended.transpose(1, 2).reshape(nodes.shape)
 
+    def own_share(self, relation: str, parents: Tensor, children: Tensor) -> Tensor:
+        """The weights that parents (R, D) give to all children (R, C, D), each parent's own alone, mean over the heads:
+        (R, C).
+
+        Scores are taken between the queries and the raw children; what the keys' biases and scale add is the same for
+        all children of a query and drops out.
+        """
+        query_scale, _ = self._scales(relation)
+        (to_query, to_key, _), (query_bias, _, _) = self._parts()
+        query = F.linear(self.query[relation](parents + query_scale), to_query, query_bias)
+        query = query.view(len(parents), NUM_HEADS, -1)
+        key_weight = (to_key @ cast(nn.Linear, self.key[relation]).weight).view(NUM_HEADS, query.shape[-1], -1)
+        asked = torch.einsum("rhe,hed->rhd", query / query.shape[-1] ** 0.5, key_weight)
+        own = (asked @ children.transpose(1, 2)).float()
+        every = children.flatten(0, 1).t()
+        totals = [(block @ every).float().logsumexp(-1) for block in torch.split(asked, PARENTS_AT_ONCE)]
+        return (own - torch.cat(totals).unsqueeze(-1)).exp().mean(1)
+
     def output(self, relation: str) -> tuple[Tensor, Tensor]:
         """Weight (D, D) and bias (D,) of the projection of what was attended to."""
         _, key_scale = self._scales(relation)
@@ -90,7 +110,7 @@ class ReleasedLayer(nn.Module):
 
     def __init__(self, dim: int, xavier: bool):
         super().__init__()
-        self.intra = IntraScaleSage(dim)
+        self.intra = IntraScale(dim)
         self.attention = DenseScaleAttention(dim, xavier)
         self.unused_self = nn.ModuleDict({node_type: Sage(dim) for node_type in NODE_TYPES})
 
@@ -117,15 +137,14 @@ class ReleasedLayer(nn.Module):
 
 
 class ReleasedNetwork(Network):
-    """Two layers, with ReLU between them, and unit vectors at the end."""
+    """Two layers, with ReLU between them, and unit vectors at the end. choose: the images that the logits depend on."""
 
-    def __init__(self, layers: Sequence[ReleasedLayer]):
+    def __init__(self, layers: Sequence[ReleasedLayer], choose: Choose):
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.choose = choose
 
-    def forward(
-        self, graph: HierarchicalGraph, choose: Choose, keep_graph: bool = True
-    ) -> tuple[Embeddings, Embeddings]:
+    def forward(self, graph: HierarchicalGraph, attention: bool = False) -> Propagated:
         """The last layer is computed for all nodes without gradients, and again with gradients for those that the
         logits need."""
         first, last = cast(tuple[ReleasedLayer, ReleasedLayer], self.layers)
@@ -134,20 +153,35 @@ class ReleasedNetwork(Network):
             "low_image": graph.keep_low, "high_image": keep_high,
             "low_text": graph.keep_low.t(), "high_text": keep_high.t(),
         }  # fmt: skip
-        nodes = {
+        features = {
             "low_image": graph.low_image, "high_image": graph.high_image.flatten(0, 1),
             "low_text": graph.low_text, "high_text": graph.high_text,
         }  # fmt: skip
-        nodes = {name: F.relu(first.update(name, nodes, keep[name]), inplace=True) for name in NODE_TYPES}
+        nodes = {name: F.relu(first.update(name, features, keep[name]), inplace=True) for name in NODE_TYPES}
         with torch.no_grad():
             final = {name: unit(last.update(name, nodes, keep[name])) for name in NODE_TYPES}
             final["high_image"] = final["high_image"].view(graph.high_image.shape)
             embeddings = Embeddings(**final, retained=graph.retained, child_mask=graph.child_mask)
+            weights = self._own_children(graph, features, nodes) if attention else None
         if not torch.is_grad_enabled():
-            return embeddings, embeddings
-        chosen = choose(embeddings)
+            return Propagated(embeddings, embeddings, weights)
+        chosen = self.choose(embeddings)
         rows = {"low_image": chosen.low, "high_image": chosen.high}
         trained = {name: unit(last.update(name, nodes, keep[name], rows.get(name, slice(None)))) for name in NODE_TYPES}
         trained["high_image"] = trained["high_image"].unsqueeze(1)
         alone = torch.ones_like(chosen.high, dtype=torch.bool).unsqueeze(1)
-        return embeddings, Embeddings(**trained, retained=torch.arange(len(alone)), child_mask=alone)
+        trained_nodes = Embeddings(**trained, retained=torch.arange(len(alone)), child_mask=alone)
+        return Propagated(embeddings, trained_nodes, weights)
+
+    def _own_children(self, graph: HierarchicalGraph, *inputs: dict[str, Tensor]) -> Attention:
+        """A parent attends to the children of all parents; of its weights those of its own, for each layer's inputs."""
+        shape = graph.high_image.shape
+        image, text = [], []
+        for layer, nodes in zip(cast(Sequence[ReleasedLayer], self.layers), inputs, strict=True):
+            parents, tree = (
+                nodes["low_image"][graph.retained],
+                nodes["high_text"].view(len(graph.low_text), -1, shape[-1]),
+            )
+            image.append(layer.attention.own_share("image_up", parents, nodes["high_image"].view(shape)))
+            text.append(layer.attention.own_share("text_up", nodes["low_text"], tree))
+        return Attention.of_layers(graph, image, text)

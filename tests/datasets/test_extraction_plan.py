@@ -8,9 +8,9 @@ import pytest
 
 from datasets.slides import Magnification
 from tests import slide_files
-from tests.slide_files import tissue
 from tests.support.fault_codes import refused
 from tests.support.planned_slides import plan
+from tests.support.slide_files import tissue
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import slide_files
+from benchmarks.slide_files import tissue
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
 from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide
 from datasets.slides import Magnification, read_area
-from tests import slide_files
-from tests.slide_files import real_slide, tissue
 from tests.support.fault_codes import refused
 from tests.support.planned_slides import ENCODER, PLAIN, plan
+from tests.support.slide_files import real_slide
 from utils.errors import UserError
 
 SPOT = (500, 400, 2500, 1500)

@@ -7,6 +7,7 @@ import numpy as np
 import openslide
 import pytest
 
+from benchmarks.slide_files import tissue, write_slide
 from datasets import slides
 from datasets.slides import (
     find_slides,
@@ -16,8 +17,8 @@ from datasets.slides import (
     read_overview,
     tagged_magnification,
 )
-from tests.slide_files import real_slide, tissue, write_slide
 from tests.support.fault_codes import refused
+from tests.support.slide_files import real_slide
 
 
 @pytest.fixture(scope="module")

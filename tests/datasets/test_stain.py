@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
+from benchmarks.slide_files import tissue
 from datasets.stain import REFERENCE_STAINS, Macenko
-from tests.slide_files import real_slide, tissue
 from tests.support.fault_codes import refused
+from tests.support.slide_files import real_slide
 
 
 def stained(seed: int, stains: np.ndarray = REFERENCE_STAINS) -> np.ndarray:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.color import rgb2hsv
 
+from benchmarks.slide_files import tissue, write_slide
 from datasets import tissue as module
 from datasets.slides import open_slide
 from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, draw_grid, lay_grid, tissue_mask
-from tests.slide_files import tissue, write_slide
 from tests.support.fault_codes import refused
 
 SPOT = (500, 400, 2500, 1500)

@@ -1,12 +1,10 @@
-"""The graph as a HeteroData, and PyTorch Geometric's own layers on it."""
+"""The graph as a HeteroData."""
 
 import pytest
 import torch
-from torch_geometric.nn import HeteroConv, SAGEConv
 
 from models.filtering import TextGuidedFiltering
 from models.graph import HierarchicalGraph
-from models.message_passing import IntraScaleSage
 from tests.support.random_slide import random_bag, random_texts
 
 
@@ -41,24 +39,3 @@ def test_hetero_data(graph: HierarchicalGraph) -> None:
         assert torch.equal(there, back.flip(0))
     for n, (row, slot) in enumerate(places.tolist()):
         assert torch.equal(data["high_image"].x[n], graph.high_image[row, slot])
-
-
-def test_sage_equals_heteroconv(graph: HierarchicalGraph) -> None:
-    torch.manual_seed(0)
-    ours = IntraScaleSage(8).double()
-    data = graph.to_hetero_data()
-    convolutions, received = {}, {}
-    for edge_type in data.edge_types:
-        sender, name, receiver = edge_type
-        if name != "intra":
-            continue
-        convolutions[edge_type] = convolution = SAGEConv(8, 8).double()
-        convolution.lin_l.load_state_dict(ours[receiver].neighbour.state_dict())
-        convolution.lin_r.load_state_dict(ours[receiver].root.state_dict())
-        adjacency = torch.zeros(data[receiver].num_nodes, data[sender].num_nodes, dtype=torch.bool)
-        adjacency[data[edge_type].edge_index[1], data[edge_type].edge_index[0]] = True
-        received[receiver] = ours[receiver](data[receiver].x, data[sender].x, adjacency)
-    expected = HeteroConv(convolutions, aggr="sum")(data.x_dict, data.edge_index_dict)
-    assert set(received) == set(expected)
-    for node_type, values in expected.items():
-        torch.testing.assert_close(received[node_type], values)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.blocked.layer import BlockedLayer
+from models.blocked.network import BlockedNetwork
 from models.build import build_model
 from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL
 from models.htcl import class_wise
 from models.logits import TopKLogits
 from models.losses import build_bag_loss
-from models.message_passing import HierarchicalLayer
-from models.network import GraphNetwork
 from models.tiny_clip import save_tiny_clip
 from models.vlms import TextSide, load_text_side
 from tests.support.random_slide import FixedTexts, random_bag, random_texts
@@ -142,9 +142,9 @@ def test_gradients_of_the_whole_model() -> None:
     torch.manual_seed(0)
     bag = random_bag(4, num_parents=4, num_children=3, dim=4, label=1)
     low, high = random_texts(4, num_subtexts=2, dim=4)
-    network = GraphNetwork([HierarchicalLayer(4) for _ in range(2)])
     texts = FixedTexts(low, high)
     head, loss = TopKLogits(2), build_bag_loss("ce", 2)
+    network = BlockedNetwork([BlockedLayer(4) for _ in range(2)], head.choose)
     model = HiveMIL(texts, TextGuidedFiltering(0.5), network, head, loss, class_wise, 0.5).double()
     names = [name for name, _ in model.named_parameters()]
 

@@ -1,4 +1,4 @@
-"""The fast model against the slow one (tests/oracle.py): logits, loss and every gradient, over random shapes."""
+"""The fast model against the slow one (benchmarks/oracle.py): logits, loss and every gradient, over random shapes."""
 
 import random
 from dataclasses import replace
@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.tiny_clip import save_tiny_clip
 from models.vlms import TextSide, load_text_side
-from tests.oracle import Oracle
 from tests.support.random_slide import random_bag
 from utils.config import Config
 

@@ -8,7 +8,7 @@ import torch
 
 from models.prompts import PromptLearner, PromptTokens
 from models.vlms import load_text_side
-from tests.models.vlms.published import copy_golden_conch, save_clip_with_tokenizer
+from tests.support.published_vlms import copy_golden_conch, save_clip_with_tokenizer
 
 TEXTS = [
     "Nested Growth : small nests of polygonal cells between thin septa.",

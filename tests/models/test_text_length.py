@@ -11,7 +11,7 @@ from models.prompts import PromptTokens
 from models.text_length import token_limit
 from models.tiny_clip import save_tiny_clip
 from models.vlms import TextSide, load_text_side
-from tests.models.vlms.published import copy_golden_conch
+from tests.support.published_vlms import copy_golden_conch
 from utils.errors import UserError
 
 

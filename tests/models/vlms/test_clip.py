@@ -11,9 +11,9 @@ import torch
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side, load_text_side
 from models.vlms.tokenizers import CLIP_ROOM
-from tests.models.vlms.published import change_clip_weights, save_clip_with_tokenizer, without_weights
 from tests.support.damage import change_json
 from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.published_vlms import change_clip_weights, save_clip_with_tokenizer, without_weights
 from utils.errors import UserError
 
 

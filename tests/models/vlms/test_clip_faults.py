@@ -8,8 +8,8 @@ import torch
 
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side, load_text_side
-from tests.models.vlms.published import change_clip_weights, without_weights
 from tests.support.damage import LFS_POINTER, change_json, cut
+from tests.support.published_vlms import change_clip_weights, without_weights
 from utils.errors import Fault, UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -13,10 +13,10 @@ import conch.tokenizer
 from conch.tokenizer import TOKENIZER_FILE
 from models.prompts import PromptTokens
 from models.vlms import load_image_side, load_text_side
-from tests.models.vlms.published import copy_golden_conch, save_conch
 from tests.support.conch_weights import SMALL_WIDTH
 from tests.support.damage import LFS_POINTER, cut
 from tests.support.images import draw_images, encode
+from tests.support.published_vlms import copy_golden_conch, save_conch
 from utils.errors import UserError
 
 # ---- texts -----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from models.tiny_clip import save_tiny_clip
 from models.vlms import ImageSide, TextSide, load_image_side, load_text_side
 from models.vlms.interface import Source
 from models.vlms.registry import FAMILIES, family_of
-from tests.models.vlms.published import save_conch, save_open_clip
 from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.published_vlms import save_conch, save_open_clip
 from utils.errors import UserError
 
 TEXTS = ["small nests", "mitoses", "clear cells (5x)"]

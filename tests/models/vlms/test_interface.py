@@ -10,8 +10,8 @@ from models.build import build_model
 from models.prompts import PromptLearner, PromptTokens
 from models.vlms import TextSide
 from models.vlms.prefix_tree import PrefixTree
-from tests.models.baselines.random_towers import VOCABULARY, WordTokenizer
 from tests.support.random_slide import random_bag
+from tests.support.random_towers import VOCABULARY, WordTokenizer
 from utils.config import Config
 from utils.errors import UserError
 

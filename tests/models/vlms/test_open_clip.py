@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from models.vlms import load_image_side
-from tests.models.vlms.published import OPEN_CLIPS, VISION, save_open_clip
 from tests.support.damage import LFS_POINTER, change_json, cut
 from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
+from tests.support.published_vlms import OPEN_CLIPS, VISION, save_open_clip
 from utils.errors import UserError
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_pytorch_model.bin"

@@ -1,13 +1,11 @@
-"""Slides made for tests: pyramids that OpenSlide reads, with the tags of an Aperio scanner or none."""
+"""Generated slides: pyramids that OpenSlide reads, with the tags of an Aperio scanner or none."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytest
 import tifffile
-
-from tests.conftest import SHARED
 
 APERIO = "Aperio Image Library v11.2.1\r\n{width}x{height} -> {width}x{height} - |AppMag = {power}|MPP = {mpp}"
 
@@ -26,7 +24,7 @@ def write_slide(
     file.parent.mkdir(parents=True, exist_ok=True)
     height, width = image.shape[:2]
     said = APERIO.format(width=width, height=height, power=power, mpp=mpp) if power else None
-    pixels = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+    pixels: dict[str, Any] = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
     with tifffile.TiffWriter(file, bigtiff=False) as tiff:
         for level in levels:
             rows, columns = height // level * level, width // level * level
@@ -49,11 +47,3 @@ def tissue(height: int, width: int, spots: Sequence[tuple[int, int, int, int]], 
         colours = stain * np.array([110, 60, 150]) + (1 - stain) * np.array([220, 130, 180])
         image[top:bottom, left:right] = (colours + generator.normal(0, 6, colours.shape)).clip(0, 255)
     return image
-
-
-def real_slide(name: str) -> Path:
-    """A real slide; the test is skipped where it is not at hand."""
-    file = SHARED / "slides" / name
-    if not file.exists():
-        pytest.skip("the real slides (../shared/slides) are not here")
-    return file

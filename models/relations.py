@@ -1,0 +1,95 @@
+"""The trained weights of message passing, relation by relation. Checkpoints carry these names.
+
+Both ways of computing, models/network.py and models/blocked, are made of these weights.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from models.graph import NODE_TYPES
+
+
+class Sage(nn.Module):
+    """GraphSAGE with mean aggregation over one directed relation: W_neigh mean(neighbours) + b + W_root h_v."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.neighbour = nn.Linear(dim, dim)
+        self.root = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, nodes: Tensor, means: Tensor) -> Tensor:
+        """nodes and the means of their neighbours, (N, D) -> (N, D)."""
+        updated: Tensor = self.neighbour(means) + self.root(nodes)
+        return updated
+
+
+class ScaleAttention(nn.Module):
+    """Modality-scale attention (MSA) along one directed parent-child relation, two heads, no biases:
+    q = W_q (h_v + s_v), k = W_k (h_u + s_u), v = W_v (h_u + s_u), heads joined by W_o.
+
+    with_query: whether messages go from children to parents. A child has one parent, so its attention weight is 1 and
+    there is neither W_q nor W_k where messages only go down.
+    """
+
+    num_heads = 2
+
+    def __init__(self, dim: int, with_query: bool):
+        super().__init__()
+        self.dim = dim
+        self.query = nn.Linear(dim, dim, bias=False) if with_query else None
+        self.key = nn.Linear(dim, dim, bias=False) if with_query else None
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.output = nn.Linear(dim, dim, bias=False)
+
+
+class IntraScale(nn.Module):
+    """The four image-text relations; each is named by the node type that receives."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.relations = nn.ModuleDict({node_type: Sage(dim) for node_type in NODE_TYPES})
+
+    def __getitem__(self, node_type: str) -> Sage:
+        return cast(Sage, self.relations[node_type])
+
+
+class Hierarchy(nn.Module):
+    """The parent-child relations: "image_up", "image_down", "text_up" and "text_down", or some of these.
+
+    aggregator: "msa"; "maa" (no scale embeddings); "saa" (projections shared by all relations); "attention" (neither);
+    "sage". direction: "both", "up", "down" or "none". scales: (2, D), the embeddings of the low and of the high scale.
+    """
+
+    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
+        super().__init__()
+        directions = {"both": ("up", "down"), "up": ("up",), "down": ("down",), "none": ()}[direction]
+        self.relations = nn.ModuleDict()
+        self.scales: Tensor
+        with_query = "up" in directions
+        shared = ScaleAttention(dim, with_query) if aggregator in ("saa", "attention") and directions else None
+        for modality in ("image", "text"):
+            for way in directions:
+                if aggregator == "sage":
+                    self.relations[f"{modality}_{way}"] = Sage(dim)
+                else:
+                    self.relations[f"{modality}_{way}"] = shared or ScaleAttention(dim, with_query=way == "up")
+        with_scales = aggregator in ("msa", "saa") and bool(directions)
+        if with_scales:
+            self.scales = nn.Parameter(nn.init.xavier_normal_(torch.empty(2, dim)))
+        else:
+            self.register_buffer("scales", torch.zeros(2, dim), persistent=False)
+
+    def __getitem__(self, relation: str) -> ScaleAttention | Sage | None:
+        """The weights of a relation; None where no messages go that way."""
+        return cast(ScaleAttention | Sage, self.relations[relation]) if relation in self.relations else None
+
+
+class LayerWeights(nn.Module):
+    """One layer's: ``h_v <- SAGE(v) + (h_v + MSA(v))``."""
+
+    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
+        super().__init__()
+        self.intra = IntraScale(dim)
+        self.hierarchy = Hierarchy(dim, aggregator, direction)

@@ -1,0 +1,82 @@
+"""Filtering of the paper variant against its brute-force twin."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.filtering import TextGuidedFiltering
+from models.graph import HierarchicalGraph
+from tests import twins
+from tests.support.random_slide import random_bag, random_texts
+from utils.interface import Bag
+
+MODES = ("full", "no_mask_propagation", "high_only", "none")
+
+
+def filtered_as_masks(bag: Bag, graph: HierarchicalGraph) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The graph's edges over all parents, as the twin gives them."""
+    num_parents = len(bag.low_features)
+    retained = torch.zeros(num_parents, dtype=torch.bool)
+    retained[graph.retained] = True
+    keep_high = torch.zeros(num_parents, *graph.keep_high.shape[1:], dtype=torch.bool)
+    keep_high[graph.retained] = graph.keep_high
+    return graph.keep_low, retained, keep_high
+
+
+def assert_filtered_as_the_twin(bag: Bag, low: torch.Tensor, high: torch.Tensor, alpha: float, mode: str) -> None:
+    ours = filtered_as_masks(bag, TextGuidedFiltering(alpha, mode)(bag, low, high))
+    arguments = bag.low_features, bag.high_features, bag.child_mask, low, high, len(high) // len(low), alpha, mode
+    for name, mine, theirs in zip(("keep_low", "retained", "keep_high"), ours, twins.tgdf(*arguments), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10_000),
+    num_parents=st.integers(1, 9),
+    num_children=st.integers(1, 5),
+    missing=st.sampled_from([0.0, 0.4, 1.0]),
+    num_subtexts=st.integers(1, 3),
+    alpha=st.sampled_from([-0.5, 0.0, 0.5, 1.2]),
+)
+def test_filtering(
+    mode: str, seed: int, num_parents: int, num_children: int, missing: float, num_subtexts: int, alpha: float
+) -> None:
+    bag = random_bag(seed, num_parents, num_children, missing=missing)
+    low, high = random_texts(seed, num_subtexts=num_subtexts)
+    assert_filtered_as_the_twin(bag, low, high, alpha, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("alpha", [0.5, 50.0])
+@pytest.mark.parametrize("num_parents", [1, 6])
+def test_filtering_of_identical_patches_and_of_none_that_pass(mode: str, alpha: float, num_parents: int) -> None:
+    """Every text keeps its best patches."""
+    bag, (low, high) = random_bag(0, num_parents), random_texts(0)
+    assert_filtered_as_the_twin(bag, low, high, alpha, mode)
+    same = replace(
+        bag,
+        low_features=bag.low_features[:1].expand(num_parents, -1),
+        high_features=bag.high_features[:1, :1].expand(num_parents, 4, -1),
+        child_mask=torch.ones(num_parents, 4, dtype=torch.bool),
+    )
+    assert_filtered_as_the_twin(same, low, high, alpha, mode)
+    assert TextGuidedFiltering(alpha, mode)(same, low, high).keep_low.all()
+
+
+def test_filtering_hand_made() -> None:
+    """Cosines 1, 0, 0, 0 with one text: mean 0.25, std 0.5, threshold 0.5. Only the first parent stays."""
+    low_features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
+    high_features = torch.zeros(4, 2, 2)
+    high_features[0] = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    high_features[1:, 0, 0] = 1.0  # the texts' best children, of parents that are not retained
+    mask = torch.tensor([[True, True], [True, False], [True, False], [True, False]])
+    texts = torch.tensor([[5.0, 0.0]])
+    graph = TextGuidedFiltering(0.5)(Bag("slide", low_features, high_features, mask), texts, texts)
+    assert graph.keep_low.squeeze(1).tolist() == [True, False, False, False]
+    assert graph.retained.tolist() == [0]
+    assert graph.keep_high.squeeze(-1).tolist() == [[True, False]]
