@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.slide_files import write_slide
 from datasets.task import read_slides
 from tests.conftest import RunMain
-from tests.support.slide_files import write_slide
 from tests.support.slide_tables import rows_of
 
 # ---- from folders ----------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import slide_files
+from benchmarks.slide_files import tissue
 from datasets.slides import Magnification
-from tests import slide_files
 from tests.support.fault_codes import refused
 from tests.support.planned_slides import plan
-from tests.support.slide_files import tissue
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.filtering import TextGuidedFiltering
 from models.graph import HierarchicalGraph
-from tests import twins
+from tests.support import twins
 from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Bag
 

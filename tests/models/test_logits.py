@@ -5,7 +5,7 @@ import torch
 
 from models import htcl
 from models.logits import scale_logits
-from tests import twins
+from tests.support import twins
 from tests.support.random_slide import random_texts
 
 

@@ -15,7 +15,7 @@ from models.filtering import TextGuidedFiltering
 from models.graph import NODE_TYPES, Chosen, HierarchicalGraph, Network
 from models.network import HIERARCHY, GraphNetwork, HeteroLayer
 from models.relations import Hierarchy, LayerWeights, Sage, ScaleAttention
-from tests import twins
+from tests.support import twins
 from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Embeddings
 
