@@ -28,7 +28,7 @@ def read_h5(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
             found = sorted(name for name in file if isinstance(file[name], h5py.Dataset))
             missing = [name for name in names if name not in found]
             if missing:
-                problem = f"no data set {missing[0]!r}, but {found}"
+                problem = f"no data set {missing[0]!r}; found {found}"
                 raise UserError(Fault("features.incomplete", str(path), problem, expected=str(list(names))))
             return {
                 name: np.asarray(file[name][()]) for name in (*names, *(name for name in optional if name in found))
