@@ -32,7 +32,8 @@ TGDF_MODES = {
 def cosine_similarity(images: Tensor, texts: Tensor) -> Tensor:
     """(..., D) and (T, D) -> (..., T). The images are divided by their length last, where they are T wide."""
     length = torch.linalg.vector_norm(images, dim=-1, keepdim=True).clamp(min=EPS)
-    return (images @ F.normalize(texts, dim=-1).t()) / length
+    similarity: Tensor = (images @ F.normalize(texts, dim=-1).t()) / length
+    return similarity
 
 
 def above_threshold(similarity: Tensor, alpha: float) -> Tensor:

@@ -54,7 +54,8 @@ def _build_svm(num_classes: int) -> BagLoss:
         if hasattr(svm, "get_losses"):
             svm.to(logits.device)
             svm.get_losses()  # the package binds its losses to the device it was on
-        return svm(logits, labels)
+        loss: Tensor = svm(logits, labels)
+        return loss
 
     return loss
 

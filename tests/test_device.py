@@ -14,7 +14,7 @@ import torch
 
 import utils.reproducibility
 from benchmarks.pretend_device import Counts, PretendedTensor, pretend_device
-from models.build import KINDS, build_model
+from models.build import build_model
 from tests.conftest import RunMain, SimulatedTask
 from tests.support.random_slide import random_bag
 from tests.support.random_towers import random_tower
@@ -61,14 +61,13 @@ def config_of(options: dict[str, Any]) -> Config:
 
 
 def build(config: Config, tower: str = "clip") -> SlideModel:
-    kind = KINDS[config.model_type]
-    low, high = TEXTS[kind.texts]
+    low, high = TEXTS[config.text_form]
     numbers = NUM_CLASSES * low, NUM_CLASSES * low * high
     texts = [
         [f"a slide of kind{i % 5} at scale{scale} shows trait{i}" for i in range(numbers[scale])] for scale in (0, 1)
     ]
     torch.manual_seed(0)
-    return build_model(config, random_tower(tower) if kind.texts else None, *texts, NUM_CLASSES, WIDTH)
+    return build_model(config, random_tower(tower) if config.text_form else None, *texts, NUM_CLASSES, WIDTH)
 
 
 def slides(numbers: range) -> list[Bag]:

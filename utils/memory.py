@@ -19,7 +19,8 @@ def cache_bytes(gigabytes: float | None) -> int:
 def free_memory() -> int:
     """Bytes that are free on this machine, or left to this process's control group where that is less: jobs of a
     cluster and containers are ended when they pass its limit."""
-    return min([psutil.virtual_memory().available, *_left_to_cgroups()])
+    available: int = psutil.virtual_memory().available
+    return min([available, *_left_to_cgroups()])
 
 
 def _left_to_cgroups() -> list[int]:

@@ -35,7 +35,8 @@ def not_redundant(patches: Tensor, window: int = WINDOW) -> Tensor:
     """(N, D) embedded patches -> (N,) bool. The last window may be shorter. A window never loses all its patches: where
     all are redundant the first stays."""
     num_patches = len(patches)
-    padded = F.pad(F.normalize(patches, dim=1), (0, 0, 0, -num_patches % window)).unflatten(0, (-1, window))
+    unit = F.normalize(patches, dim=1)
+    padded: Tensor = F.pad(unit, (0, 0, 0, -num_patches % window)).unflatten(0, (-1, window))
     is_real = (torch.arange(len(padded) * window, device=patches.device) < num_patches).view(-1, window)
     sizes = is_real.sum(1, keepdim=True)
     similarity = padded @ padded.transpose(1, 2)  # zero where a patch is padding

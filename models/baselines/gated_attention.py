@@ -16,4 +16,5 @@ class GatedAttention(nn.Module):
         self.score = nn.Linear(hidden, branches)
 
     def forward(self, patches: Tensor) -> Tensor:
-        return self.score(self.content(patches) * self.gate(patches))
+        scores: Tensor = self.score(self.content(patches) * self.gate(patches))
+        return scores

@@ -127,7 +127,8 @@ class MSCPT(SlideModel):
 
     def _class_means(self, texts: Tensor) -> Tensor:
         """(K * number, D) -> (K, D)."""
-        return texts.unflatten(0, (self.texts.num_classes, -1)).mean(1)
+        by_class: Tensor = texts.unflatten(0, (self.texts.num_classes, -1))
+        return by_class.mean(1)
 
     def _score(self, nodes: Tensor, own_texts: Tensor, other_texts: Tensor, top: int) -> Tensor:
         """(N, D) nodes against the texts of their scale, pair by pair, and against the class means of the other scale's

@@ -49,7 +49,7 @@ class PositionEncoding(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         side = isqrt(len(patches))
-        grid = patches.t().unflatten(1, (side, side))
+        grid: Tensor = patches.t().unflatten(1, (side, side))
         return sum((convolve(grid) for convolve in self.convolve), start=grid).flatten(1).t()
 
 

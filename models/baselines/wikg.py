@@ -83,7 +83,8 @@ class WiKG(SlideModel):
         share = similarity.softmax(1).unsqueeze(2)
         gate = (own + share * tails + (1 - share) * own).tanh()
         score = (tails * gate).sum(2) if self.score == "dot" else tails.sum(2) * gate.sum(2)
-        return (score.softmax(1).unsqueeze(1) @ tails).squeeze(1)
+        message: Tensor = score.softmax(1).unsqueeze(1) @ tails
+        return message.squeeze(1)
 
 
 @torch.no_grad()

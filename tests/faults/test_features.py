@@ -42,20 +42,20 @@ def group_of_features(path: Path) -> None:
 
 # folder, what is done to the slide's file there, the fault's code, what its sentence says besides the file's name
 SLIDE_FAULTS = {
-    "low_missing": (LOW, Path.unlink, "features.missing", (EXTRACT,)),
-    "high_missing": (HIGH, Path.unlink, "features.missing", (LINK,)),
-    "low_cut_off": (LOW, cut, "features.unreadable", (EXTRACT,)),
-    "high_cut_off": (HIGH, cut, "features.unreadable", (LINK,)),
-    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "features.unreadable", ()),
-    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "features.unreadable", ()),
+    "low_missing": (LOW, Path.unlink, "file.missing", (EXTRACT,)),
+    "high_missing": (HIGH, Path.unlink, "file.missing", (LINK,)),
+    "low_cut_off": (LOW, cut, "h5.damaged", (EXTRACT,)),
+    "high_cut_off": (HIGH, cut, "h5.damaged", (LINK,)),
+    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.damaged", ()),
+    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.damaged", ()),
     "low_without_coords": (
-        LOW, lambda path: change(path, "coords", None), "features.incomplete", ("'coords'", "found ['features']"),
+        LOW, lambda path: change(path, "coords", None), "h5.no_data_set", ("no data set 'coords'", "['features']"),
     ),
     "high_without_features": (
-        HIGH, lambda path: change(path, "features", None), "features.incomplete",
-        ("'features'", "found ['coords', 'mask']"),
+        HIGH, lambda path: change(path, "features", None), "h5.no_data_set",
+        ("no data set 'features'", "['coords', 'mask']"),
     ),
-    "low_features_a_group": (LOW, group_of_features, "features.incomplete", ("'features'",)),
+    "low_features_a_group": (LOW, group_of_features, "h5.no_data_set", ("'features'",)),
     "low_narrow": (
         LOW, lambda path: change(path, "features", lambda x: x[:, :8]), "features.width",
         ("8 wide", "expected 16", "--vlm_path"),

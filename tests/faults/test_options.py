@@ -60,10 +60,18 @@ def test_all_unusable_options_are_told_at_once(refused: Refused) -> None:
     assert str(found[0]) == "--task: no value; give --task"
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta", "cuda:x"])
-def test_a_device_that_is_not_there(refused: Refused, device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "code"),
+    [
+        ("cuda:99", "device.missing"),
+        ("tpu", "device.unknown"),
+        ("meta", "device.unknown"),
+        ("cuda:x", "device.unknown"),
+    ],
+)
+def test_a_device_that_is_not_there(refused: Refused, device: str, code: str) -> None:
     (fault,) = refused("--device", device)
-    check_fault(fault, "device.missing", f"--device {device}", "expected cpu")
+    check_fault(fault, code, f"--device {device}", "expected cpu")
 
 
 def test_a_feature_width_other_than_the_text_towers(refused: Refused) -> None:

@@ -103,7 +103,7 @@ def test_predicting_a_slide_without_features(task: SimulatedTask, predict_refuse
     file = task.features / LOW / f"{SLIDE}.h5"
     file.unlink()
     (fault,) = predict_refused("--data_root_dir", str(task.root / "features"))
-    check_fault(fault, "features.missing", file, "python extract_features.py")
+    check_fault(fault, "file.missing", file, "python extract_features.py")
 
 
 def test_other_descriptions_hide_no_missing_features(task: SimulatedTask, predict_refused: Refused) -> None:
@@ -113,7 +113,7 @@ def test_other_descriptions_hide_no_missing_features(task: SimulatedTask, predic
     options = ("--text_prompt", str(prompts), "--data_root_dir", str(task.root / "features"))
     texts, features = predict_refused(*options, faults=2)
     check_fault(texts, "run.other_settings", f"--text_prompt {prompts}")
-    check_fault(features, "features.missing", file)
+    check_fault(features, "file.missing", file)
 
 
 def test_no_checkpoint(predict_refused: Refused, run_folder: Path) -> None:
@@ -172,13 +172,13 @@ def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Pa
 
 
 RECORD_FAULTS = {
-    "cut_off": (cut, "file.json"),
+    "cut_off": (cut, "json.damaged"),
     "of_something_else": (lambda file: file.write_text('{"model_type": "clip"}'), "run.foreign"),
     "list": (lambda file: file.write_text("[]"), "run.foreign"),
     "unknown_option": (
         lambda file: change_json(
             file, lambda record: {**record, "options": {**record["options"], "from_tomorrow": 1}}
-        ), "run.unknown_option",
+        ), "run.unknown_options",
     ),
     "no_inputs": (
         lambda file: change_json(file, lambda record: {"options": record["options"]}), "run.foreign",

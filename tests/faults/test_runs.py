@@ -37,7 +37,7 @@ def test_five_faults_at_once_are_all_listed(task: SimulatedTask, refused: Refuse
     change_json(task.root / "simulated.json", without_last)
     found = {fault.where or str(fault).split(": ")[0]: fault for fault in refused("--feature_dim", "32", faults=5)}
     expected = {
-        str(missing): "features.missing",
+        str(missing): "file.missing",
         str(broken): "features.values",
         str(split): "split.repeated_slide",
         str(task.root / "simulated.json"): "prompt.number",

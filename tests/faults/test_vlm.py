@@ -43,7 +43,7 @@ CLIP_FAULTS = {
         lambda folder: change_json(folder / "config.json", lambda config: {**config, "model_type": "bert"}),
         "vlm.other_type", ("model_type is 'bert'", "expected 'clip'"),
     ),
-    "config_cut_off": (lambda folder: cut(folder / "config.json"), "file.json", ("config.json",)),
+    "config_cut_off": (lambda folder: cut(folder / "config.json"), "json.damaged", ("config.json",)),
     "config_a_list": (lambda folder: (folder / "config.json").write_text("[]"), "vlm.other_type", ("config.json",)),
     "no_weights": (
         lambda folder: (folder / "model.safetensors").unlink(), "vlm.unreadable", ("model.safetensors", "--vlm_path"),
