@@ -23,13 +23,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_faulty_files_are_named(tmp_path: Path) -> None:
     file = tmp_path / "a.h5"
-    with expect_faults("features.missing") as faults:
+    with expect_faults("file.missing") as faults:
         read_h5(file, ("features",))
     assert faults[0].where == str(file)
     write_h5(file, {"features": FEATURES}, {})
-    with expect_faults("features.incomplete") as faults:
+    with expect_faults("h5.no_data_set") as faults:
         read_h5(file, ("features", "coords"))
-    assert str(faults[0]) == f"{file}: no data set 'coords'; found ['features']; expected ['features', 'coords']"
+    assert str(faults[0]) == f"{file}: no data set 'coords', but ['features']; expected ['features', 'coords']"
     file.write_bytes(file.read_bytes()[:100])
-    with expect_faults("features.unreadable"):
+    with expect_faults("h5.damaged"):
         read_h5(file, ("features",))
