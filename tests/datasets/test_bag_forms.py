@@ -13,7 +13,7 @@ from datasets.bags import feature_width, read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.h5_files import arrays_of
 from utils.errors import UserError
 
@@ -74,7 +74,7 @@ def test_a_slide_without_any_child(folders: FeatureFolders) -> None:
     file = folders.hierarchical_file(SLIDE.slide_id)
     with h5py.File(file, "r+") as opened:
         opened["mask"][:] = False
-    with refused("features.childless"):
+    with expect_faults("features.childless"):
         read_bag(folders, SLIDE, form="patches")
 
 
@@ -87,7 +87,7 @@ def test_faults_of_both_scales_are_told_at_once(folders: FeatureFolders) -> None
 
 
 def test_another_width(folders: FeatureFolders) -> None:
-    with refused("features.width"):
+    with expect_faults("features.width"):
         read_bag(folders, SLIDE, 8, "patches")
 
 
@@ -112,5 +112,5 @@ def test_the_cache_keeps_flat_bags(folders: FeatureFolders) -> None:
 def test_slides_of_a_folder(folders: FeatureFolders, tmp_path: Path) -> None:
     assert len(folders.slide_ids("patches")) == 28
     assert folders.slide_ids("hierarchy")[3] == "SIM-0003"
-    with refused("features.none"):
+    with expect_faults("features.none"):
         FeatureFolders(tmp_path, "other", "tinyclip").slide_ids("patches")

@@ -11,7 +11,7 @@ from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from tests.conftest import SimulatedTask
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 
 PARENTS, CHILDREN, WIDTH = 5, 16, 8
 SLIDE = Slide("s0", "p0", 1)
@@ -125,7 +125,7 @@ def test_the_width_is_checked_against_the_other_file_where_none_is_asked_for(fol
     assert read_bag(folders, SLIDE, None).low_features.shape == (PARENTS, WIDTH)
     arrays["high"]["features"] = arrays["high"]["features"][..., :6]
     write(folders, arrays)
-    with refused("features.width") as faults:
+    with expect_faults("features.width") as faults:
         read_bag(folders, SLIDE, None)
     assert faults[0].where == str(folders.hierarchical_file("s0"))
     assert faults[0].found == "features are 6 wide"

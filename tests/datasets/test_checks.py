@@ -13,7 +13,7 @@ from datasets.bag_cache import BagCache
 from datasets.checks import check_features
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from utils.errors import UserError
 
 WIDTH = 4
@@ -84,7 +84,7 @@ def test_a_changed_file_is_read_again(folders: FeatureFolders, checked: Path, re
     assert file.stat().st_size == size
     os.utime(file, ns=(time + 1, time + 1))
     reads.clear()
-    with refused("features.values"):
+    with expect_faults("features.values"):
         check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
     assert reads == ["s2"]
 
@@ -102,7 +102,7 @@ def test_a_file_of_another_size_is_read_again(folders: FeatureFolders, checked: 
 
 def test_another_width_is_checked_again(folders: FeatureFolders, checked: Path) -> None:
     check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
-    with refused(*["features.width"] * 2 * len(SLIDES)):
+    with expect_faults(*["features.width"] * 2 * len(SLIDES)):
         check_features(BagCache(folders, WIDTH + 1, 0), SLIDES, checked)
 
 
@@ -112,7 +112,7 @@ def test_a_faulty_slide_is_not_remembered_and_the_good_ones_are(
     write_slide(folders, SLIDES[1], np.inf)
     for expected in (["s0", "s1", "s2", "s3"], ["s1"], ["s1"]):
         reads.clear()
-        with refused("features.values", "features.values"):
+        with expect_faults("features.values", "features.values"):
             check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
         assert reads == expected
     write_slide(folders, SLIDES[1])
@@ -149,7 +149,7 @@ def test_a_useless_checked_is_replaced(folders: FeatureFolders, checked: Path, r
 
 def test_no_features_at_all(tmp_path: Path, checked: Path) -> None:
     folders = FeatureFolders(tmp_path / "elsewhere", "task", "encoder", 5, 20)
-    with refused("features.no_folder") as faults:
+    with expect_faults("features.no_folder") as faults:
         check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
     assert faults[0].mend.count(f"--dataset-root-path {tmp_path / 'elsewhere'} --dataset-name task") == 2
     assert not checked.exists()

@@ -13,7 +13,7 @@ from datasets.folders import FeatureFolders
 from datasets.hierarchy import read_stored
 from datasets.patches import read_patches
 from datasets.repair import repair_slide
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.h5_files import Arrays, changed
 from tests.support.linked_slide import CHILD, PARENT, SLIDE, WIDTH, children_of, draw_slide, kinds, texts, write_linked
 from utils.h5 import write_h5
@@ -160,7 +160,7 @@ def test_a_planted_fault_is_found_and_repaired(
     assert check.is_repairable
     faulty = file.read_bytes()
     if "values" in expected and not has_high:
-        with refused("features.values"):
+        with expect_faults("features.values"):
             repair_slide(folders, SLIDE)
         assert file.read_bytes() == faulty
         return

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from datasets.consistency import check_slide
 from datasets.folders import FeatureFolders
 from datasets.repair import keep_backup, repair_slide
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.h5_files import Arrays, changed
 from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, kinds, texts, write_linked
 from utils.errors import UserError
@@ -95,7 +95,7 @@ def test_rows_without_features_in_the_other_files_are_found_and_stay(
     assert f"{other}: of " in texts(folders)
     file = folders.hierarchical_file(SLIDE)
     before = file.read_bytes()
-    with refused("features.values"):
+    with expect_faults("features.values"):
         repair_slide(folders, SLIDE)
     assert file.read_bytes() == before
 

@@ -8,7 +8,7 @@ import pytest
 from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
 from datasets.task import read_slides
 from tests.conftest import PROJECT, SHARED
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 
 BUILTIN = PROJECT / "text_prompt" / "HiVE_MIL" / "builtin"
 BUILTIN_CLASSES = {
@@ -73,7 +73,7 @@ def test_without_class_names_all_classes_are_read_sorted(tmp_path: Path) -> None
 
 def test_all_faults_of_a_file_are_listed() -> None:
     by_class = {"A": numbered("a", 8), "B": {**numbered("b", 8), "b8": " "}, "C": ["c0"], "E": numbered("e")}
-    with refused("prompt.number", "prompt.empty", "prompt.form", "prompt.missing_class") as faults:
+    with expect_faults("prompt.number", "prompt.empty", "prompt.form", "prompt.missing_class") as faults:
         arrange_descriptions(by_class, ["A", "B", "C", "D", "E"], 3, 2, source="task.json")
     assert {fault.where for fault in faults} == {"task.json"}
     assert [fault.found for fault in faults] == [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from datasets.draw_splits import divide, draw_folds, group_slides, take_slides
 from datasets.splits import PAIRS, Split, shared_patients, shared_sites
 from datasets.task import Slide, read_sites, read_slides
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from utils.errors import UserError
 
 TABLE = Path("table.csv")
@@ -95,7 +95,7 @@ def test_slides_without_a_site_are_named(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("case_id,slide_id,label\np,s1,A\nq,s2,B\nr,TCGA-A7-0001-01Z,A\n")
     _, slides = read_slides(table)
-    with refused("table.ungrouped_slide") as faults:
+    with expect_faults("table.ungrouped_slide") as faults:
         group_slides(table, list(slides.values()), "site", read_sites(table))
     assert faults[0].where == str(table)
     assert faults[0].found.startswith("2 slides without a site (s1, s2); found the columns case_id, slide_id, label")
@@ -219,7 +219,7 @@ def test_every_slide_of_the_pool_can_be_a_shot() -> None:
 def test_too_few_groups_of_a_class_are_named() -> None:
     slides = [Slide(f"a{n}", f"p{n}", 0) for n in range(9)] + [Slide(f"b{n}", f"q{n % 2}", 1) for n in range(7)]
     groups = group_slides(TABLE, slides, "patient", dict.fromkeys((slide.slide_id for slide in slides), ""))
-    with refused("table.few_groups") as faults:
+    with expect_faults("table.few_groups") as faults:
         draw_folds(TABLE, groups, ["A", "B"], 2, 1)
     assert faults[0].found == "class 'B': found 7 slides in 2 groups"
     assert faults[0].expected.startswith("at least 3 groups")
@@ -231,7 +231,7 @@ def test_too_few_slides_of_a_class_are_named() -> None:
     ]
     wholes = draw_folds(TABLE, [[slide] for slide in slides], ["A", "B"], 2, 1)
     assert len(take_slides(TABLE, wholes, ["A", "B"], {"train": 4, "test": 3})) == 2
-    with refused("table.few_slides", "table.few_slides") as faults:
+    with expect_faults("table.few_slides", "table.few_slides") as faults:
         take_slides(TABLE, wholes, ["A", "B"], {"train": 8, "test": 4})
     train, test = faults
     assert train.found == "class 'B': found 4 slides in the train part (4 of 10) of fold 0"

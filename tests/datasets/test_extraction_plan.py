@@ -9,7 +9,7 @@ import pytest
 from benchmarks import slide_files
 from benchmarks.slide_files import tissue
 from datasets.slides import Magnification
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.planned_slides import plan
 
 
@@ -24,7 +24,7 @@ from tests.support.planned_slides import plan
 def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], None], code: str) -> None:
     file = slide_files.write_slide(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]))
     change(file)
-    with refused(code) as faults:
+    with expect_faults(code) as faults:
         plan(tmp_path, file)
     assert faults[0].where == str(file)
 

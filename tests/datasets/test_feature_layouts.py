@@ -7,7 +7,7 @@ import pytest
 
 from datasets.feature_layouts import LAYOUT_NAMES, find_source
 from datasets.folders import FeatureFolders
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.feature_files import some_features, square, write_clam, write_file, write_trident
 
 
@@ -55,7 +55,7 @@ def test_features_are_found_in_the_folder_of_the_dataset(folders: FeatureFolders
     attributes = source.layout.read(folder / "a.h5", 5).attributes
     assert ("patch_size" in attributes) == (layout != "reference")
     for other in set(PLACES) - {layout}:
-        with refused("features.no_folder"):
+        with expect_faults("features.no_folder"):
             find_source(folders, 5, other)
 
 
@@ -66,7 +66,7 @@ def test_features_are_found_at_and_above_a_folder_that_is_named(folders: Feature
     for given in (folder, folder.parent, *([folder.parent.parent] if layout == "trident" else [])):
         source = find_source(nowhere, 5, "auto", given, "--low-dir")
         assert (source.layout.name, source.folder) == (layout, folder)
-    with refused("features.no_folder"):
+    with expect_faults("features.no_folder"):
         find_source(nowhere, 5, "auto", None, "--low-dir")
 
 
@@ -80,9 +80,9 @@ def test_trident_features_of_any_encoder_can_be_named_but_not_of_another_magnifi
 ) -> None:
     folder = write_trident(tmp_path / "job", "a", some_features(3), square(3, 1, 512), 20, 40, "conch_v15")
     assert find_source(folders, 20, "auto", folder).layout.name == "trident"
-    with refused("features.no_folder"):
+    with expect_faults("features.no_folder"):
         find_source(folders, 20, "auto", tmp_path / "job")
-    with refused("features.no_folder"):
+    with expect_faults("features.no_folder"):
         find_source(folders, 5, "auto", folder)
 
 
@@ -90,7 +90,7 @@ def test_several_trident_folders_are_a_question_to_the_user(folders: FeatureFold
     folder = place_trident(folders)
     second = folder.parent.with_name("5x_512px_0px_overlap") / folder.name
     write_file(second / "a.h5", some_features(3), square(3, 1, 4096), {})
-    with refused("features.several_folders") as faults:
+    with expect_faults("features.several_folders") as faults:
         find_source(folders, 5, option="--low-dir")
     assert str(folder) in faults[0].found and str(second) in faults[0].found
     assert "--low-dir" in faults[0].mend

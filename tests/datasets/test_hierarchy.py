@@ -21,7 +21,7 @@ from datasets.hierarchy import (
 )
 from datasets.patch_sizes import PatchSizes
 from datasets.patches import Patches
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.linking_twin import children_by_loops, parent_by_loops
 
 WIDTH = 3
@@ -250,5 +250,5 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, name: str, values: np
     with h5py.File(tmp_path / "a.h5", "w") as opened:
         for key, array in {**arrays, name: values}.items():
             opened[key] = array
-    with refused(code):
+    with expect_faults(code):
         read_stored(tmp_path / "a.h5")

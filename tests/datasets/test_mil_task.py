@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from utils.errors import UserError
 
 
@@ -58,19 +58,19 @@ def test_a_bad_table_is_refused_with_all_its_faults(tmp_path: Path, text: str, f
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with refused("instances.missing"):
+    with expect_faults("instances.missing"):
         read_mil_csv(tmp_path / "none.csv")
 
 
 def test_packaged_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found where the package lies, without loading it; otherwise the way to get it is named."""
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    with refused("instances.missing"):
+    with expect_faults("instances.missing"):
         packaged_csv("musk1")
     folder = tmp_path / "mil" / "data" / "datasets" / "csv"
     folder.mkdir(parents=True)
     (tmp_path / "mil" / "__init__.py").write_text("raise RuntimeError('loaded')")
-    with refused("instances.missing"):
+    with expect_faults("instances.missing"):
         packaged_csv("ucsb")
     for name in DATASETS.values():
         (folder / name).touch()

@@ -8,7 +8,7 @@ import pytest
 
 from datasets.patch_sizes import PatchSizes, patch_sizes, size_from_attributes, stride
 from datasets.patches import Patches
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.feature_files import WIDTH, square
 from utils.errors import UserError
 
@@ -39,7 +39,7 @@ def test_size_from_attributes(attributes: dict[str, Any], size: int | None) -> N
 
 @pytest.mark.parametrize("value", [0, -5, "wide", np.nan, np.array([])])
 def test_a_size_that_is_no_number_is_refused(value: Any) -> None:
-    with refused("features.attribute"):
+    with expect_faults("features.attribute"):
         size_from_attributes(patches(square(2, 2, 100), patch_size_level0=value))
 
 
@@ -69,7 +69,7 @@ def test_attributes_come_first_then_the_stride_then_the_table() -> None:
     assert patch_sizes(*silent, mags, 20) == PatchSizes(2048, 512, "stride", "stride")
     assert patch_sizes(*few, mags, 40) == PatchSizes(2048, 512, "level0_mag", "level0_mag")
     assert patch_sizes(*few, mags, 20) == PatchSizes(1024, 256, "level0_mag", "level0_mag")
-    with refused("features.unknown_size"):
+    with expect_faults("features.unknown_size"):
         patch_sizes(*few, mags, None)
 
 
@@ -78,7 +78,7 @@ def test_a_stride_of_few_patches_counts_where_both_scales_agree() -> None:
     assert patch_sizes(low, high, (5, 20), None) == PatchSizes(2048, 512, "stride", "stride")
     apart = patches(BIG[[0, 2]])  # 4096: a gap lies between
     assert patch_sizes(apart, patches(SMALL), (5, 20), 40) == PatchSizes(2048, 512, "level0_mag", "stride")
-    with refused("features.unknown_size"):
+    with expect_faults("features.unknown_size"):
         patch_sizes(apart, patches(SMALL), (5, 20), None)
     with pytest.raises(UserError, match="neighbours lie 4096 level-0 pixels apart, but 256 pixels at 5x are 1536"):
         patch_sizes(apart, patches(SMALL), (5, 20), 30)
@@ -96,5 +96,5 @@ def test_sizes_that_do_not_nest_are_refused(how: str, parent: int, child: int) -
 
 def test_the_table_does_not_hide_patches_of_another_size() -> None:
     low, high = patches(BIG[:2]), patches(square(6, 6, 896))  # 448 pixels at 20x, as CONCH likes them
-    with refused("features.sizes"):
+    with expect_faults("features.sizes"):
         patch_sizes(low, high, (5, 20), 40)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.patches import read_patches
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.feature_files import WIDTH, some_features, square, write_file
 from utils.errors import UserError
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_used_is_refused(
     tmp_path: Path, features: np.ndarray, coords: np.ndarray, attributes: dict[str, Any], code: str
 ) -> None:
     write_file(tmp_path / "a.h5", features, coords, attributes)
-    with refused(code) as faults:
+    with expect_faults(code) as faults:
         read_patches(tmp_path / "a.h5", 20)
     assert faults[0].where == str(tmp_path / "a.h5")
 

@@ -13,7 +13,7 @@ from datasets.projection import Projection, load_projection, projection_attribut
 from datasets.repair import repair_slide
 from tests.support.conch_features import COMMAND, as_conch, conch_folders, unit
 from tests.support.conch_weights import golden_visual
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.h5_files import changed
 from tests.support.linked_slide import SLIDE, WIDTH, draw_slide, write_linked
 
@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[Callable[[], Patches], str, str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_projected(projection: Projection, case: str) -> None:
     make, code, found = REFUSED[case]
-    with refused(code) as faults:
+    with expect_faults(code) as faults:
         projection.of_patches(make())
     assert faults[0].where == "slide.h5"
     assert faults[0].found.startswith("not projected: ") and found in faults[0].found
@@ -144,7 +144,7 @@ def test_what_is_not_projected(projection: Projection, case: str) -> None:
 def test_rows_of_two_kinds_are_not_projected(projection: Projection) -> None:
     patches = patches_of_length(9.7)
     patches.features[:20] /= 9.7
-    with refused("features.projected"):
+    with expect_faults("features.projected"):
         projection.of_patches(patches)
 
 
@@ -158,5 +158,5 @@ def test_the_file_of_the_projection_is_fingerprinted(tmp_path: Path) -> None:
     def refuse(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: no matrix")
 
-    with refused("projection.unreadable"):
+    with expect_faults("projection.unreadable"):
         load_projection(file, refuse)

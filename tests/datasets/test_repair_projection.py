@@ -16,7 +16,7 @@ from datasets.patches import read_patches
 from datasets.projection import Projection
 from datasets.repair import repair_slide
 from tests.support.conch_features import as_conch, conch_folders
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.h5_files import changed
 from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, write_linked
 
@@ -151,10 +151,10 @@ def test_a_refusal_leaves_all_as_it_is(folders: FeatureFolders, projection: Proj
         with changed(folders.high_file(SLIDE)) as arrays:
             arrays["coords"] = arrays["coords"] + 10**7
     before = bytes_of(folders)
-    with refused("features.unrelated"):
+    with expect_faults("features.unrelated"):
         repair_slide(folders, SLIDE, projection=projection)
     wide = Projection(np.eye(WIDTH + 1, dtype=np.float32), Path("wide.bin"), "")
-    with refused("features.width"):
+    with expect_faults("features.width"):
         repair_slide(folders, SLIDE, projection=wide)
     assert bytes_of(folders) == before
 

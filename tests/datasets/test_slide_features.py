@@ -17,7 +17,7 @@ from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_sli
 from datasets.folders import FeatureFolders
 from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide
 from datasets.slides import Magnification, read_area
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.planned_slides import ENCODER, PLAIN, plan
 from tests.support.slide_files import real_slide
 from utils.errors import UserError
@@ -209,7 +209,7 @@ def test_other_slides_go_on(tmp_path: Path, slides: list[Path], workers: int, ba
 
 
 def test_a_slide_without_magnification_is_refused(tmp_path: Path, slides: list[Path]) -> None:
-    with refused("slide.magnification"):
+    with expect_faults("slide.magnification"):
         plan(tmp_path, slides[0], level0=None)
 
 
@@ -260,7 +260,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
         (FeatureRecipe(5, 20, 0.1, "none", {**ENCODER, "encoder_sha256": "1"}), 20),
         (PLAIN, 40),
     ]:
-        with refused("features.made_otherwise"):
+        with expect_faults("features.made_otherwise"):
             again(other, level0)
         assert again(other, level0, overwrite=True) is not None
     other_slide = slide_files.write_slide(tmp_path / "slide_2.tif", tissue(2700, 3300, [SPOT]))
@@ -277,5 +277,5 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
         file.write_bytes(kept)
     with h5py.File(files[0], "r+") as opened:
         opened.attrs.clear()
-    with refused("features.made_otherwise"):
+    with expect_faults("features.made_otherwise"):
         again()

@@ -17,7 +17,7 @@ from datasets.slides import (
     read_overview,
     tagged_magnification,
 )
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.slide_files import real_slide
 
 
@@ -54,22 +54,22 @@ def test_wanted_slides_alone_are_looked_for(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert list(find_slides(tmp_path, ["two"])) == ["two"]
-    with refused("slide.missing"):
+    with expect_faults("slide.missing"):
         find_slides(tmp_path, ["two", "three", "four"])
 
 
 def test_faults_of_a_folder(tmp_path: Path) -> None:
-    with refused("slide.no_folder"):
+    with expect_faults("slide.no_folder"):
         find_slides(tmp_path / "absent")
     (tmp_path / "file").touch()
-    with refused("slide.no_folder"):
+    with expect_faults("slide.no_folder"):
         find_slides(tmp_path / "file")
-    with refused("slide.none"):
+    with expect_faults("slide.none"):
         find_slides(tmp_path)
     for name in ("a/one.svs", "b/one.tif", "c/one.svs"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    with refused("slide.repeated", "slide.repeated") as faults:
+    with expect_faults("slide.repeated", "slide.repeated") as faults:
         find_slides(tmp_path)
     assert faults[0].where.endswith("b/one.tif") and "a/one.svs" in faults[0].found
 
@@ -78,9 +78,9 @@ def test_faults_of_a_folder(tmp_path: Path) -> None:
 def test_no_slide(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "bad.svs"
     file.write_bytes(content)
-    with refused("slide.unreadable"):
+    with expect_faults("slide.unreadable"):
         open_slide(file)
-    with refused("slide.missing"):
+    with expect_faults("slide.missing"):
         level0_magnification(tmp_path / "absent.svs")
 
 
@@ -201,7 +201,7 @@ def test_a_damaged_tile_is_told_of(tmp_path: Path) -> None:
     content[len(content) // 2 : len(content) // 2 + 20_000] = bytes(20_000)
     file.write_bytes(content)
     with (
-        refused("slide.unreadable"),
+        expect_faults("slide.unreadable"),
         slides.reading(file) as slide,
     ):
         slide.read_region((0, 0), 0, (1024, 1024))

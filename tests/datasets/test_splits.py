@@ -19,7 +19,7 @@ from datasets.splits import (
     take_share,
 )
 from datasets.task import Slide, read_slides
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from utils.errors import UserError
 
 CLASSES = {"tcga_nsclc": ["LUAD", "LUSC"], "tcga_rcc": ["CCRCC", "CHRCC", "PRCC"], "tcga_brca": ["IDC", "ILC"]}
@@ -139,7 +139,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
 
 
 def test_the_command_for_a_missing_file_is_named(tmp_path: Path) -> None:
-    with refused("split.missing") as faults:
+    with expect_faults("split.missing") as faults:
         read_split_ids(tmp_path / "splits_0.csv", "python create_splits.py --task T --k 3")
     assert faults[0].where == str(tmp_path / "splits_0.csv")
     assert faults[0].mend.endswith("python create_splits.py --task T --k 3")
@@ -164,7 +164,7 @@ def test_all_faults_of_a_split_are_listed(tmp_path: Path) -> None:
 def test_a_class_is_not_missed_where_unknown_slides_may_be_of_it(tmp_path: Path) -> None:
     slides = {name: Slide(name, name, label) for name, label in (("a", 0), ("b", 1), ("c", 0), ("d", 1))}
     ids = {"train": ["a", "b"], "val": ["x"], "test": ["c", "d"]}
-    with refused("split.unknown_slide"):
+    with expect_faults("split.unknown_slide"):
         build_split(tmp_path / "s.csv", 0, ids, slides, ["A", "B"])
 
 

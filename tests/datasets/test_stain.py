@@ -6,7 +6,7 @@ from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
 from benchmarks.slide_files import tissue
 from datasets.stain import REFERENCE_STAINS, Macenko
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 from tests.support.slide_files import real_slide
 
 
@@ -66,7 +66,7 @@ def test_a_slide_of_one_stain_is_refused(stain: np.ndarray) -> None:
     """Its noise looks like a second one."""
     generator = np.random.default_rng(0)
     pixels = 240 * np.exp(-generator.gamma(3, 0.25, (100_000, 1)) * stain) + generator.integers(-2, 3, (100_000, 3))
-    with refused("slide.stains"):
+    with expect_faults("slide.stains"):
         Macenko.fit(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -80,5 +80,5 @@ def test_a_slide_of_one_stain_is_refused(stain: np.ndarray) -> None:
     ],
 )
 def test_stains_that_cannot_be_told(pixels: np.ndarray) -> None:
-    with refused("slide.stains"):
+    with expect_faults("slide.stains"):
         Macenko.fit(pixels)

@@ -6,7 +6,7 @@ import pytest
 
 from datasets.task import NO_LABEL, Slide, read_level0_magnifications, read_sites, read_slides, read_table
 from tests.conftest import SHARED
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 
 
 @pytest.fixture
@@ -58,27 +58,27 @@ def test_known_classes_keep_their_order_and_allow_a_table_without_labels(table: 
 
 def test_a_label_that_is_no_known_class(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\ns1,C\n")
-    with refused("table.unknown_class") as faults:
+    with expect_faults("table.unknown_class") as faults:
         read_slides(table, ["A", "B"])
     assert (faults[0].where, faults[0].expected) == (str(table), "one of ['A', 'B']")
 
 
 def test_slides_that_differ_in_blanks_only_are_the_same(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\ns1,B\n s0 ,B\n")
-    with refused("table.repeated_slide"):
+    with expect_faults("table.repeated_slide"):
         read_table(table)
 
 
 def test_a_row_without_slide_is_refused(table: Path) -> None:
     table.write_text("slide_id,label\ns0,A\n,B\ns1,B\n")
-    with refused("table.nameless_slide"):
+    with expect_faults("table.nameless_slide"):
         read_table(table)
 
 
 @pytest.mark.parametrize("label", ["", "A"])
 def test_fewer_than_two_classes(table: Path, label: str) -> None:
     table.write_text(f"slide_id,label\ns0,{label}\ns1,{label}\n")
-    with refused("table.classes"):
+    with expect_faults("table.classes"):
         read_slides(table)
 
 
@@ -116,7 +116,7 @@ def test_level0_magnifications_of_a_table(tmp_path: Path) -> None:
     table.write_text("slide_id,label\na,X\n")
     assert read_level0_magnifications(table) == {}
     table.write_text("slide_id,level0_mag\na,forty\n")
-    with refused("table.magnification"):
+    with expect_faults("table.magnification"):
         read_level0_magnifications(table)
 
 

@@ -12,7 +12,7 @@ from benchmarks.slide_files import tissue, write_slide
 from datasets import tissue as module
 from datasets.slides import open_slide
 from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, draw_grid, lay_grid, tissue_mask
-from tests.support.fault_codes import refused
+from tests.support.faults import expect_faults
 
 SPOT = (500, 400, 2500, 1500)
 
@@ -135,7 +135,7 @@ def test_the_grid_begins_at_the_scanned_area(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_slide_of_less_than_the_high_magnification_is_refused(tmp_path: Path) -> None:
-    with refused("slide.magnification"):
+    with expect_faults("slide.magnification"):
         lay(tmp_path, tissue(1000, 1000, [(0, 0, 900, 900)]), level0=10)
 
 
