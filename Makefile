@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint bench tables
+.PHONY: venv demo test test-fast lint bench tables
 
 venv: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ demo/.made: $(VENV)/.installed create_simulated_task.py datasets/simulate.py mod
 
 test: venv
 	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+# What one runs while editing: no scripts, no training.
+test-fast: venv
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m "not slow"
 
 lint: venv
 	$(BIN)/ruff check .

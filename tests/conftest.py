@@ -24,12 +24,24 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)
 
+QUICK = {"test_imports.py", "test_pretend_device.py", "test_sizes.py"}
+TRAINED = {"whole", "quick", "run_main"}  # fixtures
 RunMain = Callable[..., tuple[int, str, str]]
 FaultsOf = Callable[..., list[Fault]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden-baselines", metavar="DIR", help="golden cases of the baselines to check instead")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what runs scripts or trains: the modules beside this one, but those of ``QUICK``, tests of faults,
+    and whatever asks for a trained run."""
+    here = Path(__file__).parent
+    for item in items:
+        runs_scripts = item.path.parent in (here, here / "faults") and item.path.name not in QUICK
+        if runs_scripts or TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

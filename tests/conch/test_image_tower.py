@@ -13,6 +13,7 @@ from tests.support.conch_weights import SMALL, SMALL_WIDTH, golden_visual, save_
 from tests.support.damage import LFS_POINTER, change_json, cut
 
 
+@pytest.mark.slow
 def test_conch_at_its_real_size(golden: Path, tmp_path: Path) -> None:
     """Key names, shapes and results of CONCH's own code, weights filled from a seed."""
     weights = tmp_path / "pytorch_model.bin"

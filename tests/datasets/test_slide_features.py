@@ -90,6 +90,7 @@ def check_against_openslide(file: Path, slide: SlideFeatures, tolerance: float) 
                     assert (slide.high[parent, child] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [1, 40, 1000])
 def test_features_are_those_of_the_patches_at_their_coordinates(
@@ -102,6 +103,7 @@ def test_features_are_those_of_the_patches_at_their_coordinates(
         check_against_openslide(file, result, tolerance=0.6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [(1,), (1, 2), (1, 4)])
 def test_a_40x_slide(tmp_path: Path, levels: tuple[int, ...]) -> None:
     file = slide_files.write_slide(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.filtering import TextGuidedFiltering
 from models.graph import HierarchicalGraph
-from tests.support import twins
+from tests.support import filtering_twin
 from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Bag
 
@@ -29,7 +29,8 @@ def filtered_as_masks(bag: Bag, graph: HierarchicalGraph) -> tuple[torch.Tensor,
 def assert_filtered_as_the_twin(bag: Bag, low: torch.Tensor, high: torch.Tensor, alpha: float, mode: str) -> None:
     ours = filtered_as_masks(bag, TextGuidedFiltering(alpha, mode)(bag, low, high))
     arguments = bag.low_features, bag.high_features, bag.child_mask, low, high, len(high) // len(low), alpha, mode
-    for name, mine, theirs in zip(("keep_low", "retained", "keep_high"), ours, twins.tgdf(*arguments), strict=True):
+    expected = filtering_twin.tgdf(*arguments)
+    for name, mine, theirs in zip(("keep_low", "retained", "keep_high"), ours, expected, strict=True):
         assert torch.equal(mine, theirs), name
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-TIE = 1e-6  # similarities this close count as equal in the degenerate cases of the filtering
 EPS = 1e-12  # lower bound of a norm that is divided by
 
 
@@ -21,7 +20,7 @@ def _unit(vector: Tensor) -> Tensor:
     return vector / norm.clamp(min=EPS)
 
 
-def _cosine(first: Tensor, second: Tensor) -> Tensor:
+def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine similarity of two vectors (D,), a scalar."""
     return torch.dot(_unit(first), _unit(second))
 
@@ -29,123 +28,6 @@ def _cosine(first: Tensor, second: Tensor) -> Tensor:
 def _stack(rows: list[Tensor], like: Tensor) -> Tensor:
     """Stack rows (D,) into (N, D); no rows give (0, D) with D, dtype and device taken from `like`."""
     return torch.stack(rows) if rows else like.new_zeros(0, like.shape[-1])
-
-
-def _near_maximum(values: list[Tensor]) -> list[bool]:
-    """Which values lie within TIE of the largest one."""
-    maximum = max(values)
-    return [bool(maximum - value <= TIE) for value in values]
-
-
-def _above_threshold(values: list[Tensor], alpha: float) -> list[bool]:
-    """HiVE-MIL, section on text-guided dynamic filtering: `threshold = mean + alpha * std` of one text's column.
-
-    The standard deviation is the sample one. Degenerate columns (a single value, or all values within TIE of each
-    other) "fall back to keeping the column's best entries". An empty column keeps nothing.
-    """
-    count = len(values)
-    if count == 0:
-        return []
-    if count == 1 or bool(max(values) - min(values) <= TIE):
-        return _near_maximum(values)
-    column = torch.stack(values)
-    mean = column.sum() / count
-    std = torch.sqrt(((column - mean) ** 2).sum() / (count - 1))
-    return [bool(value >= mean + alpha * std) for value in values]
-
-
-def tgdf(
-    low_features: Tensor,
-    high_features: Tensor,
-    child_mask: Tensor,
-    low_texts: Tensor,
-    high_texts: Tensor,
-    num_subtexts: int,
-    alpha: float,
-    mode: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """HiVE-MIL, section on text-guided dynamic filtering.
-
-    "Stage 1: S_low = cos(low_features, low_texts); per text column threshold = mean + alpha * std over the slide's
-    patches; keep_low = S_low >= threshold. A parent is retained when any of its entries is kept. Stage 2: for the real
-    children of retained parents, S_high = cos(high_features, high_texts), multiplied by keep_low[parent, parent_text];
-    per high-text column threshold = mean + alpha * std over those children;
-    keep_high = (S_high_masked >= threshold) and keep_low[parent, parent_text]."
-
-    low_features (P, D), high_features (P, C, D), child_mask (P, C) bool, low_texts (K*O, D), high_texts (K*O*S, D).
-    mode: "full", or an ablation: "no_mask_propagation" (stage 2 on the unmasked similarities), "high_only" (as that,
-    and every low pair kept), "none" (every pair of real patches kept).
-    Returns keep_low (P, K*O), retained (P,) and keep_high (P, C, K*O*S), all bool; keep_high is False for padding and
-    for the children of parents that are not retained.
-    """
-    if mode not in ("full", "no_mask_propagation", "high_only", "none"):
-        raise ValueError(f"unknown filtering mode {mode!r}")
-    num_parents, num_slots = child_mask.shape
-    num_low, num_high = low_texts.shape[0], high_texts.shape[0]
-    device = low_features.device
-    keep_low = torch.zeros(num_parents, num_low, dtype=torch.bool, device=device)
-    retained = torch.zeros(num_parents, dtype=torch.bool, device=device)
-    keep_high = torch.zeros(num_parents, num_slots, num_high, dtype=torch.bool, device=device)
-
-    # Stage 1, one column (low text) at a time.
-    if mode in ("high_only", "none"):
-        for parent in range(num_parents):
-            for text in range(num_low):
-                keep_low[parent, text] = True
-    elif num_parents > 0:
-        columns = [[_cosine(low_features[p], low_texts[t]) for p in range(num_parents)] for t in range(num_low)]
-        kept_columns = [_above_threshold(column, alpha) for column in columns]
-        if not any(any(kept) for kept in kept_columns):  # no retained parent
-            kept_columns = [_near_maximum(column) for column in columns]
-        for text in range(num_low):
-            for parent in range(num_parents):
-                keep_low[parent, text] = kept_columns[text][parent]
-    for parent in range(num_parents):
-        for text in range(num_low):
-            if keep_low[parent, text]:
-                retained[parent] = True
-
-    # Stage 2 sees the real children of retained parents only.
-    children = [(p, c) for p in range(num_parents) for c in range(num_slots) if retained[p] and child_mask[p, c]]
-    if mode == "none":
-        for parent, slot in children:
-            for text in range(num_high):
-                keep_high[parent, slot, text] = True
-        return keep_low, retained, keep_high
-
-    similarities: list[list[Tensor]] = []  # by text, then child: S_high, masked where the mask is propagated
-    allowed: list[list[bool]] = []  # by text, then child: may this pair be kept at all
-    for text in range(num_high):
-        similarity_column: list[Tensor] = []
-        allowed_column: list[bool] = []
-        for parent, slot in children:
-            similarity = _cosine(high_features[parent, slot], high_texts[text])
-            is_allowed = mode != "full" or bool(keep_low[parent, text // num_subtexts])
-            similarity_column.append(similarity if is_allowed else torch.zeros_like(similarity))
-            allowed_column.append(is_allowed)
-        similarities.append(similarity_column)
-        allowed.append(allowed_column)
-
-    any_kept = False
-    for text in range(num_high):
-        kept = _above_threshold(similarities[text], alpha)
-        for child, (parent, slot) in enumerate(children):
-            if kept[child] and allowed[text][child]:
-                keep_high[parent, slot, text] = True
-                any_kept = True
-    if any_kept:
-        return keep_low, retained, keep_high
-
-    # No high pair is kept: every column keeps its best entries among the allowed ones.
-    for text in range(num_high):
-        candidates = [child for child in range(len(children)) if allowed[text][child]]
-        if not candidates:
-            continue
-        kept = _near_maximum([similarities[text][child] for child in candidates])
-        for position, child in enumerate(candidates):
-            parent, slot = children[child]
-            keep_high[parent, slot, text] = kept[position]
-    return keep_low, retained, keep_high
 
 
 def sage(
@@ -259,7 +141,7 @@ def top_k_logits(
     for class_index in range(num_classes):
         total = text_embeddings.new_zeros(())
         for text in range(class_index * texts_per_class, (class_index + 1) * texts_per_class):
-            similarities = [_cosine(image_embeddings[i], text_embeddings[text]) for i in range(num_images)]
+            similarities = [cosine(image_embeddings[i], text_embeddings[text]) for i in range(num_images)]
             best = torch.sort(torch.stack(similarities), descending=True).values[:top_k]
             total = total + logit_scale * best.mean()
         logits.append(total / texts_per_class)
@@ -300,7 +182,7 @@ def htcl(low_texts: Tensor, high_texts: Tensor, num_classes: int, variant: str) 
         positives: list[Tensor] = []
         negatives: list[Tensor] = []
         for low_text in range(num_low):
-            similarity = _cosine(anchor, low_texts[low_text])
+            similarity = cosine(anchor, low_texts[low_text])
             if variant == "class_wise":
                 is_positive = low_text // texts_per_class == parent_text // texts_per_class
             else:
@@ -340,11 +222,11 @@ def hit_ratio_at_2(
         if not children:
             continue
         num_with_children += 1
-        low_similarities = [_cosine(low_image[parent], text).item() for text in low_text]
+        low_similarities = [cosine(low_image[parent], text).item() for text in low_text]
         best_two = sorted(range(len(low_similarities)), key=lambda text: -low_similarities[text])[:2]
         is_hit = False
         for slot in children:
-            high_similarities = [_cosine(high_image[parent, slot], text).item() for text in high_text]
+            high_similarities = [cosine(high_image[parent, slot], text).item() for text in high_text]
             best = high_similarities.index(max(high_similarities))
             if best // num_subtexts in best_two:
                 is_hit = True
