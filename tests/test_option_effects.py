@@ -131,7 +131,9 @@ def test_options_are_read_or_said_to_be_without_effect_on_explanations(
 SWITCHES = [(name, values) for name, told in OPTIONS.items() for values in told.unless]
 
 
-@pytest.mark.parametrize(("name", "values"), SWITCHES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "values"), SWITCHES, ids=[f"{name}-{number}" for number, (name, _) in enumerate(SWITCHES)]
+)
 def test_an_option_has_an_effect_until_another_one_takes_it_away(name: str, values: dict) -> None:
     (model_type, *_) = [one for one in MODEL_TYPES if OPTIONS[name].is_read(one, "training")]
     plain = Config(model_type=model_type)
