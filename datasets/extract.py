@@ -183,7 +183,7 @@ def _batch_encoder(encoder: PatchEncoder, device: torch.device, precision: str) 
                 return encoder.encode_images(patches.to(device, non_blocking=True))
         except torch.OutOfMemoryError as error:
             found = f"{len(patches)} patches do not fit into the memory of {device}"
-            raise UserError(Fault("memory.device", "--batch-size", found, mend="lower --batch-size")) from error
+            raise UserError(Fault("device.memory", "--batch-size", found, mend="lower --batch-size")) from error
 
     return encode
 

@@ -50,7 +50,7 @@ class FeatureFolders:
         found = sorted(file.stem for file in folder.glob("*.h5"))
         if not found:
             mend = f"make them with: {self.extract_command()}"
-            raise UserError(Fault("features.none", str(folder), "no features (*.h5)", mend=mend))
+            raise UserError(Fault("features.missing", str(folder), "no features (*.h5)", mend=mend))
         return found
 
     def _single(self, magnification: int) -> Path:

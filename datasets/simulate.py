@@ -161,7 +161,7 @@ def require_slides(slides_per_class: int, shots: Sequence[int]) -> None:
     needed = max(shots) + 4
     if slides_per_class < needed:
         found, expected = f"{max(shots)} of them train", f"at least {needed}, for training, validation and test slides"
-        raise UserError(Fault("option.few_slides", f"--slides-per-class {slides_per_class}", found, expected))
+        raise UserError(Fault("option.value", f"--slides-per-class {slides_per_class}", found, expected))
 
 
 def write_simulated_task(

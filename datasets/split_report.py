@@ -39,11 +39,11 @@ def audit_splits(folder: Path, task: str | None, path: Path | None) -> bool:
     """
     if not folder.is_dir():
         expected = "one that holds splits_<fold>.csv, for --audit"
-        raise UserError(Fault("split.no_folder", str(folder), "no such folder", expected))
+        raise UserError(Fault("folder.missing", str(folder), "no such folder", expected))
     folders = sorted({file.parent for file in folder.rglob("splits_*.csv") if split_files(file.parent)})
     if not folders:
         found = "found no splits_<fold>.csv in it or below it"
-        raise UserError(Fault("split.no_folder", str(folder), found, expected="split files to audit"))
+        raise UserError(Fault("split.missing", str(folder), found, expected="split files to audit"))
     faults = Faults()
     sound = [faults.attempt(_report_on, one, task, path) for one in folders]
     if faults.found:

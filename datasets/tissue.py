@@ -82,7 +82,7 @@ def lay_grid(
     ratio, rest = divmod(high, low)
     if rest or ratio < 2:
         where, found = f"--low-mag {low} --high-mag {high}", f"{high} is not a multiple of {low}"
-        raise UserError(Fault("option.magnifications", where, found, "the second to be a whole multiple of the first"))
+        raise UserError(Fault("option.value", where, found, "the second to be a whole multiple of the first"))
     child_size = round(PATCH_SIZE * level0 / high)
     if child_size < PATCH_SIZE:
         expected = f"at least --high-mag {high}x: pixels are not made up"

@@ -139,7 +139,7 @@ def test_an_option_without_effect_is_noted(planted_run: PlantedRun, run_main: Ru
     [
         (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], "checkpoint.missing",
          "{folder}/s_7_checkpoint.pt"),
-        (["--checkpoint", "{folder}/config.json", "--slide", "X"], "tensors.damaged", "{folder}/config.json"),
+        (["--checkpoint", "{folder}/config.json", "--slide", "X"], "tensors.unreadable", "{folder}/config.json"),
         (["--checkpoint", "{s0}", "{s0}", "--slide", "X"], "checkpoint.several_runs", "--checkpoint {s0} {s0}"),
         (["--checkpoint", "{s0}", "--slide", "X", "--top_k_low", "5"], "run.other_settings", "--top_k_low 5"),
         (["--checkpoint", "{s0}", "--slide", "SIM-0000", "--wsi-dir", "{folder}"], "slide.missing", "{folder}"),

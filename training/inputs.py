@@ -115,7 +115,7 @@ class InputReader:
         if width and given not in (None, width):
             source = "text features of this model" if tower else "features"
             expected = f"{width}, the width of the {source}"
-            self.faults.add(Fault("option.feature_dim", f"--feature_dim {given}", "another width", expected))
+            self.faults.add(Fault("option.value", f"--feature_dim {given}", "another width", expected))
         capacity = cache_bytes(self.config.cache_gb)
         return BagCache(self.folders, width or given, capacity, self.config.cache_half, self.form)
 
@@ -181,10 +181,10 @@ def check_options(config: Config) -> Config:
         faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
     if not config.folds() or config.k_end > config.k:
         where = f"--k_start {config.k_start} --k_end {config.k_end}"
-        faults.add(Fault("option.range", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
+        faults.add(Fault("option.value", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
     if not 0 < config.label_frac <= 1:
         where = f"--label_frac {config.label_frac}"
-        faults.add(Fault("option.range", where, "not a share of the slides", "a number above 0, at most 1"))
+        faults.add(Fault("option.value", where, "not a share of the slides", "a number above 0, at most 1"))
     faults.raise_any()
     return config
 

@@ -114,7 +114,7 @@ class RunReader:
         if wrong or not isinstance(options["k"], int) or not content["class_names"]:
             raise UserError(
                 Fault(
-                    "run.damaged", str(self.config), f"damaged: {', '.join(wrong or ['k or class_names'])}",
+                    "run.unreadable", str(self.config), f"damaged: {', '.join(wrong or ['k or class_names'])}",
                     expected="the file as main.py wrote it", mend="train the run again in another --results_dir",
                 )
             )  # fmt: skip
@@ -138,7 +138,7 @@ class RunReader:
         if not is_whole or not all(isinstance(value, int | float) for value in content.values()):
             raise UserError(
                 Fault(
-                    "run.damaged_result",
+                    "run.unreadable_result",
                     str(file),
                     "not the result of a fold",
                     mend="remove it to train the fold again",
@@ -214,7 +214,7 @@ def _read_csv(damage: _Damage, **how: Any) -> pd.DataFrame:
     try:
         return pd.read_csv(damage.file, **how)
     except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
-        raise damage.error("run.damaged_table", f"not a readable table ({error})") from error
+        raise damage.error("run.unreadable_table", f"not a readable table ({error})") from error
 
 
 def _check_slides(table: pd.DataFrame, class_names: Sequence[str], damage: _Damage) -> None:

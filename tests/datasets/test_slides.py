@@ -59,12 +59,12 @@ def test_wanted_slides_alone_are_looked_for(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_folder(tmp_path: Path) -> None:
-    with expect_faults("slide.no_folder"):
+    with expect_faults("folder.missing"):
         find_slides(tmp_path / "absent")
     (tmp_path / "file").touch()
-    with expect_faults("slide.no_folder"):
+    with expect_faults("folder.missing"):
         find_slides(tmp_path / "file")
-    with expect_faults("slide.none"):
+    with expect_faults("slide.missing"):
         find_slides(tmp_path)
     for name in ("a/one.svs", "b/one.tif", "c/one.svs"):
         (tmp_path / name).parent.mkdir()

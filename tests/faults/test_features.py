@@ -44,10 +44,10 @@ def group_of_features(path: Path) -> None:
 SLIDE_FAULTS = {
     "low_missing": (LOW, Path.unlink, "file.missing", (EXTRACT,)),
     "high_missing": (HIGH, Path.unlink, "file.missing", (LINK,)),
-    "low_cut_off": (LOW, cut, "h5.damaged", (EXTRACT,)),
-    "high_cut_off": (HIGH, cut, "h5.damaged", (LINK,)),
-    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.damaged", ()),
-    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.damaged", ()),
+    "low_cut_off": (LOW, cut, "h5.unreadable", (EXTRACT,)),
+    "high_cut_off": (HIGH, cut, "h5.unreadable", (LINK,)),
+    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.unreadable", ()),
+    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.unreadable", ()),
     "low_without_coords": (
         LOW, lambda path: change(path, "coords", None), "h5.no_data_set", ("no data set 'coords'", "['features']"),
     ),
@@ -127,4 +127,4 @@ def test_a_missing_folder_of_features(task: SimulatedTask, refused: Refused) -> 
     shutil.rmtree(task.features)
     (fault,) = refused()
     command = f"python extract_features.py --wsi-dir SLIDES --dataset-root-path {task.root}/features "
-    check_fault(fault, "features.no_folder", task.features, command)
+    check_fault(fault, "features.missing", task.features, command)

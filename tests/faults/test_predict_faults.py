@@ -172,7 +172,7 @@ def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Pa
 
 
 RECORD_FAULTS = {
-    "cut_off": (cut, "json.damaged"),
+    "cut_off": (cut, "json.unreadable"),
     "of_something_else": (lambda file: file.write_text('{"model_type": "clip"}'), "run.foreign"),
     "list": (lambda file: file.write_text("[]"), "run.foreign"),
     "unknown_option": (

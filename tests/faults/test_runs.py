@@ -41,7 +41,7 @@ def test_five_faults_at_once_are_all_listed(task: SimulatedTask, refused: Refuse
         str(broken): "features.values",
         str(split): "split.repeated_slide",
         str(task.root / "simulated.json"): "prompt.number",
-        "--feature_dim 32": "option.feature_dim",
+        "--feature_dim 32": "option.value",
     }
     assert found.keys() == expected.keys()
     for where, code in expected.items():
@@ -59,7 +59,7 @@ def test_a_missing_table_hides_no_other_missing_file(task: SimulatedTask, refuse
         task.root / "simulated.csv": "table.missing",
         task.root / "simulated.json": "prompt.missing",
         task.split_dir / "splits_1.csv": "split.missing",
-        task.features: "features.no_folder",
+        task.features: "features.missing",
     }
     for fault, (where, code) in zip(refused(faults=5), faults.items(), strict=True):
         check_fault(fault, code, where)

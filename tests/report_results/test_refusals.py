@@ -96,13 +96,13 @@ def test_runs_that_cannot_be_told_apart(results: Path, table: Path, tmp_path: Pa
 def test_a_faulty_experiment_file(results: Path, tmp_path: Path, text: str) -> None:
     (results / "experiment.json").write_text(text)
     (fault,) = refused(tmp_path / "report", results)
-    assert (fault.code, fault.where) == ("experiment.damaged", str(results / "experiment.json"))
+    assert (fault.code, fault.where) == ("experiment.unreadable", str(results / "experiment.json"))
 
 
 def test_an_experiment_file_that_is_not_json(results: Path, tmp_path: Path) -> None:
     (results / "experiment.json").write_text("{")
     (fault,) = refused(tmp_path / "report", results)
-    assert (fault.code, fault.where) == ("json.damaged", str(results / "experiment.json"))
+    assert (fault.code, fault.where) == ("json.unreadable", str(results / "experiment.json"))
 
 
 def test_an_unknown_reference(report: RunMain, results: Path, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ def without(column: str) -> Callable[[str], str]:
 DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ("config.json", lambda text: None, "run.missing", "no run found", "a folder with a config.json"),
     ("config.json", lambda text: "[]", "run.foreign", "not a config.json of main.py", "class_names"),
-    ("config.json", lambda text: text.replace('"inputs": {}', '"inputs": 3'), "run.damaged", "inputs", ""),
-    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.damaged", "damaged: k", ""),
-    ("fold_0.json", lambda text: '{"fold": 0}', "run.damaged_result", "not the result of a fold", ""),
-    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.damaged_result", "", ""),
-    ("fold_0.json", lambda text: text.replace(": 0.", ": null, \"_\": 0.", 1), "run.damaged_result", "", ""),
+    ("config.json", lambda text: text.replace('"inputs": {}', '"inputs": 3'), "run.unreadable", "inputs", ""),
+    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.unreadable", "damaged: k", ""),
+    ("fold_0.json", lambda text: '{"fold": 0}', "run.unreadable_result", "not the result of a fold", ""),
+    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.unreadable_result", "", ""),
+    ("fold_0.json", lambda text: text.replace(": 0.", ": null, \"_\": 0.", 1), "run.unreadable_result", "", ""),
     ("predictions_0.csv", lambda text: None, "run.missing_file", "file not found, though the fold is finished", ""),
-    ("predictions_0.csv", lambda text: "", "run.damaged_table", "not a readable table", ""),
+    ("predictions_0.csv", lambda text: "", "run.unreadable_table", "not a readable table", ""),
     ("predictions_0.csv", lambda text: text[:-30], "predictions.no_numbers", "could not convert string to float", ""),
     (
         "predictions_0.csv", lambda text: text[: text.rindex("S-2")] + "S-99", "predictions.unknown", "found label ",
@@ -84,7 +84,7 @@ def test_what_is_not_json_is_named(name: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
     (run.path / name).write_text((run.path / name).read_text()[:-9])
     (fault,) = faults_of("results_page", [run.path])
-    assert (fault.code, fault.where) == ("json.damaged", str(run.path / name))
+    assert (fault.code, fault.where) == ("json.unreadable", str(run.path / name))
 
 
 def test_a_damaged_file_is_told_of_with_what_mends_it(tmp_path: Path, run_main: RunMain) -> None:
@@ -105,7 +105,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     found = [(fault.code, Path(fault.where).name) for fault in faults_of("results_page", [run.path, tmp_path / "no"])]
     assert found == [
         ("run.missing_file", "predictions_0.csv"), ("run.missing_file", "history_0.csv"),
-        ("run.damaged_result", "fold_1.json"), ("predictions.columns", "predictions_2.csv"), ("run.missing", "no"),
+        ("run.unreadable_result", "fold_1.json"), ("predictions.columns", "predictions_2.csv"), ("run.missing", "no"),
     ]  # fmt: skip
 
 

@@ -36,14 +36,14 @@ def files_but_checks(folder: Path) -> dict[str, bytes]:
 
 def check_told(fault: Fault, code: str, *words: str) -> None:
     """A fault is of a kind, and its sentence holds some words."""
-    assert fault.code in (code, "unnamed"), fault
+    assert fault.code == code, fault
     assert all(word in str(fault) for word in words), fault
 
 
 def check_fault(fault: Fault, code: str, where: object, *words: str) -> None:
     """A fault is of a kind and at a place, and its sentence holds some words."""
     check_told(fault, code, str(where), *words)
-    assert fault.where == str(where) or fault.code == "unnamed", fault
+    assert fault.where == str(where), fault
 
 
 def change(path: Path, name: str, new: Callable[[np.ndarray], np.ndarray] | None) -> None:
