@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
-from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.arguments import add_config_option, add_folder_options, add_option, check_magnifications
 from utils.config import Config
 from utils.errors import run_script
 from utils.options import at_least
@@ -35,8 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "CONCH's pytorch_model.bin: project and normalise CONCH features from before the projection"
     add("project-with", type=Path, help=text)
     options = parser.parse_args(argv)
-    if not 0 < options.low_mag < options.high_mag:
-        parser.error(f"--low-mag {options.low_mag} --high-mag {options.high_mag}: expected the first to be lower")
+    check_magnifications(parser, options)
     return options
 
 

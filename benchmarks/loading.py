@@ -69,7 +69,7 @@ def epoch(loader: BagLoader, milliseconds: float = 0) -> None:
         work(milliseconds)
 
 
-def peak_memory(folders: FeatureFolders, slides: list[Slide], capacity: int) -> float:
+def peak_of_two_epochs(folders: FeatureFolders, slides: list[Slide], capacity: int) -> float:
     """GB that two epochs take, with a thread that reads ahead."""
     loader = BagLoader(BagCache(folders, WIDTH, capacity), slides, threads=1)
     return peak_of(lambda: [epoch(loader) for _ in range(2)], torch.device("cpu"))
@@ -125,7 +125,7 @@ def main() -> None:
         print(f"peak memory of two epochs over {len(many)} slides ({len(many) * size / 1000:.2f} GB)")
         for limit in (0.0, 0.25, 0.5, 1.0, 2.0):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                peak = fresh.submit(peak_memory, folders, many, int(limit * 1e9)).result()
+                peak = fresh.submit(peak_of_two_epochs, folders, many, int(limit * 1e9)).result()
             print(f"  cache of {limit:4.2f} GB  {peak:.2f} GB")
 
 

@@ -138,7 +138,7 @@ def backends_table(options: argparse.Namespace, device: torch.device) -> None:
     table("graph backends, paper variant", [*columns, "blocked GB", "pyg GB", "ratio"], rows)
 
 
-def text_table(options: argparse.Namespace, device: torch.device) -> None:
+def prompts_table(options: argparse.Namespace, device: torch.device) -> None:
     """32 prompts through the tower."""
     model = build("paper", device)
     oracle = Oracle(model)
@@ -197,7 +197,7 @@ TABLES: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
     "evaluation": lambda options, device: slides_table(options, device, "paper", "evaluation"),
     "training": lambda options, device: slides_table(options, device, "paper", "training"),
     "backends": backends_table,
-    "text": text_table,
+    "text": prompts_table,
     "growth": growth_table,
     "fold": fold_table,
     "released_evaluation": lambda options, device: slides_table(options, device, "released", "evaluation"),

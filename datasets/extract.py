@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
-from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide
+from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
@@ -156,7 +156,7 @@ def _encode_slides(
         )
         for number, result in enumerate(_unless_ended(results), 1):
             if isinstance(result, SlideFeatures):
-                write_slide(folders, result, precision)
+                write_slide_features(folders, result, precision)
             else:
                 plan, found = result
                 if not options.skip_errors:

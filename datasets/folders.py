@@ -70,8 +70,8 @@ class FeatureFolders:
 
     def _arguments(self) -> str:
         return (
-            f"--dataset-root-path {quote(str(self.data_root))} --dataset-name {quote(self.task)} "
-            f"--feature-extractor-name {quote(self.feature_extractor)}"
-            + (f" --low-mag {self.low_magnification}" if self.low_magnification != 5 else "")
-            + (f" --high-mag {self.high_magnification}" if self.high_magnification != 20 else "")
+            f"--data_root_dir {quote(str(self.data_root))} --task {quote(self.task)} "
+            f"--feature_extractor {quote(self.feature_extractor)}"
+            + (f" --low_mag {self.low_magnification}" if self.low_magnification != 5 else "")
+            + (f" --high_mag {self.high_magnification}" if self.high_magnification != 20 else "")
         )

@@ -216,12 +216,12 @@ def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:
     if unknown := int((table["level0_mag"] == "unknown").sum()):
         lines.append(
             f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "
-            "(write it into the table, and give that to extract_features.py with --dataset-csv)"
+            "(write it into the table, and give that to extract_features.py with --dataset_csv)"
         )
     if normal := sum(is_normal(row.slide_id) for row in rows):
         lines.append(
             f"note: {normal} slides are normal tissue, which has the class of the patient's tumour here; "
-            "create_splits.py --exclude-normals leaves them out"
+            "create_splits.py --exclude_normals leaves them out"
         )
     return "\n".join(lines)
 

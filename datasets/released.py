@@ -90,7 +90,9 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
         if len(found) != 1:
             names = ", ".join(str(folder.relative_to(unpacking)) for folder in inside[1:6])
             expected = f"one that holds {' and '.join(_feature_names(folders))}"
-            raise UserError(Fault("released.other_folders", str(archive), f"holds the folders {names or 'none'}", expected))
+            raise UserError(
+                Fault("released.other_folders", str(archive), f"holds the folders {names or 'none'}", expected)
+            )
         found[0].replace(root)
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)

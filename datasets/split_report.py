@@ -64,7 +64,7 @@ def _report_on(folder: Path, task: str | None, path: Path | None) -> bool:
     normals = class_counts([slide for slide in slides if is_normal(slide.slide_id)], class_names)
     print(f"{folder}\n{size_text(path, slides, sites)}; normal tissue: {counts_text(normals)}\n")
     print(f"{ratios_text(splits, slides, class_names)}\n\n{contents_text(splits, slides, class_names, sites)}\n")
-    print(f"{shared_text(splits, sites)}\n")
+    print(f"{overlaps_text(splits, sites)}\n")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"{len(faults)} faults\n")
@@ -187,7 +187,7 @@ def contents_text(
     return str(pd.DataFrame(rows, columns=columns).to_string(index=False))
 
 
-def shared_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
+def overlaps_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
     """One row per pair of splits: how many patients and sites they share, with examples."""
     rows = []
     for split in splits:

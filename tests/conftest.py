@@ -171,7 +171,8 @@ def faults_of(capsys: pytest.CaptureFixture[str]) -> FaultsOf:
     """Call a script's main, which is to refuse: options -> the faults that it raises. It exits with 2, and says them
     without a traceback; no epoch is trained."""
 
-    def run(argv: list[str], script: str = "main") -> list[Fault]:
+    def run(arguments: Sequence[object], script: str = "main") -> list[Fault]:
+        argv = [str(argument) for argument in arguments]
         raised: list[UserError] = []
 
         def main(argv: Sequence[str] | None) -> None:

@@ -1,7 +1,9 @@
 """The way into a run: what training, prediction and explanation read is loaded and checked here, all faults at once."""
 
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,6 +129,23 @@ def feature_folders(config: Config) -> FeatureFolders:
 
 
 # ---- a run to be trained ---------------------------------------------------------------------------------------------
+
+
+def checked_inputs(config: Config, given: Collection[str], as_json: bool = False) -> RunInputs:
+    """Read and check everything that a run needs to be trained, and print what the user should know.
+
+    given: names of the options on the command line. as_json: print one JSON object {faults, passed, notes} in place of
+    the notes; what the checks say goes to standard error. Raises UserError with all faults.
+    """
+    faults = Faults()
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        inputs = faults.attempt(load_inputs, config, given, faults)
+    if as_json:
+        print(json.dumps({**faults.to_dict(), "notes": inputs.value.notes if inputs else []}, indent=2))
+    faults.raise_any()
+    if not as_json:
+        print("\n".join([*inputs.value.notes, *(["dry run: all checks passed"] if config.dry_run else [])]))
+    return inputs.value
 
 
 def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunInputs:

@@ -88,10 +88,16 @@ def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:
     return RunPredictions(list(run.slides), run.class_names, labels, by_fold)
 
 
-def seen_slides(run: TrainedRun) -> set[str]:
-    """The slides that the models were trained or chosen with."""
+def seen_note(run: TrainedRun) -> list[str]:
+    """A line where the models were trained or chosen with some of the run's slides."""
     seen = {slide_id for parts in run.parts.values() for slide_id, part in parts.items() if part != "test"}
-    return seen & set(run.slides)
+    known = seen & set(run.slides)
+    if not known:
+        return []
+    return [
+        f"warning: {len(known)} of {len(run.slides)} slides were training or validation slides of these checkpoints; "
+        "metrics over them say nothing of new slides (the run's results.csv does)"
+    ]
 
 
 def _fingerprint(run: TrainedRun) -> str:

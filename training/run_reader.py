@@ -58,6 +58,13 @@ class FoldResult:
     def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
         return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
 
+    def summary(self) -> str:
+        """What a user is told of the fold, in one line."""
+        return (
+            f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
+            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
+        )
+
 
 class RunReader:
     """The folder of a run, RESULTS/<task>/<fe>/<shots>/<run>/, with the names of the released code."""

@@ -151,5 +151,5 @@ def test_no_features_at_all(tmp_path: Path, checked: Path) -> None:
     folders = FeatureFolders(tmp_path / "elsewhere", "task", "encoder", 5, 20)
     with expect_faults("features.missing") as faults:
         check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
-    assert faults[0].mend.count(f"--dataset-root-path {tmp_path / 'elsewhere'} --dataset-name task") == 2
+    assert faults[0].mend.count(f"--data_root_dir {tmp_path / 'elsewhere'} --task task") == 2
     assert not checked.exists()

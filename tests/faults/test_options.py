@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import Refused, check_fault, files_but_checks
+from tests.support.damage import files_but_checks
+from tests.support.faults import Refused, check_fault
 
 
 def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:

@@ -7,17 +7,8 @@ import pytest
 import torch
 
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import (
-    LFS_POINTER,
-    LOW,
-    SLIDE,
-    Refused,
-    change_json,
-    change_text,
-    check_fault,
-    cut,
-    other_clip,
-)
+from tests.support.damage import LFS_POINTER, LOW, SLIDE, change_json, change_text, cut, other_clip
+from tests.support.faults import Refused, check_fault
 from utils.errors import Fault
 
 

@@ -12,11 +12,9 @@ from tests.support.damage import (
     HIGH,
     LOW,
     SLIDE,
-    Refused,
     change,
     change_json,
     change_text,
-    check_fault,
     files_but_checks,
     first_is,
     other_clip,
@@ -24,6 +22,7 @@ from tests.support.damage import (
     without_last,
     write_ids,
 )
+from tests.support.faults import Refused, check_fault
 from utils.errors import UserError
 
 

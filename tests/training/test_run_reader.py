@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.made_page import write_run
+from tests.support.made_page import write_made_up_run
 from training.metrics import Metrics
 from training.run_folder import RunFolder
 from training.run_reader import FoldResult, RunReader, RunRecord
@@ -17,7 +17,7 @@ from utils.errors import Fault, UserError
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run of classes A and B, whose fold 0 of 2 is finished."""
-    return write_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
+    return write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
 
 
 def fault_of(run: RunReader) -> Fault:
