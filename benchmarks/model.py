@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.generated import DIM, NUM_CLASSES, WORDS, clip_tower, slide
-from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table, timed
+from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, timed
 from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.hive_mil import HiveMIL
@@ -69,18 +69,7 @@ def work(model: HiveMIL, bag: Bag, task: str, who: str = "ours") -> Callable[[],
             is_released = isinstance(model.network, ReleasedNetwork)
             oracle = Oracle(model, is_released, keep_texts=task == "evaluation" and who == "oracle")
         run = lambda: oracle(bag)[1]  # noqa: E731
-
-    def evaluate() -> None:
-        with torch.no_grad():
-            run()
-
-    def train() -> None:
-        model.zero_grad()
-        loss = run()
-        assert loss is not None
-        loss.backward()
-
-    return evaluate if task == "evaluation" else train
+    return evaluation_or_step(model, run, task)
 
 
 def floor(bag: Bag) -> Callable[[], Any]:

@@ -1,9 +1,11 @@
 """Where a task's feature files lie."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.interface import BagForm
 
@@ -17,6 +19,12 @@ class FeatureFolders:
     feature_extractor: str
     low_magnification: int = 5
     high_magnification: int = 20
+
+    @classmethod
+    def of(cls, options: Config | Namespace) -> "FeatureFolders":
+        """The folders that the options of a run, or of a script that takes the same ones, name."""
+        root = Path(options.data_root_dir)
+        return cls(root, options.task, options.feature_extractor, options.low_mag, options.high_mag)
 
     @property
     def root(self) -> Path:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from datasets.barcodes import is_barcode, patient_of, site_of
 from datasets.numbers import positive_number
+from utils.config import Config
 from utils.errors import Fault, UserError
 
 NO_LABEL = -1
@@ -92,6 +93,12 @@ def read_sites(path: Path) -> dict[str, str]:
     Raises UserError as ``read_table``."""
     rows = _column(path, "site").items()
     return {slide_id: site_of(slide_id) if is_barcode(slide_id) else site for slide_id, site in rows}
+
+
+def optional_table(task: str, given: str | None) -> Path | None:
+    """The table of slides that is given, else that of the task; None where the task has none."""
+    table = Config(task=task, dataset_csv=given).csv_path()
+    return table if given or table.is_file() else None
 
 
 def read_level0_magnifications(path: Path) -> dict[str, float]:

@@ -93,7 +93,7 @@ class InputReader:
     def __init__(self, config: Config, faults: Faults):
         self.config, self.faults = config, faults
         self.form = KINDS[config.model_type].form(config)
-        self.folders = feature_folders(config)
+        self.folders = FeatureFolders.of(config)
         self.device = faults.check("device", choose_device, config.device)
         self.tower: Attempt[TextSide | None] = Attempt(None)
         if config.text_form:
@@ -120,12 +120,6 @@ class InputReader:
             self.faults.add(Fault("option.value", f"--feature_dim {given}", "another width", expected))
         capacity = cache_bytes(self.config.cache_gb)
         return BagCache(self.folders, width or given, capacity, self.config.cache_half, self.form)
-
-
-def feature_folders(config: Config) -> FeatureFolders:
-    """Where the features of the task lie."""
-    root = Path(config.data_root_dir)
-    return FeatureFolders(root, config.task, config.feature_extractor, config.low_mag, config.high_mag)
 
 
 # ---- a run to be trained ---------------------------------------------------------------------------------------------
