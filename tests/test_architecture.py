@@ -37,6 +37,8 @@ def test_an_absent_one_would_be_found(text: str) -> None:
         ("models/losses.py", "build_bag_loss"),
         ("models/htcl.py", "HTCL"),
         ("utils/arguments.py", "add_option"),
+        ("training/metrics.py", "classification_metrics"),
+        ("training/metrics.py", "CLASSIFICATION"),
     ],
 )
 def test_what_a_change_touches_is_there(file: str, name: str) -> None:
