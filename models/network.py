@@ -1,7 +1,7 @@
 """Two layers of message passing as the paper builds them: GraphSAGE and modality-scale attention over one graph.
 
-This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same many times faster and
-is the default, and both are made of the same weights (models/relations.py).
+This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same several times faster
+and is the default, and both are made of the same weights (models/relations.py).
 
 Sizes: N nodes of a type, E edges of a relation, D features, H heads. An edge list (2, E) holds the senders' rows above
 the receivers', as in PyTorch Geometric.
