@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def nominal(text: str) -> float:
-    value = at_least(1, float)(text)
+    value: float = at_least(1, float)(text)
     if value > HIGHEST_MAGNIFICATION:
         raise argparse.ArgumentTypeError(f"{text} is no magnification of a slide; expected 20 or 40, say")
     return value

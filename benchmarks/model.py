@@ -153,7 +153,8 @@ def text_table(options: argparse.Namespace, device: torch.device) -> None:
 
     def ours() -> tuple[Tensor, Tensor]:
         model.prompts.forget()
-        return model.prompts()
+        texts: tuple[Tensor, Tensor] = model.prompts()
+        return texts
 
     rows = []
     for name, run in (("forward", no_step), ("forward and backward", step)):

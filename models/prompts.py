@@ -116,7 +116,7 @@ class PromptLearner(nn.Module):
         self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
         nn.init.normal_(self.context_tokens, std=0.02)
         self._cache: tuple[tuple[int, int, bool], Tensor] | None = None
-        self.register_load_state_dict_post_hook(lambda *_: self.forget())
+        self.register_load_state_dict_post_hook(lambda *_: self.forget())  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> "PromptLearner":
         """The tower stays frozen and in evaluation mode."""
