@@ -116,8 +116,8 @@ class Config:
         unless=[RELEASED_HIVE],
     )  # fmt: skip
     graph_backend: str = option(
-        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, many "
-        "times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
+        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, "
+        "several times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
         models=HIVE, unless=[RELEASED_HIVE],
     )  # fmt: skip
     scales: str = option("both", "scales whose logits count (Table 14)", choices=["both", "low", "high"], models=HIVE)

@@ -11,7 +11,7 @@ from models.baselines.mscpt_prompts import DeepPromptLearner
 from models.losses import build_bag_loss
 from models.vlms.clip import ClipTextSide
 from tests.support.baseline_case import read
-from tests.support.text_case import TextCase
+from tests.support.text_case import StoredTokens, TextCase
 
 NAMES = {
     "prompt_learner.p_input": "texts.first",
@@ -24,19 +24,6 @@ NAMES = {
         for lin in ("", ".lin")
     },
 }
-
-
-class StoredTokens:
-    """A tokenizer that knows the texts of a case."""
-
-    def __init__(self, tokens: dict[str, list[int]], bos_id: int, eos_id: int):
-        self.tokens, self.bos_id, self.eos_id, self.pad_id = tokens, bos_id, eos_id, eos_id
-
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Placeholders, which stand in front, get the id of the start."""
-        return [
-            [self.bos_id] * text.split(" ").count("X") + self.tokens.get(text.replace("X ", ""), []) for text in texts
-        ]
 
 
 class GoldenMSCPT(MSCPT):
