@@ -162,7 +162,7 @@ def find_source(
     expected = [one.expected.format(encoder=encoder, magnification=magnification) for one in reversed(LAYOUTS)]
     raise UserError(
         Fault(
-            "features.no_folder",
+            "features.missing",
             where,
             f"no {magnification}x features of {encoder} ({layout} layout)",
             expected=f"{', '.join(expected[:-1])} or {expected[-1]}",
