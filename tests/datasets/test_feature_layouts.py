@@ -41,6 +41,9 @@ PLACES: dict[str, Callable[[FeatureFolders], Path]] = {
 }
 
 
+TELL_PATCH_SIZE = {"trident", "clam"}
+
+
 def test_every_layout_is_placed_here_and_offered_by_name() -> None:
     assert ("auto", *PLACES) == LAYOUT_NAMES
 
@@ -53,7 +56,7 @@ def test_features_are_found_in_the_folder_of_the_dataset(folders: FeatureFolders
     assert (source.layout.name, source.folder) == (layout, folder)
     assert source.files() == {"a": folder / "a.h5"}
     attributes = source.layout.read(folder / "a.h5", 5).attributes
-    assert ("patch_size" in attributes) == (layout != "reference")
+    assert ("patch_size" in attributes) == (layout in TELL_PATCH_SIZE)
     for other in set(PLACES) - {layout}:
         with expect_faults("features.missing"):
             find_source(folders, 5, other)
