@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.generated import DIM, WORDS, clip_tower, slide
-from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table
+from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table, work_as_main
 from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
 from utils.config import MODEL_TYPES, Config
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", nargs=3, help=argparse.SUPPRESS)  # one figure of memory, for a fresh process
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    work_as_main(options.threads)
     device = torch.device(options.device)
     if options.figure:
         name, task, parents = options.figure

@@ -26,7 +26,7 @@ from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
-from utils.reproducibility import choose_device, versions
+from utils.reproducibility import choose_device, make_deterministic, versions
 
 Table = tuple[list[str], dict[str, Slide]]  # class names, slides by slide_id
 SplitIds = dict[str, list[str]]  # slide ids of train, val and test
@@ -60,7 +60,8 @@ class RunInputs:
         return model.to(self.device)
 
     def record(self) -> RunRecord:
-        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions."""
+        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions and
+        threads."""
         config = self.config
         read = {"dataset_csv": file_sha256(config.csv_path())}
         if self.tower is not None:
@@ -78,6 +79,7 @@ class RunInputs:
             descriptions=self.descriptions.by_class,
             inputs=read,
             versions=versions(),
+            num_threads=torch.get_num_threads(),
         )
 
 
@@ -89,6 +91,7 @@ class InputReader:
     """
 
     def __init__(self, config: Config, faults: Faults):
+        make_deterministic()
         self.config, self.faults = config, faults
         self.form = KINDS[config.model_type].form(config)
         self.folders = feature_folders(config)
