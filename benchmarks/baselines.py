@@ -35,12 +35,12 @@ def build(name: str, device: torch.device) -> SlideModel:
     return build_model(config, tower, texts[: number[0]], texts[number[0] :], NUM_CLASSES, DIM).to(device)
 
 
-def bag_for(name: str, num_parents: int, device: torch.device) -> Bag:
-    """The slide in the model's form."""
+def bag_for(name: str, num_parents: int, device: torch.device, seed: int = 0) -> Bag:
+    """The slide of a seed in the model's form."""
     from dataclasses import replace
 
     model_type, _ = VARIANTS.get(name, (name, "paper"))
-    bag = slide(num_parents, device)
+    bag = slide(num_parents, device, seed)
     form = KINDS[model_type].form(Config(model_type=model_type))
     if form == "hierarchy":
         return bag
