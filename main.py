@@ -1,21 +1,16 @@
 """Train a model on every fold of a task, test its best epoch, and write results.csv."""
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from utils.arguments import add_option, add_options
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
-from utils.errors import Attempt, Fault, Faults, UserError, run_script
-
-if TYPE_CHECKING:
-    from training.inputs import RunInputs
-    from training.run_reader import RunRecord
+from utils.errors import run_script
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -25,8 +20,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     add_options(parser)
     add_option(
         parser, "from_config", type=Path, metavar="FILE",
-        help="repeat the run that a config.json tells of, with its options and threads; options that say where may "
-        "differ. A changed input is refused",
+        help="repeat the run of a config.json, with its options, folds and threads; options that say where inputs lie "
+        "or how this machine works may differ",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with --dry_run: faults and passed checks as JSON")
     options = parser.parse_args(argv)
@@ -36,40 +31,20 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     return options, given
 
 
-def look(options: argparse.Namespace, given: Mapping[str, Any]) -> "RunInputs":
-    """Read and check everything that the run needs, and print what the user should know. Raises UserError."""
-    from training.inputs import load_inputs
-    from training.repeat import check_repetition, read_repetition
-
-    faults = Faults()
-    settings: Attempt[tuple[RunRecord | None, Config]]
-    with redirect_stdout(sys.stderr if options.json else sys.stdout):
-        if options.from_config:
-            settings = faults.attempt(read_repetition, options.from_config, given)
-        else:
-            settings = Attempt((None, Config(**given)))
-        looked = faults.attempt(lambda: load_inputs(settings.value[1], given, faults))
-        if looked and (repeated := settings.value[0]):
-            faults.check("inputs of the repeated run", check_repetition, repeated, looked.value)
-    if options.json:
-        print(json.dumps({**faults.to_dict(), "notes": looked.value.notes if looked else []}, indent=2))
-    faults.raise_any()
-    inputs = looked.value
-    if not options.json:
-        print("\n".join([*inputs.notes, *(["dry run: all checks passed"] if inputs.config.dry_run else [])]))
-    return inputs
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
     from training.fold import run_fold
-    from training.repeat import bytes_notes
+    from training.inputs import checked_inputs
+    from training.repeat import bytes_notes, check_repetition, read_repetition
     from training.run_folder import RunFolder
     from utils.reproducibility import seed_everything
 
     # read and check everything, before anything is written
-    inputs = look(options, given)
-    config = inputs.config
+    config, compare = Config(**given), None
+    if options.from_config:
+        repeated, config = read_repetition(options.from_config, given)
+        compare = partial(check_repetition, repeated)
+    inputs = checked_inputs(config, given, options.json, compare)
     if config.dry_run:
         return
 
@@ -79,11 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = inputs.record()
         notes = bytes_notes(run.open(record, options_without_effect(config)), record)
     print("".join(f"{note}\n" for note in notes), end="")
-    finished = {split.fold: result for split in inputs.splits if (result := run.finished(split.fold))}
-    if finished and not config.resume:
-        found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
-        mend = "keep it with --resume, or name another --results_dir, or move that folder away"
-        raise UserError(Fault("run.finished", str(run.path), found, mend=mend))
+    finished = run.finished_folds(config.folds(), config.resume)
 
     # train and test each fold
     for split in inputs.splits:
@@ -96,10 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             except KeyboardInterrupt:
                 print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
                 raise
-        print(
-            f"fold {split.fold}: test auc {result.test_auc:.4f} f1 {result.test_f1:.4f} acc {result.test_acc:.4f} "
-            f"(best epoch {result.best_epoch + 1} of {result.epochs})"
-        )
+        print(result.summary())
 
     # summarise
     table = run.summarise([split.fold for split in inputs.splits], config.k)

@@ -37,7 +37,7 @@ HIERARCHY: dict[str, EdgeType] = {
 }
 
 
-class GraphSage(SAGEConv):  # type: ignore[misc]  # PyTorch Geometric has no annotations
+class GraphSage(SAGEConv):
     """``W_neigh mean(neighbours) + b + W_root h_v`` with the weights given: (senders, receivers), edges -> (N, D)."""
 
     def __init__(self, weights: Sage):
@@ -47,7 +47,7 @@ class GraphSage(SAGEConv):  # type: ignore[misc]  # PyTorch Geometric has no ann
         self.lin_l, self.lin_r = weights.neighbour, weights.root
 
 
-class ModalityScaleAttention(MessagePassing):  # type: ignore[misc]
+class ModalityScaleAttention(MessagePassing):
     """A node v attends to its neighbours u along one parent-child relation, in H heads that W_o joins:
 
         a_u = softmax over u of (W_q (h_v + s_v)) (W_k (h_u + s_u)) / sqrt(D / H)

@@ -11,7 +11,7 @@ import pytest
 
 import main
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import check_fault
+from tests.support.faults import check_fault
 from tests.support.run_contents import notes
 
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]

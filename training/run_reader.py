@@ -60,6 +60,13 @@ class FoldResult:
     def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
         return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
 
+    def summary(self) -> str:
+        """What a user is told of the fold, in one line."""
+        return (
+            f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
+            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
+        )
+
 
 class RunReader:
     """The folder of a run, RESULTS/<task>/<fe>/<shots>/<run>/, with the names of the released code."""
@@ -117,7 +124,7 @@ class RunReader:
         if wrong or not isinstance(options["k"], int) or not content["class_names"]:
             raise UserError(
                 Fault(
-                    "run.damaged", str(self.config), f"damaged: {', '.join(wrong or ['k or class_names'])}",
+                    "run.unreadable", str(self.config), f"damaged: {', '.join(wrong or ['k or class_names'])}",
                     expected="the file as main.py wrote it", mend="train the run again in another --results_dir",
                 )
             )  # fmt: skip
@@ -142,7 +149,7 @@ class RunReader:
         if not is_whole or not all(isinstance(value, int | float) for value in content.values()):
             raise UserError(
                 Fault(
-                    "run.damaged_result",
+                    "run.unreadable_result",
                     str(file),
                     "not the result of a fold",
                     mend="remove it to train the fold again",
@@ -218,7 +225,7 @@ def _read_csv(damage: _Damage, **how: Any) -> pd.DataFrame:
     try:
         return pd.read_csv(damage.file, **how)
     except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
-        raise damage.error("run.damaged_table", f"not a readable table ({error})") from error
+        raise damage.error("run.unreadable_table", f"not a readable table ({error})") from error
 
 
 def _check_slides(table: pd.DataFrame, class_names: Sequence[str], damage: _Damage) -> None:

@@ -140,7 +140,8 @@ class Config:
     )  # fmt: skip
     drop_out: bool = switch(
         "the model's dropout; of HiVE_MIL 0.25 between the graph layers",
-        models=ALL - {"DSMIL", "DTFD_MIL", "ViLa_MIL"}, stages=TRAINING, unless=[RELEASED_HIVE],
+        models=HIVE | CLAM | {"MaxPooling", "MeanPooling", "ABMIL", "TransMIL", "WiKG", "MSCPT", "FOCUS"},
+        stages=TRAINING, unless=[RELEASED_HIVE],
     )  # fmt: skip
     mode: str = option("transformer", "no effect; accepted since the released code has it", models=())
     prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1), models={"ViLa_MIL"})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.made_page import write_run
+from tests.support.made_page import write_made_up_run
 from training.metrics import Metrics
 from training.run_folder import RunFolder
 from training.run_reader import FoldResult, RunReader, RunRecord
@@ -17,7 +17,7 @@ from utils.errors import Fault, UserError
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run of classes A and B, whose fold 0 of 2 is finished."""
-    return write_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
+    return write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
 
 
 def fault_of(run: RunReader) -> Fault:
@@ -69,7 +69,7 @@ def test_a_damaged_record_is_refused(run: RunFolder, name: str, value: Any) -> N
     content = json.loads(run.config.read_text())
     run.config.write_text(json.dumps({**content, name: value}))
     fault = fault_of(run)
-    assert (fault.code, fault.where) == ("run.damaged", str(run.config))
+    assert (fault.code, fault.where) == ("run.unreadable", str(run.config))
     assert name in fault.found
 
 
@@ -96,4 +96,4 @@ def test_a_damaged_result_is_refused(run: RunFolder, change: dict[str, Any]) -> 
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(UserError) as error:
         run.finished(0)
-    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.damaged_result", str(file))]
+    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.unreadable_result", str(file))]
