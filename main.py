@@ -3,43 +3,57 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from utils.arguments import add_options
-from utils.config import Config
+from utils.arguments import add_option, add_options
+from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.errors import run_script
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
-    """The options of the run, and the names of all that were given, ``json`` among them."""
-    usage = "main.py --task TASK --data_root_dir DIR [options]"
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """The script's own options, and those of ``Config`` that were given."""
+    usage = "main.py --task TASK --data_root_dir DIR [options]\n       main.py --from_config RUN/config.json [options]"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
     add_options(parser)
-    text = "with --dry_run: faults and passed checks as JSON"
-    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=text)
-    given = vars(parser.parse_args(argv))
-    config = Config(**{name: value for name, value in given.items() if name != "json"})
-    if "json" in given and not config.dry_run:
+    add_option(
+        parser, "from_config", type=Path, metavar="FILE",
+        help="repeat the run of a config.json, with its options, folds and threads; options that say where inputs lie "
+        "or how this machine works may differ",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="with --dry_run: faults and passed checks as JSON")
+    options = parser.parse_args(argv)
+    given = {name: value for name, value in vars(options).items() if name in OPTIONS}
+    if options.json and not given.get("dry_run"):
         parser.error("--json: expected together with --dry_run")
-    return config, set(given)
+    return options, given
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config, given = parse(argv)
+    options, given = parse(argv)
     from training.fold import run_fold
     from training.inputs import checked_inputs
+    from training.repeat import bytes_notes, check_repetition, read_repetition
     from training.run_folder import RunFolder
     from utils.reproducibility import seed_everything
 
     # read and check everything, before anything is written
-    inputs = checked_inputs(config, given, as_json="json" in given)
+    config, compare = Config(**given), None
+    if options.from_config:
+        repeated, config = read_repetition(options.from_config, given)
+        compare = partial(check_repetition, repeated)
+    inputs = checked_inputs(config, given, options.json, compare)
     if config.dry_run:
         return
 
     # open the run's folder: a new one, or that of the same run
     run = RunFolder(config.run_path())
     with run.lock("config", wait=True):
-        run.open(inputs.record(), options_without_effect(config))
+        record = inputs.record()
+        notes = bytes_notes(run.open(record, options_without_effect(config)), record)
+    print("".join(f"{note}\n" for note in notes), end="")
     finished = run.finished_folds(config.folds(), config.resume)
 
     # train and test each fold

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.generated import DIM, WORDS, clip_tower, slide
-from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table
+from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, work_as_main
 from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
 from utils.config import MODEL_TYPES, Config
@@ -35,12 +35,12 @@ def build(name: str, device: torch.device) -> SlideModel:
     return build_model(config, tower, texts[: number[0]], texts[number[0] :], NUM_CLASSES, DIM).to(device)
 
 
-def bag_for(name: str, num_parents: int, device: torch.device) -> Bag:
-    """The slide in the model's form."""
+def bag_for(name: str, num_parents: int, device: torch.device, seed: int = 0) -> Bag:
+    """The slide of a seed in the model's form."""
     from dataclasses import replace
 
     model_type, _ = VARIANTS.get(name, (name, "paper"))
-    bag = slide(num_parents, device)
+    bag = slide(num_parents, device, seed)
     form = KINDS[model_type].form(Config(model_type=model_type))
     if form == "hierarchy":
         return bag
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", nargs=3, help=argparse.SUPPRESS)  # one figure of memory, for a fresh process
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    work_as_main(options.threads)
     device = torch.device(options.device)
     if options.figure:
         name, task, parents = options.figure

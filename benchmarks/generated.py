@@ -41,14 +41,14 @@ WORDS = [
 ]
 
 
-def clip_tower() -> ClipTextSide:
-    """PLIP's text side, ViT-B/32's: 512 wide, 12 layers, 8 heads, with random weights."""
+def clip_tower(layers: int = 12) -> ClipTextSide:
+    """PLIP's text side, ViT-B/32's: 512 wide, 12 layers, 8 heads, with random weights. layers: fewer of its layers."""
     from transformers import CLIPConfig, CLIPModel
 
     small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
     config = CLIPConfig(
-        text_config={**text, "initializer_factor": 3.0},
+        text_config={**text, "num_hidden_layers": layers, "initializer_factor": 3.0},
         vision_config={**small, "image_size": 32, "patch_size": 16},
         projection_dim=DIM,
         initializer_factor=3.0,

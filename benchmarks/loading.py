@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.measure import peak_of
+from benchmarks.measure import peak_of, work_as_main
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--memory-slides", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    work_as_main(num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         folders = FeatureFolders(Path(folder), "task", "encoder")
         slides = write_slides(folders, options.slides)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from utils.reproducibility import versions
+from utils.reproducibility import make_deterministic, versions
 
 
 class Spent(NamedTuple):
@@ -30,6 +30,12 @@ class Spent(NamedTuple):
     def seconds(self) -> float:
         """Of the processor where it is one thread of a CPU, else by the clock on the wall."""
         return self.cpu if torch.get_num_threads() == 1 else self.wall
+
+
+def work_as_main(num_threads: int) -> None:
+    """Compute as main.py does, on so many threads."""
+    make_deterministic()
+    torch.set_num_threads(num_threads)
 
 
 def timed(call: Callable[[], Any], device: torch.device) -> Spent:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.generated import DIM, NUM_CLASSES, WORDS, clip_tower, slide
-from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, timed
+from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, timed, work_as_main
 from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.hive_mil import HiveMIL
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", nargs=4, help=argparse.SUPPRESS)  # one figure of memory, for a fresh process
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    work_as_main(options.threads)
     device = torch.device(options.device)
     if options.figure:
         variant, task, parents, who = options.figure

@@ -19,7 +19,7 @@ from datasets.slide_features import Encode, SlideFeatures, extract_features, wri
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
-from utils.reproducibility import choose_device
+from utils.reproducibility import choose_device, make_deterministic
 from utils.workers import over_slides
 
 Result = TypeVar("Result")
@@ -145,6 +145,7 @@ def _encode_slides(
 ) -> dict[str, UserError]:
     """Extract and write; {slide_id: what was wrong} of slides that could not be read. Without ``skip_errors`` the first
     such slide raises a UserError."""
+    make_deterministic()
     device = choose_device(options.device)
     precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
     encode = _batch_encoder(encoder, device, precision)

@@ -34,7 +34,7 @@ def test_files_of_a_run(simulated: SimulatedTask, whole: Path) -> None:
 
 def test_config_json(simulated: SimulatedTask, whole: Path) -> None:
     record = json.loads((simulated.run_folder(whole) / "config.json").read_text())
-    config, _ = main.parse(simulated.options(whole))
+    config = Config(**main.parse(simulated.options(whole))[1])
     assert Config(**record["options"]) == config
     assert record["class_names"] == CLASSES
     assert record["descriptions"] == json.loads((simulated.root / "simulated.json").read_text())

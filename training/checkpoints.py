@@ -1,7 +1,7 @@
 """Checkpoints of a run's folds, and the settings that lie beside them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     run = RunReader(checkpoint.parent)
     record = run.record() if run.config.exists() else None
     if record:
-        _refuse_other_options(run.config, record.options, given)
+        refuse_other_options(run.config, record.options, given, FREE)
     own = record.options if record else {}
     options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
@@ -55,16 +55,22 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     return record, config
 
 
-def _refuse_other_options(file: Path, options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def refuse_other_options(
+    file: Path, options: Mapping[str, Any], given: Mapping[str, Any], free: Collection[str]
+) -> None:
+    """Raises UserError where an option given differs from a run's, has an effect on its model, and is not free.
+
+    file: the config.json that holds the run's options.
+    """
     trained = Config.from_record(options, file)
-    free = FREE | options_without_effect(trained)
+    may_differ = options_without_effect(trained).union(free)
     faults = [
         Fault(
             "run.other_settings", f"--{name} {value}", f"the run was trained with {getattr(trained, name)!r} ({file})",
             mend=f"leave --{name} out",
         )
         for name, value in given.items()
-        if name not in free and value != getattr(trained, name)
+        if name not in may_differ and value != getattr(trained, name)
     ]  # fmt: skip
     if faults:
         raise UserError(faults)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
-from utils.reproducibility import choose_device, versions
+from utils.reproducibility import choose_device, make_deterministic, versions
 
 Table = tuple[list[str], dict[str, Slide]]  # class names, slides by slide_id
 SplitIds = dict[str, list[str]]  # slide ids of train, val and test
@@ -62,7 +62,8 @@ class RunInputs:
         return model.to(self.device)
 
     def record(self) -> RunRecord:
-        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions."""
+        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions and
+        threads."""
         config = self.config
         read = {"dataset_csv": file_sha256(config.csv_path())}
         if self.tower is not None:
@@ -80,6 +81,7 @@ class RunInputs:
             descriptions=self.descriptions.by_class,
             inputs=read,
             versions=versions(),
+            num_threads=torch.get_num_threads(),
         )
 
 
@@ -91,6 +93,7 @@ class InputReader:
     """
 
     def __init__(self, config: Config, faults: Faults):
+        make_deterministic()
         self.config, self.faults = config, faults
         self.form = KINDS[config.model_type].form(config)
         self.folders = FeatureFolders.of(config)
@@ -125,15 +128,20 @@ class InputReader:
 # ---- a run to be trained ---------------------------------------------------------------------------------------------
 
 
-def checked_inputs(config: Config, given: Collection[str], as_json: bool = False) -> RunInputs:
+def checked_inputs(
+    config: Config, given: Collection[str], as_json: bool = False, compare: Callable[[RunInputs], None] | None = None
+) -> RunInputs:
     """Read and check everything that a run needs to be trained, and print what the user should know.
 
     given: names of the options on the command line. as_json: print one JSON object {faults, passed, notes} in place of
-    the notes; what the checks say goes to standard error. Raises UserError with all faults.
+    the notes; what the checks say goes to standard error. compare: one more check, of the inputs of a repeated run.
+    Raises UserError with all faults.
     """
     faults = Faults()
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
         inputs = faults.attempt(load_inputs, config, given, faults)
+        if inputs and compare:
+            faults.check("inputs of the repeated run", compare, inputs.value)
     if as_json:
         print(json.dumps({**faults.to_dict(), "notes": inputs.value.notes if inputs else []}, indent=2))
     faults.raise_any()

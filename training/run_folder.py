@@ -36,8 +36,8 @@ class RunFolder(RunReader):
                 pass
             yield
 
-    def open(self, record: RunRecord, without_effect: Collection[str] = ()) -> None:
-        """Write config.json, or check that the run there is the same one.
+    def open(self, record: RunRecord, without_effect: Collection[str] = ()) -> RunRecord:
+        """Write config.json, or check that the run there is the same one. Returns what config.json holds now.
 
         without_effect: options that the run's model does not read, so that they may differ. Raises UserError when the
         folder holds another run.
@@ -54,9 +54,10 @@ class RunFolder(RunReader):
                     )
                 )  # fmt: skip
             if set(record.inputs) <= set(there.inputs):
-                return
+                return there
             record = replace(there, inputs={**there.inputs, **record.inputs})
         write_json(self.config, asdict(record))
+        return record
 
     def finished_folds(self, folds: Iterable[int], resume: bool) -> dict[int, FoldResult]:
         """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""

@@ -29,6 +29,7 @@ class RunRecord:
     options: every option of main.py by name; one that an older record lacks has its default. class_names: in the order
     of the labels. feature_dim: width of the features, None where it was not recorded. descriptions: {class: {term:
     explanation}}. inputs: digests by the name of the input. versions: by the name of the program.
+    num_threads: those of PyTorch's operations in training, None where that was not recorded.
     """
 
     options: dict[str, Any]
@@ -37,6 +38,7 @@ class RunRecord:
     descriptions: Mapping[str, Mapping[str, str]]
     inputs: dict[str, str]
     versions: dict[str, str]
+    num_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class RunReader:
             )  # fmt: skip
         wrong = [name for name, kind in RECORD_TYPES.items() if not isinstance(content[name], kind)]
         options = {**asdict(Config()), **content["options"]} if "options" not in wrong else {}
+        wrong += [] if isinstance(content.get("num_threads"), int | None) else ["num_threads"]
         if wrong or not isinstance(options["k"], int) or not content["class_names"]:
             raise UserError(
                 Fault(
@@ -132,6 +135,7 @@ class RunReader:
             descriptions=content["descriptions"],
             inputs=content["inputs"],
             versions=content.get("versions", {}),
+            num_threads=content.get("num_threads"),
         )
 
     def finished(self, fold: int) -> FoldResult | None:

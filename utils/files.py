@@ -76,9 +76,12 @@ def read_tensors(path: Path) -> Any:
 
 
 def write_tensors(path: Path, value: dict[str, Any]) -> None:
-    """Save tensors and plain values, so that ``torch.load(path, weights_only=True)`` reads them."""
-    with whole_file(path) as temporary:
-        torch.save(value, temporary)
+    """Save tensors and plain values, so that ``torch.load(path, weights_only=True)`` reads them.
+
+    Equal values give equal bytes: PyTorch, given a path, would write the name of the temporary file into the file.
+    """
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(value, file)
 
 
 def file_sha256(path: Path) -> str:

@@ -58,8 +58,15 @@ def _convolve(layer: nn.Linear, nodes: Tensor, num_linked: int) -> Tensor:
     mapped = F.linear(nodes, layer.weight)
     linked, others = mapped[:num_linked], mapped[num_linked:]
     degrees = torch.arange(1, len(linked) + 1, device=nodes.device, dtype=layer.weight.dtype).unsqueeze(1)
-    received = (linked / degrees.sqrt()).cumsum(0) / degrees.sqrt()
+    received = _sums_so_far(linked / degrees.sqrt()) / degrees.sqrt()
     return torch.cat([received, others]) + layer.bias
+
+
+def _sums_so_far(rows: Tensor) -> Tensor:
+    """Each row added to those before it: (N, D). On CUDA PyTorch's cumsum has no deterministic form."""
+    if rows.device.type == "cpu":
+        return rows.cumsum(0)
+    return rows.new_ones(len(rows), len(rows)).tril() @ rows
 
 
 def top_mean(scores: Tensor, k: int) -> Tensor:

@@ -33,7 +33,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def by_main(run: GridRun) -> Config:
-    return main.parse(run.argv())[0]
+    return Config(**main.parse(run.argv())[1])
 
 
 # ------------------------------------------------------------------------------------------------ expanding

@@ -111,7 +111,9 @@ def test_std_of_one_fold_is_zero(run: RunFolder) -> None:
 def test_open_writes_the_record(run: RunFolder) -> None:
     run.open(record(lr=0.5))
     written = json.loads(run.config.read_text())
-    assert list(written) == ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions"]
+    assert list(written) == [
+        *("options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads")
+    ]
     assert written["options"]["lr"] == 0.5
     assert run.record() == record(lr=0.5)
 

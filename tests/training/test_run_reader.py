@@ -43,11 +43,11 @@ def test_a_record_reads_as_it_was_written(run: RunFolder) -> None:
 
 def test_what_an_older_record_lacks_has_its_default(run: RunFolder) -> None:
     content = json.loads(run.config.read_text())
-    del content["options"]["tgdf"], content["versions"], content["feature_dim"]
+    del content["options"]["tgdf"], content["versions"], content["feature_dim"], content["num_threads"]
     run.config.write_text(json.dumps({**content, "of a later version": 3}))
     record = run.record()
     assert (record.options["tgdf"], record.options["lr"]) == (Config.tgdf, 0.5)
-    assert (record.versions, record.feature_dim) == ({}, None)
+    assert (record.versions, record.feature_dim, record.num_threads) == ({}, None, None)
 
 
 @pytest.mark.parametrize("missing", ["options", "class_names", "descriptions", "inputs"])
