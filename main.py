@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with run.lock("config", wait=True):
         run.open(inputs.record(), options_without_effect(config))
     finished = {split.fold: result for split in inputs.splits if (result := run.finished(split.fold))}
+    for note in run.notes(range(config.k)):
+        print(f"note: {run.path}: {note}")
     if finished and not config.resume:
         found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
         mend = "keep it with --resume, or name another --results_dir, or move that folder away"

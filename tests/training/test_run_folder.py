@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.fold_result import FoldResult
 from training.metrics import RESULT_COLUMNS, Metrics
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunRecord
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.support.made_page import write_run
+from training.fold_result import FoldResult
 from training.metrics import Metrics
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunReader, RunRecord
+from training.run_reader import RunReader, RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
 
