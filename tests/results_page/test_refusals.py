@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RunMain
+from tests.support.earlier import forget_digests
 from tests.support.made_page import write_run
 from tests.support.refusals import faults_of
 
@@ -23,9 +24,9 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ("config.json", lambda text: None, "run.missing", "no run found", "a folder with a config.json"),
     ("config.json", lambda text: "[]", "run.foreign", "not a config.json of main.py", "class_names"),
     ("config.json", lambda text: text.replace('"inputs": {}', '"inputs": 3'), "run.damaged", "inputs", ""),
-    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.damaged", "damaged: k", ""),
+    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.damaged", "k or class_names", ""),
     ("fold_0.json", lambda text: '{"fold": 0}', "run.damaged_result", "not the result of a fold", ""),
-    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.damaged_result", "", ""),
+    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.foreign", "fold 1", ""),
     ("fold_0.json", lambda text: text.replace(": 0.", ": null, \"_\": 0.", 1), "run.damaged_result", "", ""),
     ("predictions_0.csv", lambda text: None, "run.missing_file", "file not found, though the fold is finished", ""),
     ("predictions_0.csv", lambda text: "", "run.damaged_table", "not a readable table", ""),
@@ -62,10 +63,11 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "damage", "code", "found", "expected"), DAMAGES)
-def test_damaged_files_are_named(
+def test_damaged_files_are_named_without_digests_too(
     name: str, damage: Callable[[str], str | None], code: str, found: str, expected: str, tmp_path: Path
 ) -> None:
     run = write_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
+    forget_digests(run.path)
     file = run.path / name
     before = file.read_text()
     text = damage(before)
@@ -105,7 +107,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path) -> None:
     found = [(fault.code, Path(fault.where).name) for fault in faults_of("results_page", [run.path, tmp_path / "no"])]
     assert found == [
         ("run.missing_file", "predictions_0.csv"), ("run.missing_file", "history_0.csv"),
-        ("run.damaged_result", "fold_1.json"), ("predictions.columns", "predictions_2.csv"), ("run.missing", "no"),
+        ("run.damaged_result", "fold_1.json"), ("run.damaged", "predictions_2.csv"), ("run.missing", "no"),
     ]  # fmt: skip
 
 
