@@ -25,8 +25,8 @@ from training.run_tables import (
     check_slides,
     read_table,
 )
-from utils.config import Config
-from utils.effects import CIRCUMSTANCES
+from utils.config import OPTIONS, Config
+from utils.effects import CIRCUMSTANCES, options_without_effect
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, read_json, text_sha256
 from utils.sealed import DIGESTS, damaged_fields, json_sha256
@@ -106,10 +106,12 @@ class RunReader:
         )
 
     def fingerprint(self, fold: int) -> dict[str, str]:
-        """What a fold is trained with, as config.json says it: digests by field, those of inputs that other folds read
-        and of circumstances apart. Raises UserError as ``record`` does."""
+        """What a fold is trained with, as config.json says it: digests by field, without inputs of other folds,
+        circumstances, and options without effect on the model. Raises UserError as ``record`` does."""
         content = self._content()
-        settings = {name: value for name, value in content["options"].items() if name not in CIRCUMSTANCES}
+        told = content["options"]
+        useless = options_without_effect(Config(**{name: told[name] for name in OPTIONS if name in told}))
+        settings = {name: value for name, value in told.items() if name not in CIRCUMSTANCES | useless}
         fields = {"options": settings, **{name: content.get(name) for name in ("class_names", "descriptions")}}
         inputs = {
             f"inputs.{name}": digest
