@@ -10,7 +10,7 @@ import pytest
 import main
 from experiments.grid import setting_folder
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import change_json, cut
+from tests.support.damage import change_json, cut, flip
 from tests.support.earlier import forget_digests
 from utils.errors import Fault
 
@@ -63,15 +63,6 @@ def arguments(simulated: SimulatedTask, results: Path, folder: Path, tmp_path: P
     return of
 
 
-def flip(file: Path, *_: Path) -> None:
-    """One bit of a letter or digit near the middle."""
-    data = bytearray(file.read_bytes())
-    places = range(len(data) // 2, len(data))
-    place = next(place for place in places if chr(data[place]).isalnum() or file.suffix == ".pt")
-    data[place] ^= 1
-    file.write_bytes(data)
-
-
 def of_other_fold(file: Path, *_: Path) -> None:
     shutil.copy(file.with_name(file.name.replace("_0", "_1")), file)
 
@@ -81,7 +72,7 @@ def of_other_run(file: Path, other: Path) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
-    "flipped": flip,
+    "flipped": lambda file, _: flip(file),
     "cut_off": lambda file, _: cut(file),
     "emptied": lambda file, _: file.write_bytes(b""),
     "of_another_fold": of_other_fold,
