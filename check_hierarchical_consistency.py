@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from utils.arguments import add_config_option, add_folder_options, add_option
-from utils.config import Config
 from utils.errors import run_script
 from utils.options import at_least
 
@@ -37,19 +36,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from conch.image_tower import read_projection
-    from datasets import consistency_report, folders, projection
+    from datasets.consistency_report import check_slides
+    from datasets.folders import FeatureFolders
+    from datasets.projection import load_projection
+    from datasets.task import optional_table
 
-    features = folders.FeatureFolders(
-        options.data_root_dir, options.task, options.feature_extractor, options.low_mag,
-        options.high_mag,
-    )  # fmt: skip
-    table = Config(task=options.task, dataset_csv=options.dataset_csv).csv_path()
-    has_table = options.dataset_csv or table.is_file()
-    project = options.project_with and projection.load_projection(options.project_with, read_projection)
-    is_consistent = consistency_report.check_slides(
-        features, table if has_table else None, options.fix, project, options.workers
-    )
-    if not is_consistent:
+    table = optional_table(options.task, options.dataset_csv)
+    project = options.project_with and load_projection(options.project_with, read_projection)
+    if not check_slides(FeatureFolders.of(options), table, options.fix, project, options.workers):
         sys.exit(EXIT_FAULTS)
 
 

@@ -1,7 +1,6 @@
 """Make a task's table of slides, from the Genomic Data Commons or from a folder of slides for each class."""
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Any
 from utils.arguments import add_config_option, add_option
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import folder_name
+from utils.options import folder_name, one_group
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -40,13 +39,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "case-pattern", type=one_group, metavar="REGEX", **hidden, help="with --slides-dir: finds the patient in the "
         "name of a slide that has no TCGA barcode, in its one group (default: each slide is a patient of its own)"
     )  # fmt: skip
-    add(
-        "wsi-dir",
-        aliases=(),
-        type=Path,
-        metavar="DIR",
-        help="folder with slides, in it or below it, read for level0_mag",
-    )
+    text = "folder with slides, in it or below it, read for level0_mag"
+    add("wsi-dir", aliases=(), type=Path, metavar="DIR", help=text)
     add("output", type=Path, metavar="FILE", help="the table (default: dataset_csv/<task>.csv)")
     add("overwrite", action="store_true", help="replace a table or manifest that is another than would be written")
     given = vars(parser.parse_args(argv))
@@ -54,17 +48,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if others := sorted(given.keys() & foreign.keys()):
         parser.error(f"--{', --'.join(others).replace('_', '-')}: only with {name}")
     return argparse.Namespace(**{**GDC_OPTIONS, **FOLDER_OPTIONS, **given})
-
-
-def one_group(pattern: str) -> str:
-    """An argparse type: a regular expression with one group."""
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression ({error})") from error
-    if groups != 1:
-        raise argparse.ArgumentTypeError(f"{pattern!r} has {groups} groups, expected one, the patient: '^([^_]+)_'")
-    return pattern
 
 
 def main(argv: Sequence[str] | None = None) -> None:

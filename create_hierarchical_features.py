@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
-from utils.arguments import add_config_option, add_folder_options, add_option
-from utils.config import Config
+from utils.arguments import add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
 from utils.options import at_least
 
@@ -35,25 +34,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "CONCH's pytorch_model.bin: project and normalise CONCH features from before the projection"
     add("project-with", type=Path, help=text)
     options = parser.parse_args(argv)
-    if not 0 < options.low_mag < options.high_mag:
-        parser.error(f"--low-mag {options.low_mag} --high-mag {options.high_mag}: expected the first to be lower")
+    check_magnifications(parser, options)
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from conch.image_tower import read_projection
-    from datasets import folders, linking, projection
+    from datasets.folders import FeatureFolders
+    from datasets.linking import LinkOptions, link_slides
+    from datasets.projection import load_projection
+    from datasets.task import optional_table
 
-    features = folders.FeatureFolders(
-        options.data_root_dir, options.task, options.feature_extractor, options.low_mag,
-        options.high_mag,
-    )  # fmt: skip
-    table = Config(task=options.task, dataset_csv=options.dataset_csv).csv_path()
-    has_table = options.dataset_csv or table.is_file()
-    project = options.project_with and projection.load_projection(options.project_with, read_projection)
-    how = linking.LinkOptions(**{item.name: getattr(options, item.name) for item in fields(linking.LinkOptions)})
-    linking.link_slides(features, table if has_table else None, how, project)
+    table = optional_table(options.task, options.dataset_csv)
+    project = options.project_with and load_projection(options.project_with, read_projection)
+    how = LinkOptions(**{item.name: getattr(options, item.name) for item in fields(LinkOptions)})
+    link_slides(FeatureFolders.of(options), table, how, project)
 
 
 if __name__ == "__main__":

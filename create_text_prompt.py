@@ -6,24 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import add_config_option, add_option, check_magnifications
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import at_least, folder_name
-
-
-def class_name(text: str) -> tuple[str, str]:
-    """CLASS=full name -> the two."""
-    label, equals, name = text.partition("=")
-    if not (label and equals and name.strip()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected CLASS=full name")
-    return label, name.strip()
-
-
-def address(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected http://... or https://...")
-    return text
+from utils.options import address, at_least, folder_name, named_class
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +20,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     of_main = partial(add_config_option, parser)
     of_main("task", required=True, type=folder_name, help="name of the task", aliases=())
     add("classes", required=True, nargs="+", metavar="CLASS", help="as the table of slides labels them")
-    add("class-names", nargs="+", type=class_name, default=[], metavar="CLASS=NAME", help="full names for the prompt")
+    add("class-names", nargs="+", type=named_class, default=[], metavar="CLASS=NAME", help="full names for the prompt")
     add("title", aliases=("dataset-name",), help="what the prompt calls the data set (default: the task)")
     of_main("LLM", required=True, type=folder_name, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
     add("output", metavar="FILE", help="write to this file instead")
@@ -59,8 +45,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--class-names {', '.join(unknown)}: not in --classes")
     if options.vlm_path and not options.feature_extractor:
         parser.error("--vlm_path: expected together with --feature_extractor")
-    if not 0 < options.low_mag < options.high_mag:
-        parser.error(f"--low-mag {options.low_mag} --high-mag {options.high_mag}: expected the first to be lower")
+    check_magnifications(parser, options)
     return options
 
 

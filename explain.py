@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from datasets.slides import find_slides
     from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
-    from explanation.slide_files import write_explanation
+    from explanation.explanation_files import write_explanation
 
     if options.output_dir.is_file():
         raise UserError(Fault("output.file", f"--output-dir {options.output_dir}", "is a file", "a folder"))

@@ -55,11 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.folders import FeatureFolders
     from models.vlms import load_image_side
 
-    root, name, extractor = options.data_root_dir, options.task, options.feature_extractor
-    folders = FeatureFolders(root, name, extractor, options.low_mag, options.high_mag)
-    encoder = load_image_side(extractor, options.vlm_path)
+    encoder = load_image_side(options.feature_extractor, options.vlm_path)
     how = ExtractionOptions(**{item.name: getattr(options, item.name) for item in fields(ExtractionOptions)})
-    extract_slides(folders, options.wsi_dir, encoder, how)
+    extract_slides(FeatureFolders.of(options), options.wsi_dir, encoder, how)
 
 
 if __name__ == "__main__":

@@ -29,14 +29,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "features", nargs=2, action="append", default=[], metavar=("TASK", "EXTRACTOR"), help="also features: "
         "tcga_brca, tcga_nsclc, tcga_rcc or all; plip, quiltnet, conch or all; may be given more than once"
     )  # fmt: skip
-    add("data-root-dir", type=Path, metavar="DIR", help="where features are unpacked, as main.py reads them")
+    add("data_root_dir", type=Path, metavar="DIR", help="where features are unpacked, as main.py reads them")
     add("keep-archive", action="store_true", help="keep the archives once they are unpacked")
     add("conch-weights", action="store_true", help="also conch/pytorch_model.bin (CC-BY-NC-ND 4.0, by MahmoodLab)")
     options = parser.parse_args(argv)
     if options.features and not options.data_root_dir:
-        parser.error("--features needs --data-root-dir")
+        parser.error("--features needs --data_root_dir")
     if not options.features and (options.data_root_dir or options.keep_archive):
-        parser.error("--data-root-dir and --keep-archive are for --features")
+        parser.error("--data_root_dir and --keep-archive are for --features")
     return options
 
 

@@ -1,15 +1,13 @@
 """Train a model on every fold of a task, test its best epoch, and write results.csv."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 
 from utils.arguments import add_options
 from utils.config import Config
 from utils.effects import options_without_effect
-from utils.errors import Fault, Faults, UserError, run_script
+from utils.errors import run_script
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
@@ -17,12 +15,8 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
     usage = "main.py --task TASK --data_root_dir DIR [options]"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
     add_options(parser)
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="with --dry_run: faults and passed checks as JSON",
-    )
+    text = "with --dry_run: faults and passed checks as JSON"
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=text)
     given = vars(parser.parse_args(argv))
     config = Config(**{name: value for name, value in given.items() if name != "json"})
     if "json" in given and not config.dry_run:
@@ -32,22 +26,13 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, set[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config, given = parse(argv)
-    as_json = "json" in given
     from training.fold import run_fold
-    from training.inputs import load_inputs
+    from training.inputs import checked_inputs
     from training.run_folder import RunFolder
     from utils.reproducibility import seed_everything
 
     # read and check everything, before anything is written
-    faults = Faults()
-    with redirect_stdout(sys.stderr if as_json else sys.stdout):
-        looked = faults.attempt(load_inputs, config, given, faults)
-    if as_json:
-        print(json.dumps({**faults.to_dict(), "notes": looked.value.notes if looked else []}, indent=2))
-    faults.raise_any()
-    inputs = looked.value
-    if not as_json:
-        print("\n".join([*inputs.notes, *(["dry run: all checks passed"] if config.dry_run else [])]))
+    inputs = checked_inputs(config, given, as_json="json" in given)
     if config.dry_run:
         return
 
@@ -55,13 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = RunFolder(config.run_path())
     with run.lock("config", wait=True):
         run.open(inputs.record(), options_without_effect(config))
-    finished = {split.fold: result for split in inputs.splits if (result := run.finished(split.fold))}
+    finished = run.finished_folds(config.folds(), config.resume)
     for note in run.notes(range(config.k)):
         print(f"note: {run.path}: {note}")
-    if finished and not config.resume:
-        found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
-        mend = "keep it with --resume, or name another --results_dir, or move that folder away"
-        raise UserError(Fault("run.finished", str(run.path), found, mend=mend))
 
     # train and test each fold
     for split in inputs.splits:
@@ -74,10 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             except KeyboardInterrupt:
                 print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
                 raise
-        print(
-            f"fold {split.fold}: test auc {result.test_auc:.4f} f1 {result.test_f1:.4f} acc {result.test_acc:.4f} "
-            f"(best epoch {result.best_epoch + 1} of {result.epochs})"
-        )
+        print(result.summary())
 
     # summarise
     table = run.summarise([split.fold for split in inputs.splits], config.k)

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output: Path = options.output
     from reports.prediction_report import write_predictions
     from training.checkpoints import read_settings
-    from training.prediction import make_features, predict_slides, seen_slides
+    from training.prediction import make_features, predict_slides, seen_note
     from training.trained_run import load_run
 
     if output.is_dir():
@@ -48,22 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         _, config = read_settings(options.checkpoint[0], given)
         slide_ids = make_features(options.wsi_dir, config)
     run = load_run(options.checkpoint, given, slide_ids)
-    print("\n".join([*run.notes, f"classes: {', '.join(run.class_names)}"]))
-    if seen := seen_slides(run):
-        print(
-            f"warning: {len(seen)} of {len(run.slides)} slides were training or validation slides of these "
-            "checkpoints; metrics over them say nothing of new slides (the run's results.csv does)"
-        )
+    print("\n".join([*run.notes, f"classes: {', '.join(run.class_names)}", *seen_note(run)]))
     if run.config.dry_run:
         print("dry run: all checks passed")
         return
     kept = output.with_name(f".{output.name}.partial.json")
     predictions = predict_slides(run, kept, run.config.resume)
-    if metrics := write_predictions(output, predictions):
-        labels, probabilities = predictions.labelled()
-        right = (probabilities.argmax(1) == labels).sum()
-        print(f"{right} of {len(labels)} labelled slides are predicted as labelled")
-        print(f"auc {metrics.auc:.4f}  f1 {metrics.f1:.4f}  acc {metrics.acc:.4f}")
+    print(write_predictions(output, predictions), end="")
     kept.unlink()
     print(f"{len(run.slides)} slides in {output}")
 

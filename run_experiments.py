@@ -14,7 +14,7 @@ from utils.errors import run_script
 from utils.options import Nature, at_least, flag
 
 
-def gpu_share(text: str) -> float:
+def part_of_gpu(text: str) -> float:
     """An argparse type: a part of a GPU, or whole ones."""
     value = float(text)
     if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, lis
     add("jobs", help="folds at a time on this machine (default: as many as fit)", **whole)
     add("address", help="a running Ray cluster (auto, or HOST:PORT) in place of this machine", metavar="ADDRESS")
     add("cpus_per_fold", help="CPUs, and threads of PyTorch (default: 1)", default=1, **whole)
-    add("gpus_per_fold", help=shares, type=gpu_share, metavar="N")
+    add("gpus_per_fold", help=shares, type=part_of_gpu, metavar="N")
     add("retries", help="times to start a lost fold again (default: 2)", type=at_least(0), default=2, metavar="N")
     of_main = parser.add_argument_group("options of main.py, each with one or several values")
     known = {name: told for name, told in OPTIONS.items() if told.nature is not Nature.CALL}

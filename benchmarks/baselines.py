@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.generated import DIM, WORDS, clip_tower, slide
-from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table
+from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table
 from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
 from utils.config import MODEL_TYPES, Config
@@ -50,18 +50,8 @@ def bag_for(name: str, num_parents: int, device: torch.device) -> Bag:
 
 
 def work(model: SlideModel, bag: Bag, task: str) -> Callable[[], None]:
-    def evaluate() -> None:
-        with torch.no_grad():
-            model(bag)
-
-    def train() -> None:
-        model.zero_grad()
-        loss = model(bag).loss
-        assert loss is not None
-        loss.backward()
-
     model.train(task == "training")
-    return evaluate if task == "evaluation" else train
+    return evaluation_or_step(model, lambda: model(bag).loss, task)
 
 
 def peak_memory(name: str, task: str, num_parents: int, device: torch.device) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
@@ -29,7 +29,7 @@ from datasets.slides import open_slide, read_area
 BATCH = 256
 
 
-class Patches(Dataset[Tensor]):
+class PlannedPatches(Dataset[Tensor]):
     """Every patch of both scales by itself: all parents, then all children."""
 
     def __init__(self, plan: SlidePlan):
@@ -50,7 +50,7 @@ class Patches(Dataset[Tensor]):
 
 
 def patch_by_patch(plan: SlidePlan, encode: Callable[[Tensor], Tensor], workers: int) -> None:
-    for batch in DataLoader(Patches(plan), BATCH, num_workers=workers):
+    for batch in DataLoader(PlannedPatches(plan), BATCH, num_workers=workers):
         encode(batch)
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         image = tissue(edge, edge, [(0, 0, edge, edge - 2048)])
         storage = {"levels": (1, 4, 16), "compression": "jpeg", "tile": options.tile}
-        file = write_slide(Path(folder) / "slide.svs", image, 40, 0.25, **storage)
+        file = write_pyramid(Path(folder) / "slide.svs", image, 40, 0.25, **storage)
         del image
         folders = FeatureFolders(Path(folder), "task", "encoder")
         plan = plan_slide(PlanJob("slide", file, None, FeatureRecipe(5, 20, 0.1, "none", {}), folders, None))

@@ -23,7 +23,7 @@ PARENTS, CHILDREN, WIDTH = 1880, 28249, 512
 PARENT, CHILD = 2048, 512
 
 
-def write_slide(root: Path, regular: bool) -> tuple[Path, Path]:
+def write_inputs(root: Path, regular: bool) -> tuple[Path, Path]:
     generator = np.random.default_rng(0)
     rows, columns = np.divmod(generator.permutation(50 * 50)[:PARENTS], 50)
     parents = np.stack([columns, rows], -1) * PARENT
@@ -40,7 +40,7 @@ def write_slide(root: Path, regular: bool) -> tuple[Path, Path]:
     return files[0], files[1]
 
 
-def bytes_alone(low: Path, high: Path, out: Path) -> None:
+def read_and_write(low: Path, high: Path, out: Path) -> None:
     for file in (low, high):
         with h5py.File(file) as opened:
             features = opened["features"][()]
@@ -54,7 +54,7 @@ def link(root: Path) -> None:
     with redirect_stdout(StringIO()):
         create_hierarchical_features.main(
             [
-                *("--dataset-root-path", str(root), "--dataset-name", "task", "--feature-extractor-name", "encoder"),
+                *("--data_root_dir", str(root), "--task", "task", "--feature_extractor", "encoder"),
                 *("--workers", "1", "--overwrite"),
             ]
         )
@@ -73,10 +73,10 @@ def main() -> None:
     for name in ("regular", "irregular"):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            low, high = write_slide(root, name == "regular")
+            low, high = write_inputs(root, name == "regular")
             link(root)
             pairs = [
-                (seconds(lambda: link(root)), seconds(lambda: bytes_alone(low, high, root / "copy.h5")))  # noqa: B023
+                (seconds(lambda: link(root)), seconds(lambda: read_and_write(low, high, root / "copy.h5")))  # noqa: B023
                 for _ in range(repeats)
             ]
         linked, copied = (statistics.median(times) for times in zip(*pairs, strict=True))

@@ -1,7 +1,7 @@
 """Reading features: from disk, from memory, ahead of the model; only some parents' children; memory by cache limit.
 
 Generated slides of 850 parents and 13,600 children, 512 wide; the files are in the system's page cache, as from the
-second epoch on. Ways are interleaved, medians are compared.
+second epoch on. Ways are interleaved, median_seconds are compared.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def write_slides(folders: FeatureFolders, number: int) -> list[Slide]:
     return slides
 
 
-def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def median_seconds(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, run in ways.items():
@@ -56,7 +56,7 @@ def bytes_alone(folders: FeatureFolders, slides: list[Slide]) -> None:
             file.read_bytes()
 
 
-def work(milliseconds: float) -> None:
+def stay_busy(milliseconds: float) -> None:
     """As long as a training step, on one core."""
     matrix = torch.ones(256, 256)
     end = time.perf_counter() + milliseconds / 1000
@@ -66,10 +66,10 @@ def work(milliseconds: float) -> None:
 
 def epoch(loader: BagLoader, milliseconds: float = 0) -> None:
     for _ in loader:
-        work(milliseconds)
+        stay_busy(milliseconds)
 
 
-def peak_memory(folders: FeatureFolders, slides: list[Slide], capacity: int) -> float:
+def peak_of_two_epochs(folders: FeatureFolders, slides: list[Slide], capacity: int) -> float:
     """GB that two epochs take, with a thread that reads ahead."""
     loader = BagLoader(BagCache(folders, WIDTH, capacity), slides, threads=1)
     return peak_of(lambda: [epoch(loader) for _ in range(2)], torch.device("cpu"))
@@ -99,13 +99,13 @@ def main() -> None:
         half = BagCache(folders, WIDTH, PLENTY, half=True)
         size = num_bytes(plenty.get(slides[0])) / 1e6
         step = 300.0
-        found = medians(
+        found = median_seconds(
             {
                 "bytes alone": lambda: bytes_alone(folders, slides),
                 "from disk": lambda: epoch(BagLoader(none, slides)),
                 "from memory": lambda: epoch(BagLoader(plenty, slides)),
                 "from memory, float16": lambda: epoch(BagLoader(half, slides)),
-                "steps alone": lambda: [work(step) for _ in slides],
+                "steps alone": lambda: [stay_busy(step) for _ in slides],
                 "from disk, steps": lambda: epoch(BagLoader(none, slides), step),
                 "from disk ahead, steps": lambda: epoch(BagLoader(none, slides, threads=1), step),
             },
@@ -119,13 +119,13 @@ def main() -> None:
         for share in (0.1, 0.35, 0.7):
             kept = np.sort(generator.permutation(PARENTS)[: int(share * PARENTS)])
             ways = {"some": lambda: rows(file, kept), "all": lambda: whole(file)}  # noqa: B023
-            times = medians(ways, options.repeats)
+            times = median_seconds(ways, options.repeats)
             print(f"children of {share:.0%} of the parents alone: {times['some'] / times['all']:.2f} times reading all")
         many = write_slides(folders, options.memory_slides)
         print(f"peak memory of two epochs over {len(many)} slides ({len(many) * size / 1000:.2f} GB)")
         for limit in (0.0, 0.25, 0.5, 1.0, 2.0):
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                peak = fresh.submit(peak_memory, folders, many, int(limit * 1e9)).result()
+                peak = fresh.submit(peak_of_two_epochs, folders, many, int(limit * 1e9)).result()
             print(f"  cache of {limit:4.2f} GB  {peak:.2f} GB")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from utils.reproducibility import versions
 
@@ -54,6 +55,23 @@ def medians(candidates: dict[str, Callable[[], Any]], device: torch.device, roun
             call()
             spent[name].append(timed(call, device))
     return {name: Spent(*map(statistics.median, zip(*values, strict=True))) for name, values in spent.items()}
+
+
+def evaluation_or_step(model: nn.Module, loss: Callable[[], Tensor | None], task: str) -> Callable[[], None]:
+    """What is measured of a model: "evaluation", its forward pass, or "training", a step's forward and backward pass.
+    loss: runs the model on a slide."""
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            loss()
+
+    def train() -> None:
+        model.zero_grad()
+        computed = loss()
+        assert computed is not None
+        computed.backward()
+
+    return evaluate if task == "evaluation" else train
 
 
 def peak_of(call: Callable[[], Any], device: torch.device) -> float:

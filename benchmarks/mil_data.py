@@ -23,7 +23,15 @@ from torch import nn
 
 from datasets.bag_cache import BagCache
 from datasets.folders import FeatureFolders
-from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise, write_mil_task
+from datasets.mil_task import (
+    DATASETS,
+    MilData,
+    packaged_csv,
+    read_mil_csv,
+    standardise,
+    stratified_folds,
+    write_mil_task,
+)
 from models.baselines.abmil import EMBEDDING, HIDDEN, initialise
 from models.build import build_model
 from models.losses import slide_loss
@@ -70,7 +78,7 @@ def build(config: Config, feature_dim: int) -> SlideModel:
 def cross_validate(name: str, data: MilData, source: Path, config: Config) -> pd.DataFrame:
     """Train on each fold as main.py does: accuracy and AUC of its test bags, one row per fold."""
     width = next(iter(data.features.values())).shape[1]
-    folds = draw_folds(data, config.k, config.seed)
+    folds = stratified_folds(data, config.k, config.seed)
     rows = []
     with TemporaryDirectory() as folder:
         folders = FeatureFolders(Path(folder), name, "mil")

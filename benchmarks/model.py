@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.generated import DIM, NUM_CLASSES, WORDS, clip_tower, slide
-from benchmarks.measure import header, medians, peak_elsewhere, peak_of, table, timed
+from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, timed
 from benchmarks.oracle import Oracle
 from models.build import build_model
 from models.hive_mil import HiveMIL
@@ -69,18 +69,7 @@ def work(model: HiveMIL, bag: Bag, task: str, who: str = "ours") -> Callable[[],
             is_released = isinstance(model.network, ReleasedNetwork)
             oracle = Oracle(model, is_released, keep_texts=task == "evaluation" and who == "oracle")
         run = lambda: oracle(bag)[1]  # noqa: E731
-
-    def evaluate() -> None:
-        with torch.no_grad():
-            run()
-
-    def train() -> None:
-        model.zero_grad()
-        loss = run()
-        assert loss is not None
-        loss.backward()
-
-    return evaluate if task == "evaluation" else train
+    return evaluation_or_step(model, run, task)
 
 
 def floor(bag: Bag) -> Callable[[], Any]:
@@ -138,7 +127,7 @@ def backends_table(options: argparse.Namespace, device: torch.device) -> None:
     table("graph backends, paper variant", [*columns, "blocked GB", "pyg GB", "ratio"], rows)
 
 
-def text_table(options: argparse.Namespace, device: torch.device) -> None:
+def prompts_table(options: argparse.Namespace, device: torch.device) -> None:
     """32 prompts through the tower."""
     model = build("paper", device)
     oracle = Oracle(model)
@@ -197,7 +186,7 @@ TABLES: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
     "evaluation": lambda options, device: slides_table(options, device, "paper", "evaluation"),
     "training": lambda options, device: slides_table(options, device, "paper", "training"),
     "backends": backends_table,
-    "text": text_table,
+    "text": prompts_table,
     "growth": growth_table,
     "fold": fold_table,
     "released_evaluation": lambda options, device: slides_table(options, device, "released", "evaluation"),

@@ -132,8 +132,8 @@ class Oracle:
             convolution.lin_l.weight, convolution.lin_l.bias = sage.neighbour.weight, sage.neighbour.bias
             convolution.lin_r.weight = sage.root.weight
             convolutions[edge_type] = convolution
-        updated: dict[str, Tensor] = HeteroConv(convolutions, aggr="sum")(nodes, data.edge_index_dict)
-        return updated
+        found: dict[str, Tensor] = HeteroConv(convolutions, aggr="sum")(nodes, data.edge_index_dict)
+        return found
 
     @staticmethod
     def _attention(layer: Any, nodes: dict[str, Tensor], data: HeteroData) -> dict[str, Tensor]:

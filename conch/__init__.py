@@ -1,0 +1,1 @@
+"""CONCH's networks and tokenizer, and the place of its weights."""

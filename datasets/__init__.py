@@ -1,0 +1,1 @@
+"""Slides, tables, splits, descriptions and features: made, checked and read."""

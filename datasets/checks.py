@@ -31,12 +31,12 @@ def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
             f"make them with: {folders.extract_command()} (or, from existing ones of both scales, "
             f"{folders.hierarchy_command()})"
         )
-        raise UserError(Fault("features.no_folder", str(folders.root), "no such folder", expected, mend))
+        raise UserError(Fault("features.missing", str(folders.root), "no such folder", expected, mend))
     linked, flat = folders.hierarchical_file("x").parent, folders.high_file("x").parent
     if form != "hierarchy" and not folders.has_flat_patches() and not linked.is_dir():
         found, expected = f"no such folder, nor {linked.name}/ beside it", f"the high patches of task {folders.task}"
         mend = f"make them with: {folders.extract_command()}"
-        raise UserError(Fault("features.no_folder", str(flat), found, expected, mend))
+        raise UserError(Fault("features.missing", str(flat), found, expected, mend))
 
 
 def check_features(

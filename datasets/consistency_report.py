@@ -63,7 +63,7 @@ def check_slides(
     if not slide_ids:
         where = " and ".join(str(kind("*").parent) for kind in kinds)
         mend = f"make them with: {folders.hierarchy_command()}"
-        raise UserError(Fault("features.none", where, "no feature files", mend=mend))
+        raise UserError(Fault("features.missing", where, "no feature files", mend=mend))
     level0 = read_level0_magnifications(table) if table else {}
     jobs = [CheckJob(folders, slide_id, level0.get(slide_id), fix, projection) for slide_id in slide_ids]
     outcomes = over_slides(check_and_repair, jobs, workers, "checking")

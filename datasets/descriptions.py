@@ -74,7 +74,7 @@ def arrange_descriptions(
             continue
         if len(entries) != expected:
             wanted = f"{expected} ({num_low} low ones and {num_subtexts} high ones for each)"
-            mend = "see --num-low-mag-texts and --num-high-mag-subtexts"
+            mend = "see --num_low_mag_texts and --num_high_mag_subtexts"
             found = f"class {name!r} has {len(entries)} descriptions"
             faults.append(Fault("prompt.number", source, found, wanted, mend))
         if any(not term.strip() or not text.strip() for term, text in entries.items()):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
-from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide
+from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
@@ -156,7 +156,7 @@ def _encode_slides(
         )
         for number, result in enumerate(_unless_ended(results), 1):
             if isinstance(result, SlideFeatures):
-                write_slide(folders, result, precision)
+                write_slide_features(folders, result, precision)
             else:
                 plan, found = result
                 if not options.skip_errors:
@@ -183,7 +183,7 @@ def _batch_encoder(encoder: PatchEncoder, device: torch.device, precision: str) 
                 return encoder.encode_images(patches.to(device, non_blocking=True))
         except torch.OutOfMemoryError as error:
             found = f"{len(patches)} patches do not fit into the memory of {device}"
-            raise UserError(Fault("memory.device", "--batch-size", found, mend="lower --batch-size")) from error
+            raise UserError(Fault("device.memory", "--batch-size", found, mend="lower --batch-size")) from error
 
     return encode
 

@@ -74,7 +74,7 @@ def plan_slide(job: PlanJob) -> SlidePlan | None:
         magnification = _choose(tagged_magnification(slide), job.given)
         if magnification is None:
             found = "no tag tells its magnification (objective power, microns per pixel)"
-            mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset-csv"
+            mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset_csv"
             raise UserError(Fault("slide.magnification", "", found, mend=mend))
         slide_is = {"level0_magnification": magnification.value, "slide_bytes": job.file.stat().st_size}
         made = {**recipe.attributes(), **slide_is}
@@ -129,6 +129,6 @@ def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], ove
         if other:
             kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
             differing = f"is there, made otherwise ({', '.join(kinds)})"
-            mend = "--overwrite replaces it, another --dataset-root-path keeps it"
+            mend = "--overwrite replaces it, another --data_root_dir keeps it"
             raise UserError(Fault("features.made_otherwise", str(file), differing, mend=mend))
     return len(there) == len(files)

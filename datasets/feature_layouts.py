@@ -35,7 +35,7 @@ class FeatureLayout:
 
     def find(self, place: Path, encoder: str, magnification: int) -> list[Path]:
         """The folders at or below ``place`` that may hold features of one magnification, whether they are there or
-        not."""
+        not. place: a task's folder, or the folder that --low-dir or --high-dir names."""
         raise NotImplementedError
 
     def refuses(self, folder: Path) -> bool:
@@ -114,7 +114,8 @@ class ReferenceLayout(FeatureLayout):
 
 
 # those of others first: the project's own folders may hold the copies made of them
-LAYOUTS: Sequence[FeatureLayout] = (ClamLayout(), TridentLayout(), ReferenceLayout())
+REFERENCE = ReferenceLayout()
+LAYOUTS: Sequence[FeatureLayout] = (ClamLayout(), TridentLayout(), REFERENCE)
 LAYOUT_NAMES = (AUTO, *(layout.name for layout in reversed(LAYOUTS)))
 
 
@@ -155,14 +156,13 @@ def find_source(
         if found:
             return FeatureSource(one, found[0])
     # a folder of files that was named is taken as it is, unless it is a tool's of another magnification
-    reference = LAYOUTS[-1]
     is_another = any(one.refuses(given) for one in LAYOUTS) if given else True
-    if given and not is_another and layout in (AUTO, reference.name) and _has_files(given):
-        return FeatureSource(reference, given)
+    if given and not is_another and layout in (AUTO, REFERENCE.name) and _has_files(given):
+        return FeatureSource(REFERENCE, given)
     expected = [one.expected.format(encoder=encoder, magnification=magnification) for one in reversed(LAYOUTS)]
     raise UserError(
         Fault(
-            "features.no_folder",
+            "features.missing",
             where,
             f"no {magnification}x features of {encoder} ({layout} layout)",
             expected=f"{', '.join(expected[:-1])} or {expected[-1]}",

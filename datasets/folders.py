@@ -1,9 +1,11 @@
 """Where a task's feature files lie."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.interface import BagForm
 
@@ -17,6 +19,12 @@ class FeatureFolders:
     feature_extractor: str
     low_magnification: int = 5
     high_magnification: int = 20
+
+    @classmethod
+    def of(cls, options: Config | Namespace) -> "FeatureFolders":
+        """The folders that the options of a run, or of a script that takes the same ones, name."""
+        root = Path(options.data_root_dir)
+        return cls(root, options.task, options.feature_extractor, options.low_mag, options.high_mag)
 
     @property
     def root(self) -> Path:
@@ -50,7 +58,7 @@ class FeatureFolders:
         found = sorted(file.stem for file in folder.glob("*.h5"))
         if not found:
             mend = f"make them with: {self.extract_command()}"
-            raise UserError(Fault("features.none", str(folder), "no features (*.h5)", mend=mend))
+            raise UserError(Fault("features.missing", str(folder), "no features (*.h5)", mend=mend))
         return found
 
     def _single(self, magnification: int) -> Path:
@@ -70,8 +78,8 @@ class FeatureFolders:
 
     def _arguments(self) -> str:
         return (
-            f"--dataset-root-path {quote(str(self.data_root))} --dataset-name {quote(self.task)} "
-            f"--feature-extractor-name {quote(self.feature_extractor)}"
-            + (f" --low-mag {self.low_magnification}" if self.low_magnification != 5 else "")
-            + (f" --high-mag {self.high_magnification}" if self.high_magnification != 20 else "")
+            f"--data_root_dir {quote(str(self.data_root))} --task {quote(self.task)} "
+            f"--feature_extractor {quote(self.feature_extractor)}"
+            + (f" --low_mag {self.low_magnification}" if self.low_magnification != 5 else "")
+            + (f" --high_mag {self.high_magnification}" if self.high_magnification != 20 else "")
         )

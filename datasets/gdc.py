@@ -66,12 +66,12 @@ def parse_labels(texts: Iterable[str]) -> Labels:
         key = project, diagnosis.lower()
         if not project or not label or (colon and not diagnosis):
             expected = "PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS"
-            faults.add(Fault("option.labels", "--labels", f"found {text!r}", expected))
+            faults.add(Fault("option.value", "--labels", f"found {text!r}", expected))
         elif labels.setdefault(key, label) != label:
-            faults.add(Fault("option.labels", "--labels", f"{source} is {labels[key]} and {label}", "one class"))
+            faults.add(Fault("option.value", "--labels", f"{source} is {labels[key]} and {label}", "one class"))
     if not faults.found and len(set(labels.values())) < 2:
         found = f"the classes are {sorted(set(labels.values()))}"
-        faults.add(Fault("option.labels", "--labels", found, expected="at least two"))
+        faults.add(Fault("option.value", "--labels", found, expected="at least two"))
     faults.raise_any()
     return labels
 

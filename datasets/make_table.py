@@ -65,7 +65,7 @@ def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_type: str, url:
     if not texts:
         found = f"no classes are known for it, only for {', '.join(gdc.PRESETS)}"
         raise UserError(
-            Fault("option.labels", f"--task {task}", found, mend="give them: --labels TCGA-LUAD=LUAD TCGA-LUSC=LUSC")
+            Fault("option.value", f"--task {task}", found, mend="give them: --labels TCGA-LUAD=LUAD TCGA-LUSC=LUSC")
         )
     classes = gdc.parse_labels(texts)
     projects = sorted({project for project, _ in classes})
@@ -125,7 +125,7 @@ def find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
     """
     if not folder.is_dir():
         expected = "one that holds a folder of slides for each class"
-        raise UserError(Fault("slide.no_folder", str(folder), "no such folder", expected))
+        raise UserError(Fault("folder.missing", str(folder), "no such folder", expected))
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     classes = [entry for entry in entries if entry.is_dir()]
     if len(classes) < 2:
@@ -216,12 +216,12 @@ def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:
     if unknown := int((table["level0_mag"] == "unknown").sum()):
         lines.append(
             f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "
-            "(write it into the table, and give that to extract_features.py with --dataset-csv)"
+            "(write it into the table, and give that to extract_features.py with --dataset_csv)"
         )
     if normal := sum(is_normal(row.slide_id) for row in rows):
         lines.append(
             f"note: {normal} slides are normal tissue, which has the class of the patient's tumour here; "
-            "create_splits.py --exclude-normals leaves them out"
+            "create_splits.py --exclude_normals leaves them out"
         )
     return "\n".join(lines)
 

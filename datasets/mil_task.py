@@ -110,7 +110,7 @@ def standardise(data: MilData) -> MilData:
     return MilData(scaled, data.labels)
 
 
-def draw_folds(data: MilData, num_folds: int, seed: int) -> list[Split]:
+def stratified_folds(data: MilData, num_folds: int, seed: int) -> list[Split]:
     """Cross-validation, stratified by class: each bag is tested once; of the others a fifth validates. Raises UserError
     where a class has too few bags for one in every part of every fold."""
     class_names = sorted(set(data.labels.values()))
@@ -172,14 +172,15 @@ def make_mil_task(
     """Make a task of a table of instances below ``folder``, and print what it is and the command that trains on it.
 
     feature_extractor: what made the features (default: mil<number of features>). k, seed: of the folds. standardised:
-    as ``standardise``. Raises UserError where the task is there already, and as ``read_mil_csv`` and ``draw_folds``.
+    as ``standardise``. Raises UserError where the task is there already, and as ``read_mil_csv`` and
+    ``stratified_folds``.
     """
     table = folder / f"{task}.csv"
     if table.exists():
         mend = "remove that task, or name another --output-dir or --task"
         raise UserError(Fault("table.exists", str(table), "is there already", mend=mend))
     data = read_mil_csv(source)
-    folds = draw_folds(data, k, seed)
+    folds = stratified_folds(data, k, seed)
     if standardised:
         data = standardise(data)
     sizes = [len(features) for features in data.features.values()]

@@ -104,7 +104,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
             return {name: value for part in parts for name, value in part.attrs.items()}
     except (OSError, RuntimeError) as error:
         found = f"not a readable HDF5 file, it may be cut off ({error})"
-        raise UserError(Fault("h5.damaged", str(file), found)) from error
+        raise UserError(Fault("h5.unreadable", str(file), found)) from error
 
 
 def attribute_number(file: Path, attributes: Mapping[str, Any], name: str) -> float | None:

@@ -90,7 +90,9 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
         if len(found) != 1:
             names = ", ".join(str(folder.relative_to(unpacking)) for folder in inside[1:6])
             expected = f"one that holds {' and '.join(_feature_names(folders))}"
-            raise UserError(Fault("released.archive", str(archive), f"holds the folders {names or 'none'}", expected))
+            raise UserError(
+                Fault("released.other_folders", str(archive), f"holds the folders {names or 'none'}", expected)
+            )
         found[0].replace(root)
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
@@ -148,7 +150,7 @@ def known_pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
         for name, known in ((task, TASKS), (extractor, EXTRACTORS)):
             if name not in (*known, ALL):
                 where, expected = f"--features {task} {extractor}", f"{', '.join(known)} or all"
-                faults.add(Fault("option.unknown_name", where, f"unknown {name!r}", expected))
+                faults.add(Fault("option.value", where, f"unknown {name!r}", expected))
         found += [(t, e) for t in TASKS if task in (t, ALL) for e in EXTRACTORS if extractor in (e, ALL)]
     faults.raise_any()
     return list(dict.fromkeys(found))

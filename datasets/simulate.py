@@ -132,7 +132,7 @@ class SlideSimulator:
         return low, low[:, None] + child_size * np.stack([columns, rows], axis=1)
 
 
-def write_slide(folders: FeatureFolders, slide_id: str, slide: Mapping[str, np.ndarray], seed: int) -> None:
+def write_simulated_slide(folders: FeatureFolders, slide_id: str, slide: Mapping[str, np.ndarray], seed: int) -> None:
     """Write a slide's three feature files, and what was planted to planted/<slide_id>.h5 beside them."""
     made = {
         "simulated": True,
@@ -161,7 +161,7 @@ def require_slides(slides_per_class: int, shots: Sequence[int]) -> None:
     needed = max(shots) + 4
     if slides_per_class < needed:
         found, expected = f"{max(shots)} of them train", f"at least {needed}, for training, validation and test slides"
-        raise UserError(Fault("option.few_slides", f"--slides-per-class {slides_per_class}", found, expected))
+        raise UserError(Fault("option.value", f"--slides-per-class {slides_per_class}", found, expected))
 
 
 def write_simulated_task(
@@ -185,7 +185,7 @@ def write_simulated_task(
         for number in range(slides_per_class):
             slide_id = f"SIM-{label}{number:03d}"
             rows.append({"case_id": f"simulated_{label}{number:03d}", "slide_id": slide_id, "label": name})
-            write_slide(folders, slide_id, simulator.draw(generator, label), seed)
+            write_simulated_slide(folders, slide_id, simulator.draw(generator, label), seed)
     table = pd.DataFrame(rows).assign(level0_mag=LEVEL0_MAGNIFICATION)
     write_text(root / f"{folders.task}.csv", table.to_csv(index=False))
     write_json(root / f"{folders.task}.json", descriptions)

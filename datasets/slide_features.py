@@ -159,7 +159,7 @@ def extract_features(
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_slide(folders: FeatureFolders, slide: SlideFeatures, precision: str = "fp32") -> None:
+def write_slide_features(folders: FeatureFolders, slide: SlideFeatures, precision: str = "fp32") -> None:
     """Write a slide's low, high and hierarchical file. precision: the encoder's, for the record."""
     plan, grid = slide.plan, slide.plan.grid
     mask = grid.is_child.reshape(len(grid.parents), -1)

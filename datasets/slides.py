@@ -39,7 +39,7 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
         expected = f"a folder with slides ({', '.join(SUFFIXES)})"
-        raise UserError(Fault("slide.no_folder", str(folder), problem, expected))
+        raise UserError(Fault("folder.missing", str(folder), problem, expected))
     files = [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
     if wanted is not None:
         files = [file for file in files if file.stem in wanted]
@@ -49,7 +49,7 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
             raise UserError(Fault("slide.missing", str(folder), listed))
     if not files:
         expected = f"files such as {', '.join(SUFFIXES)}"
-        raise UserError(Fault("slide.none", str(folder), "no slides in it or below it", expected))
+        raise UserError(Fault("slide.missing", str(folder), "no slides in it or below it", expected))
     return dict(sorted(by_name(files).items()))
 
 

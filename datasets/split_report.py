@@ -39,11 +39,11 @@ def audit_splits(folder: Path, task: str | None, path: Path | None) -> bool:
     """
     if not folder.is_dir():
         expected = "one that holds splits_<fold>.csv, for --audit"
-        raise UserError(Fault("split.no_folder", str(folder), "no such folder", expected))
+        raise UserError(Fault("folder.missing", str(folder), "no such folder", expected))
     folders = sorted({file.parent for file in folder.rglob("splits_*.csv") if split_files(file.parent)})
     if not folders:
         found = "found no splits_<fold>.csv in it or below it"
-        raise UserError(Fault("split.no_folder", str(folder), found, expected="split files to audit"))
+        raise UserError(Fault("split.missing", str(folder), found, expected="split files to audit"))
     faults = Faults()
     sound = [faults.attempt(_report_on, one, task, path) for one in folders]
     if faults.found:
@@ -64,7 +64,7 @@ def _report_on(folder: Path, task: str | None, path: Path | None) -> bool:
     normals = class_counts([slide for slide in slides if is_normal(slide.slide_id)], class_names)
     print(f"{folder}\n{size_text(path, slides, sites)}; normal tissue: {counts_text(normals)}\n")
     print(f"{ratios_text(splits, slides, class_names)}\n\n{contents_text(splits, slides, class_names, sites)}\n")
-    print(f"{shared_text(splits, sites)}\n")
+    print(f"{overlaps_text(splits, sites)}\n")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"{len(faults)} faults\n")
@@ -187,7 +187,7 @@ def contents_text(
     return str(pd.DataFrame(rows, columns=columns).to_string(index=False))
 
 
-def shared_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
+def overlaps_text(splits: Sequence[Split], sites: Mapping[str, str]) -> str:
     """One row per pair of splits: how many patients and sites they share, with examples."""
     rows = []
     for split in splits:

@@ -1,7 +1,4 @@
-"""A task: slides with labels, and the descriptions of their classes; and the reader of its table of slides.
-
-Adding a task needs no code.
-"""
+"""The slides of a task, and the reader of its table of slides. Adding a task needs no code."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -10,9 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from datasets.barcodes import is_barcode, patient_of, site_of
-from datasets.descriptions import Descriptions
-from datasets.folders import FeatureFolders
 from datasets.numbers import positive_number
+from utils.config import Config
 from utils.errors import Fault, UserError
 
 NO_LABEL = -1
@@ -30,20 +26,6 @@ class Slide:
     def patient(self) -> str:
         """The patient that a TCGA barcode names; of another slide the case."""
         return patient_of(self.slide_id) if is_barcode(self.slide_id) else self.case_id
-
-
-@dataclass(frozen=True)
-class Task:
-    """class_names: sorted labels; a label is an index into them. slides: by slide_id, in the order of the table."""
-
-    name: str
-    class_names: list[str]
-    slides: dict[str, Slide]
-    descriptions: Descriptions
-    folders: FeatureFolders
-
-
-# ---- the table of slides ---------------------------------------------------------------------------------------------
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -111,6 +93,12 @@ def read_sites(path: Path) -> dict[str, str]:
     Raises UserError as ``read_table``."""
     rows = _column(path, "site").items()
     return {slide_id: site_of(slide_id) if is_barcode(slide_id) else site for slide_id, site in rows}
+
+
+def optional_table(task: str, given: str | None) -> Path | None:
+    """The table of slides that is given, else that of the task; None where the task has none."""
+    table = Config(task=task, dataset_csv=given).csv_path()
+    return table if given or table.is_file() else None
 
 
 def read_level0_magnifications(path: Path) -> dict[str, float]:

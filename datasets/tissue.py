@@ -81,11 +81,11 @@ def lay_grid(
     low, high = magnifications
     ratio, rest = divmod(high, low)
     if rest or ratio < 2:
-        where, found = f"--low-mag {low} --high-mag {high}", f"{high} is not a multiple of {low}"
-        raise UserError(Fault("option.magnifications", where, found, "the second to be a whole multiple of the first"))
+        where, found = f"--low_mag {low} --high_mag {high}", f"{high} is not a multiple of {low}"
+        raise UserError(Fault("option.value", where, found, "the second to be a whole multiple of the first"))
     child_size = round(PATCH_SIZE * level0 / high)
     if child_size < PATCH_SIZE:
-        expected = f"at least --high-mag {high}x: pixels are not made up"
+        expected = f"at least --high_mag {high}x: pixels are not made up"
         raise UserError(Fault("slide.magnification", "", f"its level 0 has {level0:g}x", expected))
     parent_size = ratio * child_size
     x, y, width, height = bounds(slide)

@@ -105,7 +105,7 @@ def _choose_slides(
         left_out["normal_tissue"] = normals
         slides = [slide for slide in slides if not is_normal(slide.slide_id)]
     elif any(normals.values()):
-        print(f"note: normal tissue among the slides: {counts}; --exclude-normals leaves it out")
+        print(f"note: normal tissue among the slides: {counts}; --exclude_normals leaves it out")
     return slides, left_out
 
 

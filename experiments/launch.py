@@ -69,7 +69,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
     grid, for results that are damaged, and where the results of folds that ended well cannot be seen here.
     """
     results = Path(options.results_dir)
-    runs = read_runs(options, given)
+    runs = runs_of_grid(options, given)
     folds = list_folds(runs, int(os.environ.get("OMP_NUM_THREADS") or options.cpus_per_fold), folder_of)
     left = unfinished(folds)
     print(f"{len(runs)} runs, {len(folds)} folds, {len(folds) - len(left)} of them finished")
@@ -80,7 +80,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
         return True
     with folder_of(results).lock("experiment", wait=True):
         write_record(results, runs)
-    faults = run_folds(options, left, len(folds) - len(left)) if left else {}
+    faults = finish_folds(options, left, len(folds) - len(left)) if left else {}
     done = [fold for fold in left if fold.job not in faults]
     if not seen([fold.result for fold in done], SECONDS_OF_A_SHARED_FOLDER):
         unseen = ", ".join(str(fold.result) for fold in done if not fold.result.exists())
@@ -95,7 +95,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
     return True
 
 
-def read_runs(options: argparse.Namespace, given: Mapping[str, list[str]]) -> list[GridRun]:
+def runs_of_grid(options: argparse.Namespace, given: Mapping[str, list[str]]) -> list[GridRun]:
     """The runs of the grid; what the command line gives takes the place of what the grid file gives."""
     in_file, presets, rows = read_grid(options.grid) if options.grid else ({}, [], None)
     tables = read_presets(options.preset or presets) + ([rows] if rows else [])
@@ -143,14 +143,14 @@ def write_record(results: Path, runs: Iterable[GridRun]) -> None:
     write_json(file, {"runs": listed + new})
 
 
-def run_folds(options: argparse.Namespace, left: Sequence[GridFold], skipped: int) -> dict[FoldJob, str]:
+def finish_folds(options: argparse.Namespace, left: Sequence[GridFold], skipped: int) -> dict[FoldJob, str]:
     """Run folds to their end and show how far they are; returns why some failed. skipped: folds finished before."""
     histories = {fold.job: fold.folder.training(fold.number).history for fold in left}
     faults: dict[FoldJob, str] = {}
     try:
         with (
             GridProgress(histories, skipped) as progress,
-            closing(run_jobs(options, list(histories))) as stream,
+            closing(start_jobs(options, list(histories))) as stream,
         ):
             for ended in stream:
                 progress.update(ended)
@@ -161,7 +161,7 @@ def run_folds(options: argparse.Namespace, left: Sequence[GridFold], skipped: in
     return faults
 
 
-def run_jobs(options: argparse.Namespace, jobs: Sequence[FoldJob]) -> Generator[Outcomes, None, None]:
+def start_jobs(options: argparse.Namespace, jobs: Sequence[FoldJob]) -> Generator[Outcomes, None, None]:
     if options.local:
         return on_this_machine(jobs, local_shares(options), options.retries)
     return on_ray(

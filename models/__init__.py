@@ -1,0 +1,1 @@
+"""The models: HiVE-MIL, the baselines, the vision-language models, and the losses."""

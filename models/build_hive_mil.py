@@ -1,7 +1,7 @@
 """Picks the parts of HiVE-MIL: the one place that knows its variants."""
 
+from models.blocked.blocked_network import BlockedNetwork
 from models.blocked.layer import BlockedLayer
-from models.blocked.network import BlockedNetwork
 from models.filtering import TextGuidedFiltering
 from models.graph import Network
 from models.hive_mil import HiveMIL

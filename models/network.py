@@ -1,7 +1,7 @@
 """Two layers of message passing as the paper builds them: GraphSAGE and modality-scale attention over one graph.
 
-This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same many times faster and
-is the default, and both are made of the same weights (models/relations.py).
+This is the method to be read; ``--graph_backend pyg`` runs it. models/blocked computes the same several times faster
+and is the default, and both are made of the same weights (models/relations.py).
 
 Sizes: N nodes of a type, E edges of a relation, D features, H heads. An edge list (2, E) holds the senders' rows above
 the receivers', as in PyTorch Geometric.
@@ -37,7 +37,7 @@ HIERARCHY: dict[str, EdgeType] = {
 }
 
 
-class GraphSage(SAGEConv):  # type: ignore[misc]  # PyTorch Geometric has no annotations
+class GraphSage(SAGEConv):
     """``W_neigh mean(neighbours) + b + W_root h_v`` with the weights given: (senders, receivers), edges -> (N, D)."""
 
     def __init__(self, weights: Sage):
@@ -47,7 +47,7 @@ class GraphSage(SAGEConv):  # type: ignore[misc]  # PyTorch Geometric has no ann
         self.lin_l, self.lin_r = weights.neighbour, weights.root
 
 
-class ModalityScaleAttention(MessagePassing):  # type: ignore[misc]
+class ModalityScaleAttention(MessagePassing):
     """A node v attends to its neighbours u along one parent-child relation, in H heads that W_o joins:
 
         a_u = softmax over u of (W_q (h_v + s_v)) (W_k (h_u + s_u)) / sqrt(D / H)

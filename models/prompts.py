@@ -18,7 +18,7 @@ def check_room(num_context_tokens: int, room: int) -> None:
         raise UserError(
             Fault(
                 "prompt.no_room",
-                f"--num-context-tokens {num_context_tokens}",
+                f"--num_context_tokens {num_context_tokens}",
                 "the context leaves no room for a description",
                 expected=f"at most {room - 1}, the text tower reads {room} tokens beside those of start and end",
             )

@@ -55,7 +55,7 @@ class IntraScale(nn.Module):
         return cast(Sage, self.relations[node_type])
 
 
-class Hierarchy(nn.Module):
+class HierarchyWeights(nn.Module):
     """The parent-child relations: "image_up", "image_down", "text_up" and "text_down", or some of these.
 
     aggregator: "msa"; "maa" (no scale embeddings); "saa" (projections shared by all relations); "attention" (neither);
@@ -92,4 +92,4 @@ class LayerWeights(nn.Module):
     def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
         super().__init__()
         self.intra = IntraScale(dim)
-        self.hierarchy = Hierarchy(dim, aggregator, direction)
+        self.hierarchy = HierarchyWeights(dim, aggregator, direction)

@@ -183,7 +183,7 @@ def _read_experiment(file: Path) -> list[tuple[Path, ExperimentEntry]]:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             Fault(
-                "experiment.damaged", str(file), f"not a list of runs ({error!r})",
+                "experiment.unreadable", str(file), f"not a list of runs ({error!r})",
                 expected='{"runs": [{"label", "preset", "path", ...}]}, as python run_experiments.py writes it',
             )
         ) from error  # fmt: skip

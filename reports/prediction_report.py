@@ -3,24 +3,24 @@
 from pathlib import Path
 
 from reports.plots import confusion_figure, reliability_figure, roc_figure, save_png
-from training.metrics import Metrics, classification_metrics
+from training.metrics import classification_metrics
 from training.prediction import RunPredictions
 from utils.files import write_json, write_text
 
 BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
 
 
-def write_predictions(output: Path, predictions: RunPredictions) -> Metrics | None:
+def write_predictions(output: Path, predictions: RunPredictions) -> str:
     """Write the table to ``output`` and, where some labels are known, metrics and plots to files named after it.
 
-    Those of an earlier call are removed. Returns the metrics of the labelled slides, None where there are none.
+    Those of an earlier call are removed. Returns what a user is told of the labelled slides, "" where there are none.
     """
     for name in BESIDE:
         output.with_name(f"{output.stem}_{name}").unlink(missing_ok=True)
     write_text(output, predictions.table().to_csv(index=False))
     labels, probabilities = predictions.labelled()
     if not len(labels):
-        return None
+        return ""
     metrics = classification_metrics(labels, probabilities)
     known = {name: value if value == value else None for name, value in metrics._asdict().items()}
     write_json(output.with_name(f"{output.stem}_metrics.json"), {"slides": len(labels), **known})
@@ -31,4 +31,8 @@ def write_predictions(output: Path, predictions: RunPredictions) -> Metrics | No
     }
     for name, figure in figures.items():
         save_png(figure, output.with_name(f"{output.stem}_{name}.png"))
-    return metrics
+    right = (probabilities.argmax(1) == labels).sum()
+    return (
+        f"{right} of {len(labels)} labelled slides are predicted as labelled\n"
+        f"auc {metrics.auc:.4f}  f1 {metrics.f1:.4f}  acc {metrics.acc:.4f}\n"
+    )

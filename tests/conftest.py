@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)
 
-QUICK = {"test_imports.py", "test_pretend_device.py", "test_sizes.py"}
+QUICK = {"test_fault_codes.py", "test_imports.py", "test_pretend_device.py", "test_sizes.py"}
 TRAINED = {"whole", "quick", "run_main"}  # fixtures
 RunMain = Callable[..., tuple[int, str, str]]
 FaultsOf = Callable[..., list[Fault]]
@@ -171,7 +171,8 @@ def faults_of(capsys: pytest.CaptureFixture[str]) -> FaultsOf:
     """Call a script's main, which is to refuse: options -> the faults that it raises. It exits with 2, and says them
     without a traceback; no epoch is trained."""
 
-    def run(argv: list[str], script: str = "main") -> list[Fault]:
+    def run(arguments: Sequence[object], script: str = "main") -> list[Fault]:
+        argv = [str(argument) for argument in arguments]
         raised: list[UserError] = []
 
         def main(argv: Sequence[str] | None) -> None:

@@ -28,8 +28,8 @@ def folders_of(task: SimulatedTask) -> FeatureFolders:
 
 
 def options(task: SimulatedTask, *more: str) -> list[str]:
-    names = "--dataset-name", "simulated", "--feature-extractor-name", "tinyclip"
-    return ["--dataset-root-path", str(task.root / "features"), *names, "--workers", "1", *more]
+    names = "--task", "simulated", "--feature_extractor", "tinyclip"
+    return ["--data_root_dir", str(task.root / "features"), *names, "--workers", "1", *more]
 
 
 def as_released(file: Path) -> bool:

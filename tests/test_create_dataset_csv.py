@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.slide_files import write_slide
+from benchmarks.pyramids import write_pyramid
 from datasets.task import read_slides
 from tests.conftest import RunMain
 from tests.support import gdc_server
 from tests.support.failing_server import Server, no_server, serve, waits_fixture  # noqa: F401
 from tests.support.gdc_server import record
-from tests.support.slide_tables import rows_of
+from tests.support.slide_tables import csv_rows
 
 BRCA = [
     record("TCGA-BRCA", "TCGA-A1-0001", "Infiltrating duct carcinoma, NOS"),
@@ -81,14 +81,14 @@ def test_labels_of_projects(run_main: RunMain, server: Server, tmp_path: Path) -
     code, output, _ = run_main(gdc_options(server, tmp_path, *more, task="mine"), "create_dataset_csv")
     assert code == 0
     assert "2 slides of TCGA-LUAD, TCGA-LUSC" in output
-    assert [row["label"] for row in rows_of(tmp_path / "mine.csv")] == ["adeno, all kinds", "squamous"]
+    assert [row["label"] for row in csv_rows(tmp_path / "mine.csv")] == ["adeno, all kinds", "squamous"]
     assert read_slides(tmp_path / "mine.csv")[0] == ["adeno, all kinds", "squamous"]
 
 
 def test_tissue_slides_and_normal_tissue(run_main: RunMain, server: Server, tmp_path: Path) -> None:
     code, output, _ = run_main(gdc_options(server, tmp_path, "--slide_type", "both"), "create_dataset_csv")
     assert code == 0
-    assert [row["slide_id"] for row in rows_of(tmp_path / "tcga_brca.csv")] == [*IDS[:4], IDS[4]]
+    assert [row["slide_id"] for row in csv_rows(tmp_path / "tcga_brca.csv")] == [*IDS[:4], IDS[4]]
     assert "note: 1 slides are normal tissue" in output
 
 
@@ -108,12 +108,12 @@ def test_magnifications_come_from_downloaded_slides(run_main: RunMain, server: S
     """As gdc-client lays them out: a folder a file; a slide of no interest is not even opened."""
     image = np.zeros((64, 64, 3), np.uint8)
     for number, power in ((0, 40), (1, 20), (3, None)):
-        write_slide(tmp_path / "slides" / BRCA[number]["file_id"] / BRCA[number]["file_name"], image, power, 0.5)
+        write_pyramid(tmp_path / "slides" / BRCA[number]["file_id"] / BRCA[number]["file_name"], image, power, 0.5)
     (tmp_path / "slides" / "other.svs").write_bytes(b"cut off")
     options = gdc_options(server, tmp_path, "--wsi-dir", str(tmp_path / "slides"))
     code, output, _ = run_main(options, "create_dataset_csv")
     assert code == 0
-    assert {row["slide_id"]: row["level0_mag"] for row in rows_of(tmp_path / "tcga_brca.csv")} == {
+    assert {row["slide_id"]: row["level0_mag"] for row in csv_rows(tmp_path / "tcga_brca.csv")} == {
         IDS[0]: "40", IDS[1]: "20", IDS[2]: "", IDS[3]: "20",
     }  # fmt: skip
     assert "slides: 3 of the slides" in output

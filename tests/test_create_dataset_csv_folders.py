@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.slide_files import write_slide
+from benchmarks.pyramids import write_pyramid
 from datasets.task import read_slides
 from tests.conftest import RunMain
-from tests.support.slide_tables import rows_of
+from tests.support.slide_tables import csv_rows
 
 # ---- from folders ----------------------------------------------------------------------------------------------------
 
@@ -20,7 +20,7 @@ def folder_options(folder: Path, *more: str) -> list[str]:
 
 def add_slides(folder: Path, *names: str, power: float | None = 20) -> None:
     for name in names:
-        write_slide(folder / "slides" / name, np.zeros((64, 64, 3), np.uint8), power, 0.5 if power else None)
+        write_pyramid(folder / "slides" / name, np.zeros((64, 64, 3), np.uint8), power, 0.5 if power else None)
 
 
 def test_a_folder_for_each_class(run_main: RunMain, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_patients_from_names(run_main: RunMain, tmp_path: Path, spelling: str) -
     add_slides(tmp_path, "A/p01_1.svs", "A/p01_2.svs", "B/p02_1.svs", "B/TCGA-A1-0001-01Z-00-DX1.svs")
     code, output, _ = run_main(folder_options(tmp_path, spelling, r"^(p\d+)_"), "create_dataset_csv")
     assert code == 0
-    rows = rows_of(tmp_path / "mine.csv")
+    rows = csv_rows(tmp_path / "mine.csv")
     assert [row["case_id"] for row in rows] == ["p01", "p01", "TCGA-A1-0001", "p02"]
     assert ["A", "2", "1", "2"] in [line.split() for line in output.splitlines()]
 
@@ -74,15 +74,15 @@ def test_feature_files_serve_as_well(run_main: RunMain, tmp_path: Path) -> None:
         file = tmp_path / "slides" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
-    write_slide(tmp_path / "wsi" / "y.svs", np.zeros((64, 64, 3), np.uint8), 40, 0.25)
+    write_pyramid(tmp_path / "wsi" / "y.svs", np.zeros((64, 64, 3), np.uint8), 40, 0.25)
     code, output, _ = run_main(folder_options(tmp_path), "create_dataset_csv")
     assert code == 0
     assert "0 slides, 3 feature files" in output
-    rows = [(row["slide_id"], row["label"], row["level0_mag"]) for row in rows_of(tmp_path / "mine.csv")]
+    rows = [(row["slide_id"], row["label"], row["level0_mag"]) for row in csv_rows(tmp_path / "mine.csv")]
     assert rows == [("x.1", "A", ""), ("y", "A", ""), ("z", "B", "")]
     options = folder_options(tmp_path, "--wsi-dir", str(tmp_path / "wsi"), "--overwrite")
     assert run_main(options, "create_dataset_csv")[0] == 0
-    assert [row["level0_mag"] for row in rows_of(tmp_path / "mine.csv")] == ["", "40", ""]
+    assert [row["level0_mag"] for row in csv_rows(tmp_path / "mine.csv")] == ["", "40", ""]
 
 
 def test_all_faults_of_a_folder_are_named(run_main: RunMain, tmp_path: Path) -> None:

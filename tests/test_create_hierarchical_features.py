@@ -17,7 +17,7 @@ from datasets.task import Slide
 from tests.conftest import RunMain, SimulatedTask
 from tests.support.feature_files import write_clam, write_file
 from tests.support.h5_files import arrays_of, attributes_of
-from tests.support.linking_runs import WIDTH, numbers, options, place_trident, put, random_features, regular
+from tests.support.linking_runs import WIDTH, numbers_told, options, place_trident, put, random_features, regular
 from tests.support.linking_twin import children_by_loops
 
 SCRIPT, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
@@ -207,7 +207,7 @@ def test_the_summary_counts(folders: FeatureFolders, run_main: RunMain) -> None:
     put(folders, "a", low, np.concatenate([fine, fine[:3]]))
     code, out, _ = run_main(options(folders, "--max-patches", "10"), SCRIPT)
     assert code == 0
-    assert numbers(out) == {
+    assert numbers_told(out) == {
         "slides done": 1, "slides skipped": 0, "slides failed": 0, "parents": 16, "childless parents": 1,
         "children": 307, "children linked": 150, "children dropped, parent full": 90,
         "children without parent": 64, "children repeated": 3,

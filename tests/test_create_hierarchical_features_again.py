@@ -14,7 +14,7 @@ from datasets.task import Slide
 from tests.conftest import RunMain
 from tests.support.feature_files import write_file
 from tests.support.h5_files import arrays_of
-from tests.support.linking_runs import WIDTH, numbers, options, place_trident, put, random_features, regular
+from tests.support.linking_runs import WIDTH, numbers_told, options, place_trident, put, random_features, regular
 
 SCRIPT, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
 
@@ -49,7 +49,7 @@ def test_all_failures_are_listed_and_the_other_slides_written(folders: FeatureFo
     assert "Traceback" not in err
     assert "10 of 11 slides failed; the files of others stay" in out
     assert err.startswith("error: 10 faults\n")
-    assert (numbers(out)["slides done"], numbers(out)["slides failed"]) == (1, 10)
+    assert (numbers_told(out)["slides done"], numbers_told(out)["slides failed"]) == (1, 10)
     for message in (
         r"5x/nest\.h5: patches of 2048 level-0 pixels \(by stride\) do not nest with those of 896 \(by stride\)",
         r"5x/empty_low\.h5: empty, no 5x patch",
@@ -104,7 +104,7 @@ def test_nothing_is_written_where_writing_fails(
 def test_wrong_options(folders: FeatureFolders, run_main: RunMain, wrong: list[str]) -> None:
     code, _, err = run_main(options(folders, *wrong), SCRIPT)
     assert code == 2
-    assert wrong[0] in err or "--low-mag" in err
+    assert wrong[0] in err or "--low_mag" in err
 
 
 # ---- what it leaves --------------------------------------------------------------------------------------------------
@@ -120,11 +120,11 @@ def test_files_that_are_there_are_skipped(folders: FeatureFolders, run_main: Run
     files["b"].unlink()
     files["c"].write_bytes(first["c"][:2000])  # cut off by something else
     code, out, _ = run_main(options(folders), SCRIPT)
-    assert (code, numbers(out)["slides done"], numbers(out)["slides skipped"]) == (0, 2, 1)
+    assert (code, numbers_told(out)["slides done"], numbers_told(out)["slides skipped"]) == (0, 2, 1)
     assert {slide_id: file.read_bytes() for slide_id, file in files.items()} == first
     assert files["a"].stat().st_mtime_ns == times["a"]
     code, out, _ = run_main(options(folders, "--overwrite"), SCRIPT)
-    assert (code, numbers(out)["slides done"]) == (0, 3)
+    assert (code, numbers_told(out)["slides done"]) == (0, 3)
     assert files["a"].stat().st_mtime_ns != times["a"]
 
 
@@ -168,7 +168,7 @@ def test_a_batch_dimension_in_place_is_dropped_and_the_old_file_kept(
     assert read_bag(folders, Slide("a", "p", 0), WIDTH).low_features.shape == (30, WIDTH)
     assert folders.low_file("a").with_name("a.h5.bak").read_bytes() == before
     code, out, _ = run_main(options(folders), SCRIPT)
-    assert (code, numbers(out)["slides skipped"]) == (0, 1)
+    assert (code, numbers_told(out)["slides skipped"]) == (0, 1)
 
 
 def test_the_suffix_of_a_name_is_dropped(folders: FeatureFolders, run_main: RunMain) -> None:
@@ -176,7 +176,7 @@ def test_the_suffix_of_a_name_is_dropped(folders: FeatureFolders, run_main: RunM
     assert run_main(options(folders), SCRIPT)[0] == 0
     assert read_bag(folders, Slide("a", "p", 0), WIDTH).low_features.shape == (30, WIDTH)
     code, out, _ = run_main(options(folders), SCRIPT)
-    assert (code, numbers(out)["slides skipped"]) == (0, 1)
+    assert (code, numbers_told(out)["slides skipped"]) == (0, 1)
 
 
 def test_an_output_folder_of_ones_own(folders: FeatureFolders, run_main: RunMain, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ NEEDED = "--task t --classes A B --LLM m"
         (f"{NEEDED} --class-names A=", "'A=': expected CLASS=full name"),
         (f"{NEEDED} --base-url localhost:8000/v1", "expected http://... or https://..."),
         (f"{NEEDED} --vlm_path x", "--vlm_path: expected together with --feature_extractor"),
-        (f"{NEEDED} --low-mag 20", "--low-mag 20 --high-mag 20: expected the first to be lower"),
+        (f"{NEEDED} --low-mag 20", "--low_mag 20 --high_mag 20: expected the first to be lower"),
         (f"{NEEDED} --attempts 0", "0 is less than 1"),
         (f"{NEEDED} --temperature -1", "less than 0"),
         ("--task t --classes A B --LLM org/m", "expected a name without slashes"),

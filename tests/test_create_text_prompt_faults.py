@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RunMain
-from tests.support.chat_server import Reply, chat_server
+from tests.support.chat_server import ChatReply, chat_server
 from tests.support.description_answers import FLAT, GOOD, answer, options, records
 
 
@@ -75,11 +75,11 @@ def test_the_model_is_told_its_faults_and_mends_them(
 @pytest.mark.parametrize(
     "reply",
     [
-        *(Reply(body=body) for body in (b'{"id": ', b"<html>busy</html>", b"", b"[]", b'{"choices": []}')),
-        Reply(""), Reply(None),
+        *(ChatReply(body=body) for body in (b'{"id": ', b"<html>busy</html>", b"", b"[]", b'{"choices": []}')),
+        ChatReply(""), ChatReply(None),
     ],
 )  # fmt: skip
-def test_where_nothing_was_said_the_prompt_is_sent_again(run_main: RunMain, tmp_path: Path, reply: Reply) -> None:
+def test_where_nothing_was_said_the_prompt_is_sent_again(run_main: RunMain, tmp_path: Path, reply: ChatReply) -> None:
     output = tmp_path / "made.json"
     with chat_server(reply, GOOD) as server:
         code, *_ = run_main(options(server, output), "create_text_prompt")
@@ -95,12 +95,12 @@ def test_where_nothing_was_said_the_prompt_is_sent_again(run_main: RunMain, tmp_
 
 def test_an_answer_cut_off_and_a_refusal_are_told(run_main: RunMain, tmp_path: Path) -> None:
     output = tmp_path / "made.json"
-    refusal = Reply(None, refusal="I must not.")
-    with chat_server(Reply(GOOD[:200], finish_reason="length"), refusal, GOOD) as server:
+    refusal = ChatReply(None, refusal="I must not.")
+    with chat_server(ChatReply(GOOD[:200], finish_reason="length"), refusal, GOOD) as server:
         assert run_main(options(server, output), "create_text_prompt")[0] == 0
     assert "- the answer was cut off at a length limit\n- found none" in server.requests[1]["messages"][2]["content"]
     assert server.requests[2]["messages"][1]["content"] == "I must not."
-    with chat_server(Reply(GOOD, finish_reason="length")) as server:
+    with chat_server(ChatReply(GOOD, finish_reason="length")) as server:
         assert run_main(options(server, tmp_path / "whole.json"), "create_text_prompt")[0] == 0, "whole all the same"
 
 
@@ -113,8 +113,14 @@ def test_a_lone_surrogate_goes_back_as_a_question_mark(run_main: RunMain, tmp_pa
 
 def test_failures_of_the_connection_and_of_the_answer_one_after_another(run_main: RunMain, tmp_path: Path) -> None:
     output = tmp_path / "made.json"
-    bad = [Reply(status=500), Reply(status=429), Reply(body=b"{"), Reply(GOOD, cut=True), Reply(status=503)]
-    with chat_server(*bad, FAULTY["flat"][0], Reply(status=500), GOOD) as server:
+    bad = [
+        ChatReply(status=500),
+        ChatReply(status=429),
+        ChatReply(body=b"{"),
+        ChatReply(GOOD, cut=True),
+        ChatReply(status=503),
+    ]
+    with chat_server(*bad, FAULTY["flat"][0], ChatReply(status=500), GOOD) as server:
         code, *_ = run_main(options(server, output), "create_text_prompt")
     assert code == 0
     assert json.loads(output.read_text()) == FLAT
@@ -146,7 +152,7 @@ def test_a_model_that_never_gets_it_right(run_main: RunMain, tmp_path: Path, att
 @pytest.mark.parametrize("before", [0, 1])
 def test_an_endpoint_that_fails_for_good(run_main: RunMain, tmp_path: Path, before: int) -> None:
     output = tmp_path / "made.json"
-    with chat_server(*["no"] * before, Reply(status=401)) as server:
+    with chat_server(*["no"] * before, ChatReply(status=401)) as server:
         code, _, errors = run_main(options(server, output), "create_text_prompt")
     assert code == 2
     assert errors.startswith(f"error: {server.url}/: no answer from model 'm': Error code: 401 - planned failure 401;")

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 import extract_features
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import FaultsOf, RunMain
-from tests.support.damage import check_fault
+from tests.support.faults import check_fault
 from tests.support.planted_run import PlantedRun
+from tests.support.real_slides import real_slide
 from tests.support.run_contents import notes
-from tests.support.slide_files import real_slide
 from utils.files import tensors_sha256, write_json, write_tensors
 
 O, S = 4, 3  # noqa: E741
@@ -47,8 +47,8 @@ def untrained(folder: Path, clip: Path, wsi_dir: Path, table: pd.DataFrame) -> l
     from utils.config import Config
 
     table.to_csv(folder / "real.csv", index=False)
-    features = ["--dataset-root-path", str(folder / "features"), "--dataset-name", "real", "--workers", "0"]
-    encoder = ["--feature-extractor-name", "tinyclip", "--vlm-path", str(clip), "--device", "cpu", "--no-thumbnails"]
+    features = ["--data_root_dir", str(folder / "features"), "--task", "real", "--workers", "0"]
+    encoder = ["--feature_extractor", "tinyclip", "--vlm-path", str(clip), "--device", "cpu", "--no-thumbnails"]
     slides = ["--wsi-dir", str(wsi_dir), "--dataset-csv", str(folder / "real.csv")]
     extract_features.main([*slides, *features, *encoder])
     config = Config(
@@ -78,9 +78,9 @@ def test_patches_and_overview_show_the_tissue(run_main: RunMain, tmp_path: Path)
     save_tiny_clip(tmp_path / "clip", width=16)
     left, top = 1024, 1024  # a parent's corner
     image = tissue(3072, 4096, [(top, left, top + 1024, left + 2048)])
-    write_slide(tmp_path / "slides" / "one.svs", image, 20, 0.5)
+    write_pyramid(tmp_path / "slides" / "one.svs", image, 20, 0.5)
     table = pd.DataFrame({"case_id": ["a", "b"], "slide_id": ["one", "other"], "label": ["A", "B"]})
-    write_slide(tmp_path / "slides" / "other.svs", image, 20, 0.5)
+    write_pyramid(tmp_path / "slides" / "other.svs", image, 20, 0.5)
     argv = untrained(tmp_path, tmp_path / "clip", tmp_path / "slides", table)
     code, _, err = run_main([*argv, "--draws", "0"], "explain")
     assert (code, err) == (0, "")
@@ -139,7 +139,7 @@ def test_an_option_without_effect_is_noted(planted_run: PlantedRun, run_main: Ru
     [
         (["--checkpoint", "{folder}/s_7_checkpoint.pt", "--slide", "X"], "checkpoint.missing",
          "{folder}/s_7_checkpoint.pt"),
-        (["--checkpoint", "{folder}/config.json", "--slide", "X"], "tensors.damaged", "{folder}/config.json"),
+        (["--checkpoint", "{folder}/config.json", "--slide", "X"], "tensors.unreadable", "{folder}/config.json"),
         (["--checkpoint", "{s0}", "{s0}", "--slide", "X"], "checkpoint.several_runs", "--checkpoint {s0} {s0}"),
         (["--checkpoint", "{s0}", "--slide", "X", "--top_k_low", "5"], "run.other_settings", "--top_k_low 5"),
         (["--checkpoint", "{s0}", "--slide", "SIM-0000", "--wsi-dir", "{folder}"], "slide.missing", "{folder}"),

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from datasets.folders import FeatureFolders
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side
 from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.support.real_slides import real_slide
 from tests.support.run_contents import files_below
-from tests.support.slide_files import real_slide
 
 SCRIPT, CHECK = "extract_features", "check_hierarchical_consistency"
 
@@ -37,8 +37,8 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slides")
     for number in range(3):
         image = tissue(1300, 1100 + 100 * number, [(100, 100, 1200, 900)], seed=number)
-        write_slide(folder / "told" / f"slide_{number}.svs", image, 20, 0.5)
-    write_slide(folder / "silent" / "untold.tif", tissue(1300, 1100, [(100, 100, 1200, 900)]))
+        write_pyramid(folder / "told" / f"slide_{number}.svs", image, 20, 0.5)
+    write_pyramid(folder / "silent" / "untold.tif", tissue(1300, 1100, [(100, 100, 1200, 900)]))
     return folder
 
 
@@ -64,8 +64,8 @@ def options(folders: FeatureFolders, slides: Path, clip: Path, *more: str) -> li
 
 def where(folders: FeatureFolders) -> list[str]:
     return [
-        *("--dataset-root-path", str(folders.data_root), "--dataset-name", folders.task),
-        *("--feature-extractor-name", folders.feature_extractor),
+        *("--data_root_dir", str(folders.data_root), "--task", folders.task),
+        *("--feature_extractor", folders.feature_extractor),
     ]
 
 
@@ -118,7 +118,7 @@ def test_the_features_train(
     monkeypatch.chdir(tmp_path)
     for number in range(16):
         image = tissue(1100, 1100, [(50, 50, 1000, 1000)], seed=number)
-        write_slide(tmp_path / "slides" / ("AB"[number % 2]) / f"s{number}.svs", image, 20, 0.5)
+        write_pyramid(tmp_path / "slides" / ("AB"[number % 2]) / f"s{number}.svs", image, 20, 0.5)
     rows = [f"s{number},s{number},{'class_1' if number % 2 else 'class_0'}" for number in range(16)]
     simulated_classes = (simulated.root / "simulated.csv").read_text().splitlines()[1:]
     classes = sorted({row.split(",")[2] for row in simulated_classes})
@@ -192,13 +192,13 @@ def test_all_faults_are_found_before_anything_is_encoded(
 ) -> None:
     shutil.copytree(slides, tmp_path / "slides")
     (tmp_path / "slides" / "broken.svs").write_bytes(b"II*\0")
-    write_slide(tmp_path / "slides" / "empty.svs", np.full((1100, 1100, 3), 240, np.uint8), 20, 0.5)
-    write_slide(tmp_path / "slides" / "coarse.svs", tissue(1100, 1100, [(0, 0, 1000, 1000)]), 10, 1.0)
+    write_pyramid(tmp_path / "slides" / "empty.svs", np.full((1100, 1100, 3), 240, np.uint8), 20, 0.5)
+    write_pyramid(tmp_path / "slides" / "coarse.svs", tissue(1100, 1100, [(0, 0, 1000, 1000)]), 10, 1.0)
     code, _, said = run_main(options(folders, tmp_path / "slides", clip), SCRIPT)
     assert code == 2 and "error: 4 faults" in said and "--skip-errors" in said
     for fault in (
         "broken.svs: not readable as a slide", "empty.svs: 0.0% of it is tissue",
-        "coarse.svs: its level 0 has 10x; expected at least --high-mag 20x", "untold.tif: no tag tells",
+        "coarse.svs: its level 0 has 10x; expected at least --high_mag 20x", "untold.tif: no tag tells",
     ):  # fmt: skip
         assert fault in said
     assert not list(folders.root.rglob("*.h5"))
@@ -215,7 +215,7 @@ def test_a_slide_that_breaks_while_it_is_read(
     shutil.copytree(slides / "told", tmp_path / "slides")
     bad = tmp_path / "slides" / "slide_1.svs"
     image = tissue(2048, 2048, [(0, 0, 2048, 2048)])
-    write_slide(bad, image, 20, 0.5, levels=(1, 2), compression="deflate")
+    write_pyramid(bad, image, 20, 0.5, levels=(1, 2), compression="deflate")
     content = bad.read_bytes()
     bad.write_bytes(content[: len(content) // 2] + bytes(500_000) + content[len(content) // 2 + 500_000 :])
     code, said, error = run_main(options(folders, tmp_path / "slides", clip, *["--skip-errors"] * skips), SCRIPT)
@@ -256,7 +256,7 @@ def test_the_table_names_slides_and_their_magnification(
         (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
         (("--level0-mag", "400"), "400 is no magnification"),
-        (("--feature-extractor-name", "vinid/plip"), "expected a name without slashes"),
+        (("--feature_extractor", "vinid/plip"), "expected a name without slashes"),
         (("--low-mag", "6"), "whole multiple"),
         (("--dataset-csv", "absent.csv"), "absent.csv"),
         (("--skip-errors", "--high-mag", "40"), "none of 3 slides could be extracted"),

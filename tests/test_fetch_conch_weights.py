@@ -46,9 +46,9 @@ def test_weights_that_are_none_leave_nothing(run_main: RunMain, roomy: Path, tmp
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--features", "tcga_rcc", "plip"], "--features needs --data-root-dir"),
-        (["--data-root-dir", "x"], "--data-root-dir and --keep-archive are for --features"),
-        (["--keep-archive"], "--data-root-dir and --keep-archive are for --features"),
+        (["--features", "tcga_rcc", "plip"], "--features needs --data_root_dir"),
+        (["--data-root-dir", "x"], "--data_root_dir and --keep-archive are for --features"),
+        (["--keep-archive"], "--data_root_dir and --keep-archive are for --features"),
         (["--features", "tcga_rcc"], "expected 2 arguments"),
     ],
 )

@@ -51,6 +51,12 @@ def forbidden(package: str, names: set[str]) -> set[str]:
     return {name for name in names if name.split(".")[0] in ours - allowed}
 
 
+def test_the_diagram_shows_these_arrows() -> None:
+    text = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    arrows = re.findall(r"^  (\w+) --> (\w+)$", text, re.MULTILINE)
+    assert sorted(arrows) == sorted((package, other) for package, allowed in PACKAGES.items() for other in allowed)
+
+
 def names_of_tests(names: set[str]) -> set[str]:
     """Those imports that are modules of tests."""
     return {name for name in names if name.split(".")[-1].startswith("test_")}

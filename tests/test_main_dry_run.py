@@ -39,9 +39,9 @@ def test_dry_run_lists_faults_for_programs(simulated: SimulatedTask, tmp_path: P
     found = json.loads(out)
     assert code == 2 and err.startswith("error: 3 faults")
     assert [list(fault) for fault in found["faults"]] == 3 * [["code", "where", "found", "expected", "mend"]]
-    assert "option.feature_dim" in {fault["code"] for fault in found["faults"]}
+    assert "option.value" in {fault["code"] for fault in found["faults"]}
     assert found["passed"] == [
         *("options", "device", "vision-language model", "table of slides", "splits of fold 0", "features"),
     ]
     code, out, _ = run_main(simulated.options(tmp_path, "--dry_run", "--json", "--k_end", "9"))
-    assert code == 2 and [fault["code"] for fault in json.loads(out)["faults"]] == ["option.range"]
+    assert code == 2 and [fault["code"] for fault in json.loads(out)["faults"]] == ["option.value"]

@@ -203,4 +203,4 @@ def test_feature_dim_is_checked(
 ) -> None:
     assert run_main(simulated.options(tmp_path, "--dry_run", "--feature_dim", "16"))[0] == 0
     (fault,) = faults_of(simulated.options(tmp_path, "--dry_run", "--feature_dim", "512"))
-    assert (fault.code, fault.where) == ("option.feature_dim", "--feature_dim 512")
+    assert (fault.code, fault.where) == ("option.value", "--feature_dim 512")

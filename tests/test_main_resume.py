@@ -19,7 +19,7 @@ import torch
 import main
 from datasets.task import Slide
 from tests.conftest import PROJECT, FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import check_fault
+from tests.support.faults import check_fault
 from tests.support.run_contents import METRICS, files_below, notes, numbers, train_loss
 from utils.interface import Bag
 

@@ -14,9 +14,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 import main
 import predict
 import training.prediction
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import check_fault
+from tests.support.faults import check_fault
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_from_slide_files(run_main: RunMain, simulated: SimulatedTask, checkpoin
     slides = tmp_path / "slides"
     slides.mkdir()
     for seed, name in enumerate(("first", "second")):
-        write_slide(slides / f"{name}.tiff", tissue(2048, 3072, [(0, 0, 2048, 2048)], seed), power=20)
+        write_pyramid(slides / f"{name}.tiff", tissue(2048, 3072, [(0, 0, 2048, 2048)], seed), power=20)
     options = ["--checkpoint", *checkpoints, "--wsi-dir", str(slides), "--task", "new"]
     options += ["--data_root_dir", str(tmp_path / "data"), "--device", "cpu"]
     table, _ = predicted(run_main, tmp_path / "p.csv", *options)

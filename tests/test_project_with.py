@@ -16,7 +16,7 @@ from tests.support.conch_features import as_conch
 from tests.support.conch_weights import golden_visual
 from tests.support.feature_files import write_file
 from tests.support.h5_files import arrays_of, attributes_of
-from tests.support.linking_runs import WIDTH, numbers, options, place_trident, regular
+from tests.support.linking_runs import WIDTH, numbers_told, options, place_trident, regular
 from tests.support.run_contents import files_below
 from utils.files import file_sha256
 
@@ -127,9 +127,9 @@ def test_features_of_trident_are_linked_projected(
     assert {name: after[name] for name in sources} == sources
     assert run_main(options(folders), CHECK)[0] == 0
     code, out, _ = run_main(options(folders, "--project_with", str(weights)), CREATE)
-    assert (code, numbers(out)["slides skipped"]) == (0, 2)
+    assert (code, numbers_told(out)["slides skipped"]) == (0, 2)
     code, out, _ = run_main(options(folders), CREATE)  # finished, and better than what was asked for
-    assert (code, numbers(out)["slides skipped"]) == (0, 2)
+    assert (code, numbers_told(out)["slides skipped"]) == (0, 2)
 
 
 def test_a_finished_slide_made_without_is_not_skipped(
@@ -205,7 +205,7 @@ def test_features_that_need_no_projection_are_refused(
             opened["features"][...] /= np.linalg.norm(opened["features"][()], axis=1, keepdims=True)
     before = features_of(folders, "unit")
     code, out, err = run_main(options(folders, "--project-with", str(weights)), CREATE)
-    assert (code, numbers(out)["slides done"], numbers(out)["slides failed"]) == (2, 1, 1)
+    assert (code, numbers_told(out)["slides done"], numbers_told(out)["slides failed"]) == (2, 1, 1)
     assert "unit.h5: not projected: its rows are of length 1 already, as projected features are" in err
     for file, features in features_of(folders, "unit").items():
         np.testing.assert_array_equal(features, before[file])

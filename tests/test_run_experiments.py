@@ -1,138 +1,19 @@
-"""run_experiments.py: grids of folds from options to results.csv; the folds are main.py's own, or a stand-in's where
-only what is around them matters."""
+"""run_experiments.py: grids of folds from options to results.csv, with a stand-in for main.py's folds."""
 
 import json
-import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 import experiments.launch
-import main
 import run_experiments
-from tests.conftest import PROJECT, RunMain, SimulatedTask
-from training.metrics import RESULT_COLUMNS
+from tests.conftest import PROJECT, RunMain
+from tests.support.made_settings import RESULT
+from tests.support.stand_in import options, run_folder, stand_in_fixture, starts  # noqa: F401
 from utils.errors import UserError
-
-# writes what main.py writes, as far as run_experiments.py looks at it; what a fold does is its --seed's hundreds
-STAND_IN = """
-import json, os, signal, sys, time
-from pathlib import Path
-given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if "=" in word)
-assert "--resume" in sys.argv
-fold, seed = int(given["k_start"]), int(given.get("seed", "1"))
-assert int(given["k_end"]) == fold + 1
-run = Path(given["results_dir"]) / "t/plip/16" / f"t_plip_HiVE_MIL_16_s{seed}"
-print("fold", fold, "threads", os.environ["OMP_NUM_THREADS"], "GPUs", os.environ["CUDA_VISIBLE_DEVICES"] or "none")
-sys.stdout.flush()
-if seed // 100 == 2 and fold == 1:
-    print("error: a user's mistake")
-    sys.exit(2)
-if seed // 100 == 3 and not (run / f"fold_{1 - fold}.json").exists():
-    time.sleep(60)
-if seed // 100 == 4:
-    sys.exit(0)
-marker = run / f"killed_{fold}"
-if seed // 100 in (5, 6) and not marker.exists():
-    marker.touch()
-    os.kill(os.getpid() if seed // 100 == 5 else os.getppid(), signal.SIGKILL)
-    time.sleep(60)
-names = ("test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc")
-result = {"fold": fold, **{name: fold / 4 for name in names}, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
-(run / f"fold_{fold}.json").write_text(json.dumps(result))
-"""
-LAUNCHER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv.pop(1))
-import experiments.launch
-import experiments.launch
-import run_experiments
-from utils.errors import run_script
-experiments.launch.PROJECT = Path(sys.argv.pop(1))
-sys.exit(run_script(run_experiments.main))
-"""
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a main.py in place of the project's; the working directory is another."""
-    (tmp_path / "project").mkdir()
-    (tmp_path / "project" / "main.py").write_text(STAND_IN)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(experiments.launch, "PROJECT", tmp_path / "project")
-    return tmp_path / "project"
-
-
-def options(*more: str) -> list[str]:
-    return ["--local", "--jobs", "2", "--task", "t", "--data_root_dir", "D", "--k", "2", "--results_dir", "R", *more]
-
-
-def run_folder(seed: int, setting: str = "k=2") -> Path:
-    return Path("R") / setting / "t" / "plip" / "16" / f"t_plip_HiVE_MIL_16_s{seed}"
-
-
-def starts(folder: Path) -> list[int]:
-    """How often each fold was started, as its log tells."""
-    logs = sorted((folder / "logs").glob("fold_*.log"))
-    return [log.read_text().count("$ python ") for log in logs]
-
-
-def folds_at_work(folder: Path, option: str = "--resume") -> list[psutil.Process]:
-    """Processes of main.py that have to do with a folder and an option, from all of the machine."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if option in words and any(str(folder) in word for word in words):
-            found.append(process)
-    return found
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-# ------------------------------------------------------------------------------------------------ with main.py itself
-
-
-def test_a_grid_with_a_killed_fold_gives_what_main_gives(simulated: SimulatedTask, tmp_path: Path) -> None:
-    wanted = tmp_path / "main"
-    more = ["--htcl", "none", "--max_epochs", "3"]
-    main.main(simulated.options(wanted, *more))
-    results = tmp_path / "grid"
-    given = simulated.options(results, *more)
-    command = [sys.executable, str(PROJECT / "run_experiments.py"), "--local", "--jobs", "2", *given]
-    grid = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    run = simulated.run_folder(results / "htcl=none,k=2,lr=0.001,max_epochs=3")
-    wait_for(lambda: (run / "history_1.csv").exists())
-    (process,) = folds_at_work(results, "--k_start=1")
-    process.kill()
-    output, _ = grid.communicate(timeout=600)
-    assert grid.returncode == 0, output
-    assert "2 of 2 folds" in output
-    assert sorted(starts(run)) == [1, 2]
-    for name in ("results.csv", "summary.csv", "predictions_0.csv", "predictions_1.csv", "fold_1.json"):
-        assert (run / name).read_bytes() == (simulated.run_folder(wanted) / name).read_bytes()
-    assert not list(run.glob("resume_*")) and folds_at_work(results) == []
-    record = json.loads((results / "experiment.json").read_text())["runs"]
-    assert [results / entry["path"] for entry in record] == [run]
-
-
-# ------------------------------------------------------------------------------------------------ with a stand-in
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -181,63 +62,6 @@ def test_failures_that_end_alike_are_told_once(run_main: RunMain, stand_in: Path
     assert all(f"_s{seed} fold {fold}\n" in err for seed in (1, 2) for fold in (0, 1))
 
 
-@pytest.fixture(params=["--local", "Ray"])
-def launch(
-    request: pytest.FixtureRequest, stand_in: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.Popen]:
-    """Start a grid of some seeds in a process of its own, on Ray or without it."""
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # Ray looks beside the script, which is a launcher here
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    launcher = [sys.executable, "-c", LAUNCHER, str(PROJECT), str(stand_in)]
-
-    def start(*seeds: int) -> subprocess.Popen:
-        given = options("--seed", *map(str, seeds), "--gpus_per_fold", "0", "--retries", "1")
-        command = launcher + (given if request.param == "--local" else given[1:])
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    return start
-
-
-def test_killed_folds_are_started_again(launch: Callable[..., subprocess.Popen]) -> None:
-    """Seed 200: fold 1 is a mistake. 500: its folds are killed once."""
-    grid = launch(200, 500)
-    out, err = grid.communicate(timeout=300)
-    assert grid.returncode == 1 and "1 folds failed" in err
-    ends = re.findall(r" fold (\d (?:exit code \d|finished))", out)
-    assert sorted(ends) == ["0 finished", "0 finished", "1 exit code 2", "1 finished"]
-    assert [starts(run_folder(seed)) for seed in (200, 500)] == [[1, 1], [2, 2]]
-    assert (run_folder(500) / "logs" / "fold_1.log").read_text().count("fold 1 threads 1 GPUs none\n") == 2
-
-
-@pytest.mark.parametrize("launch", ["Ray"], indirect=True)
-def test_lost_workers_of_ray(launch: Callable[..., subprocess.Popen]) -> None:
-    """Seed 600: the folds' workers are killed once, too."""
-    grid = launch(600)
-    _, err = grid.communicate(timeout=300)
-    assert grid.returncode == 0, err
-    assert starts(run_folder(600)) == [2, 2] and (run_folder(600) / "results.csv").exists()
-
-
-def test_ctrl_c_and_going_on(launch: Callable[..., subprocess.Popen], stand_in: Path, run_main: RunMain) -> None:
-    """Seed 300: its folds do not end."""
-    grid = launch(300)
-    wait_for(lambda: len(folds_at_work(stand_in, "--seed=300")) == 2)
-    family = psutil.Process(grid.pid).children(recursive=True)
-    grid.send_signal(signal.SIGINT)
-    _, err = grid.communicate(timeout=300)
-    assert grid.returncode == 130
-    assert err.splitlines()[-2:] == [
-        "finished folds and epochs are kept: the same command goes on behind them", "interrupted"
-    ]  # fmt: skip
-    assert len(family) >= 2 and psutil.wait_procs(family, timeout=100)[1] == []
-
-    result = {**dict.fromkeys(list(RESULT_COLUMNS), 0.5), "fold": 0, "test_hit_ratio": 0, "best_epoch": 0, "epochs": 1}
-    (run_folder(300) / "fold_0.json").write_text(json.dumps(result))  # what fold 1 waits for
-    code, out, _ = run_main(options("--seed", "300"), "run_experiments")
-    assert code == 0 and "1 runs, 2 folds, 1 of them finished" in out
-    assert (run_folder(300) / "results.csv").exists() and starts(run_folder(300)) == [1, 2]
-
-
 @pytest.mark.usefixtures("stand_in")
 def test_results_that_other_machines_do_not_share(run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiments.launch, "SECONDS_OF_A_SHARED_FOLDER", 0)
@@ -247,7 +71,7 @@ def test_results_that_other_machines_do_not_share(run_main: RunMain, monkeypatch
 
 def test_dry_run(stand_in: Path, run_main: RunMain) -> None:
     (run_folder(5)).mkdir(parents=True)
-    (run_folder(5) / "fold_1.json").touch()
+    (run_folder(5) / "fold_1.json").write_text(json.dumps({**vars(RESULT), "fold": 1}))
     code, out, _ = run_main(options("--seed", "5", "--dry_run"), "run_experiments")
     command = f"  python {stand_in}/main.py --task=t --data_root_dir=D --results_dir=R/k=2 --seed=5 --k=2 --resume"
     assert code == 0 and out.splitlines() == [

@@ -28,4 +28,4 @@ def test_every_start_of_a_run_warns(simulated: SimulatedTask, tmp_path: Path, ru
             code, out, err = run_main(argv)
             assert (code, err) == (0, "")
             assert out.count("slides have rows that are not of length 1") == long
-            assert ("--feature-extractor-name myconch --fix --project-with conch/pytorch_model.bin" in out) is long
+            assert ("--feature_extractor myconch --fix --project-with conch/pytorch_model.bin" in out) is long

@@ -30,6 +30,13 @@ class FoldResult:
     def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
         return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
 
+    def summary(self) -> str:
+        """What a user is told of the fold, in one line."""
+        return (
+            f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
+            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
+        )
+
 
 @dataclass(frozen=True)
 class FoldRecord:
@@ -56,10 +63,10 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
     links = {"run", "files"} if isinstance(content, dict) and DIGESTS in content else set()
     if damaged := damaged_fields(content) if isinstance(content, dict) else []:
         found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
-        raise UserError(Fault("run.damaged_result", str(file), found, mend=mend))
+        raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
     if not is_whole or not all(isinstance(content[name], int | float) for name in names):
-        raise UserError(Fault("run.damaged_result", str(file), "not the result of a fold", mend=mend))
+        raise UserError(Fault("run.unreadable_result", str(file), "not the result of a fold", mend=mend))
     if content["fold"] != fold:
         raise UserError(Fault("run.foreign", str(file), f"the result of fold {content['fold']}", mend=mend))
     result = FoldResult(**{name: content[name] for name in names})

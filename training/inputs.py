@@ -1,7 +1,9 @@
 """The way into a run: what training, prediction and explanation read is loaded and checked here, all faults at once."""
 
 import json
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,7 +101,7 @@ class InputReader:
     def __init__(self, config: Config, faults: Faults):
         self.config, self.faults = config, faults
         self.form = KINDS[config.model_type].form(config)
-        self.folders = feature_folders(config)
+        self.folders = FeatureFolders.of(config)
         self.device = faults.check("device", choose_device, config.device)
         self.tower: Attempt[TextSide | None] = Attempt(None)
         if config.text_form:
@@ -123,18 +125,29 @@ class InputReader:
         if width and given not in (None, width):
             source = "text features of this model" if tower else "features"
             expected = f"{width}, the width of the {source}"
-            self.faults.add(Fault("option.feature_dim", f"--feature_dim {given}", "another width", expected))
+            self.faults.add(Fault("option.value", f"--feature_dim {given}", "another width", expected))
         capacity = cache_bytes(self.config.cache_gb)
         return BagCache(self.folders, width or given, capacity, self.config.cache_half, self.form)
 
 
-def feature_folders(config: Config) -> FeatureFolders:
-    """Where the features of the task lie."""
-    root = Path(config.data_root_dir)
-    return FeatureFolders(root, config.task, config.feature_extractor, config.low_mag, config.high_mag)
-
-
 # ---- a run to be trained ---------------------------------------------------------------------------------------------
+
+
+def checked_inputs(config: Config, given: Collection[str], as_json: bool = False) -> RunInputs:
+    """Read and check everything that a run needs to be trained, and print what the user should know.
+
+    given: names of the options on the command line. as_json: print one JSON object {faults, passed, notes} in place of
+    the notes; what the checks say goes to standard error. Raises UserError with all faults.
+    """
+    faults = Faults()
+    with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        inputs = faults.attempt(load_inputs, config, given, faults)
+    if as_json:
+        print(json.dumps({**faults.to_dict(), "notes": inputs.value.notes if inputs else []}, indent=2))
+    faults.raise_any()
+    if not as_json:
+        print("\n".join([*inputs.value.notes, *(["dry run: all checks passed"] if config.dry_run else [])]))
+    return inputs.value
 
 
 def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunInputs:
@@ -189,10 +202,10 @@ def check_options(config: Config) -> Config:
         faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
     if not config.folds() or config.k_end > config.k:
         where = f"--k_start {config.k_start} --k_end {config.k_end}"
-        faults.add(Fault("option.range", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
+        faults.add(Fault("option.value", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
     if not 0 < config.label_frac <= 1:
         where = f"--label_frac {config.label_frac}"
-        faults.add(Fault("option.range", where, "not a share of the slides", "a number above 0, at most 1"))
+        faults.add(Fault("option.value", where, "not a share of the slides", "a number above 0, at most 1"))
     faults.raise_any()
     return config
 

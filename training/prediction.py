@@ -10,10 +10,10 @@ import pandas as pd
 
 from datasets.bag_cache import BagLoader
 from datasets.extract import ExtractionOptions, extract_slides
+from datasets.folders import FeatureFolders
 from datasets.task import NO_LABEL
 from models.vlms import load_image_side
 from training.evaluation import Predictions, evaluate
-from training.inputs import feature_folders
 from training.trained_run import TrainedRun
 from utils.config import Config
 from utils.effects import FREE
@@ -62,7 +62,7 @@ def make_features(wsi_dir: Path, config: Config) -> list[str]:
     Finished slides are kept. Returns the ids of all slides in the folder. Raises UserError where that fails.
     """
     encoder = load_image_side(config.feature_extractor, config.vlm_path)
-    return extract_slides(feature_folders(config), wsi_dir, encoder, ExtractionOptions(device=config.device))
+    return extract_slides(FeatureFolders.of(config), wsi_dir, encoder, ExtractionOptions(device=config.device))
 
 
 def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:
@@ -88,10 +88,16 @@ def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:
     return RunPredictions(list(run.slides), run.class_names, labels, by_fold)
 
 
-def seen_slides(run: TrainedRun) -> set[str]:
-    """The slides that the models were trained or chosen with."""
+def seen_note(run: TrainedRun) -> list[str]:
+    """A line where the models were trained or chosen with some of the run's slides."""
     seen = {slide_id for parts in run.parts.values() for slide_id, part in parts.items() if part != "test"}
-    return seen & set(run.slides)
+    known = seen & set(run.slides)
+    if not known:
+        return []
+    return [
+        f"warning: {len(known)} of {len(run.slides)} slides were training or validation slides of these checkpoints; "
+        "metrics over them say nothing of new slides (the run's results.csv does)"
+    ]
 
 
 def _fingerprint(run: TrainedRun) -> str:

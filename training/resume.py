@@ -76,7 +76,7 @@ def restore(
     progress, faults = _read_progress(state, trained_weights(model), optimizer)
     if faults or progress is None:
         expected = "the state that main.py wrote"
-        raise UserError(Fault("resume.damaged", str(path), f"does not fit: {', '.join(faults)}", expected, MEND))
+        raise UserError(Fault("resume.unreadable", str(path), f"does not fit: {', '.join(faults)}", expected, MEND))
     told = state.get("origin")
     if told is not None:
         here = {**origin, "epochs": str(progress.epochs)}

@@ -1,7 +1,7 @@
 """The folder of a run: what main.py writes into it, and when. training/run_reader.py reads it."""
 
 import fcntl
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -62,6 +62,15 @@ class RunFolder(RunReader):
         else:
             content = asdict(record)
         write_sealed(self.config, content)
+
+    def finished_folds(self, folds: Iterable[int], resume: bool) -> dict[int, FoldResult]:
+        """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""
+        finished = {fold: result for fold in folds if (result := self.finished(fold))}
+        if finished and not resume:
+            found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
+            mend = "keep it with --resume, or name another --results_dir, or move that folder away"
+            raise UserError(Fault("run.finished", str(self.path), found, mend=mend))
+        return finished
 
     def clear(self, fold: int) -> None:
         """Forget what there is of a fold, to start it over."""

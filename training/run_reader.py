@@ -149,8 +149,11 @@ class RunReader:
         if wrong:
             found = f"not the file that {result} names: damaged, edited, or of another fold or run"
             mend = f"put the file of this fold back, or {self._mend(fold)}"
-            codes = ("checkpoint.damaged" if file == checkpoint else "run.damaged" for file in wrong)
-            raise UserError([Fault(code, str(file), found, mend=mend) for code, file in zip(codes, wrong, strict=True)])
+            faults = []
+            for file in wrong:
+                code = "checkpoint.changed" if file == checkpoint else "run.changed_file"
+                faults.append(Fault(code, str(file), found, mend=mend))
+            raise UserError(faults)
 
     def notes(self, folds: Iterable[int]) -> list[str]:
         """What a user should know: which of config.json and the results of some folds carry no digests, if any."""
@@ -224,7 +227,7 @@ class RunReader:
         if wrong:
             raise UserError(
                 Fault(
-                    "run.damaged", str(self.config), f"damaged or edited: {', '.join(wrong)}",
+                    "run.unreadable", str(self.config), f"damaged or edited: {', '.join(wrong)}",
                     expected="the file as main.py wrote it",
                     mend="put that file back, or train the run again in another --results_dir",
                 )

@@ -41,7 +41,7 @@ def read_table(source: TableFile, **how: Any) -> pd.DataFrame:
     try:
         return pd.read_csv(source.file, **how)
     except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
-        raise source.error("run.damaged_table", f"not a readable table ({error})") from error
+        raise source.error("run.unreadable_table", f"not a readable table ({error})") from error
 
 
 def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:

@@ -1,3 +1,3 @@
-"""Configuration, training loop, evaluation, results and files; imports nothing else of the project."""
+"""What knows nothing of the project's matter: options, faults, files, downloads. It imports nothing of the project."""
 
 __version__ = "0.1.0"

@@ -37,7 +37,7 @@ def unpack(archive: Path, folder: Path) -> None:
         if isinstance(error, OSError) and error.errno is not None:  # of the system: no space, no permission
             raise
         raise UserError(
-            Fault("archive.damaged", str(archive), f"damaged ({error})", mend="delete it and fetch it again")
+            Fault("archive.unreadable", str(archive), f"damaged ({error})", mend="delete it and fetch it again")
         ) from error
 
 

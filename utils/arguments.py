@@ -61,3 +61,9 @@ def add_folder_options(parser: argparse._ActionsContainer) -> None:
     add("feature_extractor", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
     add("low_mag")
     add("high_mag")
+
+
+def check_magnifications(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse a magnification of the children that is not above that of the parents."""
+    if not 0 < options.low_mag < options.high_mag:
+        parser.error(f"--low_mag {options.low_mag} --high_mag {options.high_mag}: expected the first to be lower")

@@ -116,8 +116,8 @@ class Config:
         unless=[RELEASED_HIVE],
     )  # fmt: skip
     graph_backend: str = option(
-        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, many "
-        "times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
+        "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, "
+        "several times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
         models=HIVE, unless=[RELEASED_HIVE],
     )  # fmt: skip
     scales: str = option("both", "scales whose logits count (Table 14)", choices=["both", "low", "high"], models=HIVE)
@@ -140,7 +140,8 @@ class Config:
     )  # fmt: skip
     drop_out: bool = switch(
         "the model's dropout; of HiVE_MIL 0.25 between the graph layers",
-        models=ALL - {"DSMIL", "DTFD_MIL", "ViLa_MIL"}, stages=TRAINING, unless=[RELEASED_HIVE],
+        models=HIVE | CLAM | {"MaxPooling", "MeanPooling", "ABMIL", "TransMIL", "WiKG", "MSCPT", "FOCUS"},
+        stages=TRAINING, unless=[RELEASED_HIVE],
     )  # fmt: skip
     mode: str = option("transformer", "no effect; accepted since the released code has it", models=())
     prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1), models={"ViLa_MIL"})

@@ -41,9 +41,8 @@ class Fault:
 class UserError(Exception):
     """One or several faults. Without any: a step that cannot be done because of faults that were gathered before."""
 
-    def __init__(self, faults: Fault | str | Sequence[Fault | str]):
-        several = [faults] if isinstance(faults, str | Fault) else list(faults)
-        self.faults = [fault if isinstance(fault, Fault) else Fault("unnamed", "", fault) for fault in several]
+    def __init__(self, faults: Fault | Sequence[Fault]):
+        self.faults = [faults] if isinstance(faults, Fault) else list(faults)
         super().__init__("\n".join(map(str, self.faults)))
 
     def __str__(self) -> str:
@@ -84,8 +83,8 @@ class Faults:
         self.found: list[Fault] = []
         self.passed: list[str] = []
 
-    def add(self, fault: Fault | str) -> None:
-        self.found.append(fault if isinstance(fault, Fault) else Fault("unnamed", "", fault))
+    def add(self, fault: Fault) -> None:
+        self.found.append(fault)
 
     def attempt(
         self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -105,16 +104,6 @@ class Faults:
         if attempt:
             self.passed.append(name)
         return attempt
-
-    def maybe(
-        self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result | None:
-        """The step's result, or None where it raised a UserError, whose faults are kept."""
-        try:
-            return step(*args, **kwargs)
-        except UserError as error:
-            self.found += error.faults
-            return None
 
     def to_dict(self) -> dict[str, list[Any]]:
         """{"faults": [``Fault.to_dict``, ...], "passed": [name, ...]}, for programs."""

@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         found = f"not valid JSON ({error}); it is damaged, or not a file of this project"
-        raise UserError(Fault("json.damaged", str(path), found)) from error
+        raise UserError(Fault("json.unreadable", str(path), found)) from error
 
 
 def read_tensors(path: Path) -> Any:
@@ -77,7 +77,7 @@ def read_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises what its unpickler meets
         found = "not readable as tensors; it is damaged, or not a checkpoint"
-        raise UserError(Fault("tensors.damaged", str(path), found)) from error
+        raise UserError(Fault("tensors.unreadable", str(path), found)) from error
 
 
 def _check_archive(path: Path) -> None:

@@ -35,4 +35,4 @@ def read_h5(path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()) 
             }
     except (OSError, RuntimeError, KeyError) as error:
         problem = f"not a readable HDF5 file, it may be cut off ({error})"
-        raise UserError(Fault("h5.damaged", str(path), problem)) from error
+        raise UserError(Fault("h5.unreadable", str(path), problem)) from error

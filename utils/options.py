@@ -1,6 +1,7 @@
 """How an option is declared: how the command line spells and reads it, and what it is."""
 
 import argparse
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -121,3 +122,29 @@ def folder_name(text: str) -> str:
     if text in ("", "..") or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (hub ids are for --vlm_path)")
     return text
+
+
+def named_class(text: str) -> tuple[str, str]:
+    """An argparse type: CLASS=full name -> the two."""
+    label, equals, name = text.partition("=")
+    if not (label and equals and name.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected CLASS=full name")
+    return label, name.strip()
+
+
+def address(text: str) -> str:
+    """An argparse type: the address of a server."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected http://... or https://...")
+    return text
+
+
+def one_group(pattern: str) -> str:
+    """An argparse type: a regular expression whose one group is the patient."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression ({error})") from error
+    if groups != 1:
+        raise argparse.ArgumentTypeError(f"{pattern!r} has {groups} groups, expected one, the patient: '^([^_]+)_'")
+    return pattern

@@ -1,0 +1,1 @@
+"""The models that HiVE-MIL is compared with, a file each."""

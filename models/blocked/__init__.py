@@ -1,1 +1,1 @@
-"""Message passing in blocks of parents: what models/network.py computes, many times faster and in bounded memory."""
+"""Message passing in blocks of parents: what models/network.py computes, several times faster and in less memory."""

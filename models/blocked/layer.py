@@ -1,8 +1,8 @@
 """One layer of message passing over the hierarchical heterogeneous graph: ``h_v <- SAGE(v) + (h_v + MSA(v))``.
 
 It is written for each kind of node by itself, so that the children, sixteen times as many as all else, are worked on
-in blocks and where they are needed (models/blocked/network.py). Sums over the few texts and over parents are formed on
-these and broadcast; one product of the children's size is left.
+in blocks and where they are needed (models/blocked/blocked_network.py). Sums over the few texts and over parents are
+formed on these and broadcast; one product of the children's size is left.
 """
 
 from typing import NamedTuple

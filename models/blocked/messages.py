@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.relations import Hierarchy, Sage, ScaleAttention
+from models.relations import HierarchyWeights, Sage, ScaleAttention
 
 
 def shares(adjacency: Tensor, dtype: torch.dtype) -> Tensor:
@@ -93,7 +93,7 @@ class NothingUpwards(NamedTuple):
         return torch.zeros_like(parents)
 
 
-def upwards(hierarchy: Hierarchy, modality: str) -> Upwards:
+def upwards(hierarchy: HierarchyWeights, modality: str) -> Upwards:
     """Of "image" or "text"."""
     weights = hierarchy[f"{modality}_up"]
     if weights is None:
@@ -101,7 +101,7 @@ def upwards(hierarchy: Hierarchy, modality: str) -> Upwards:
     return SageUpwards(weights) if isinstance(weights, Sage) else AttentionUpwards(weights, hierarchy.scales)
 
 
-def downwards(hierarchy: Hierarchy, modality: str, parents: Tensor) -> Tensor:
+def downwards(hierarchy: HierarchyWeights, modality: str, parents: Tensor) -> Tensor:
     """parents (R, D) -> messages to the children of each (R, D), without what ``own_weight`` adds."""
     weights = hierarchy[f"{modality}_down"]
     if weights is None:
@@ -114,7 +114,7 @@ def downwards(hierarchy: Hierarchy, modality: str, parents: Tensor) -> Tensor:
     return F.linear(parents + hierarchy.scales[0], output @ value)
 
 
-def own_weight(hierarchy: Hierarchy, modality: str) -> Tensor | None:
+def own_weight(hierarchy: HierarchyWeights, modality: str) -> Tensor | None:
     """(D, D): what a child's own features add to its message from above, or None."""
     weights = hierarchy[f"{modality}_down"]
     return weights.root.weight if isinstance(weights, Sage) else None

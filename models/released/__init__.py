@@ -1,0 +1,1 @@
+"""The parts of HiVE-MIL as the authors' released code computes them."""

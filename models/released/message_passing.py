@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.blocked.blocked_network import Choose, unit
 from models.blocked.messages import shares
-from models.blocked.network import Choose, unit
 from models.graph import NODE_TYPES, Attention, HierarchicalGraph, Network, Propagated
 from models.relations import IntraScale, Sage
 from utils.interface import Embeddings

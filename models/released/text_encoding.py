@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from models.prompts import PromptTokens
 from models.vlms import TextSide
-from models.vlms.interface import ReleasedReading
+from models.vlms.sides import ReleasedReading
 from utils.errors import Fault, UserError
 
 

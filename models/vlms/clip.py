@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
-from models.vlms.interface import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
 from models.vlms.loading import check_complete, loading_from_transformers
 from models.vlms.prefix_tree import Block, PrefixTree, first_position, last_states
 from models.vlms.preprocessing import clip_preprocessing
+from models.vlms.sides import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
 from models.vlms.tokenizers import clip_tokenizer
 
 PUBLISHED = {"plip": "vinid/plip", "quiltnet": "wisdomik/QuiltNet-B-32"}

@@ -17,10 +17,10 @@ import utils.torchvision_compat  # noqa: F401  (before timm and open_clip)
 from conch.image_tower import WeightsError, load_image_tower
 from conch.text_tower import load_text_transformer
 from conch.tokenizer import TOKENIZER_FILE, ConchTokenizer, find_tokenizer_file
-from models.vlms.interface import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
 from models.vlms.loading import first_line
 from models.vlms.prefix_tree import Block, PrefixTree, last_states
 from models.vlms.preprocessing import Preprocessing
+from models.vlms.sides import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
 from utils.errors import Fault, UserError
 
 NAME = "conch"

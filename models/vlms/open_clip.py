@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before timm and open_clip)
-from models.vlms.interface import Family, ImageSide, Source
 from models.vlms.loading import HOW_TO_DOWNLOAD, check_complete, first_line
 from models.vlms.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
+from models.vlms.sides import Family, ImageSide, Source
 from utils.errors import Fault, UserError
 from utils.files import read_json
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TypeVar
 
-from models.vlms.interface import Family, ImageSide, Side, Source, TextSide
+from models.vlms.sides import Family, ImageSide, Side, Source, TextSide
 from utils.errors import Fault, UserError
 
 # modules of this package: the first family that recognises a source has it, and the last takes any path that is left

@@ -6,8 +6,8 @@ Padding is 0, as in OpenAI's tokenizer; it matters only to the released encoding
 from pathlib import Path
 
 import utils.torchvision_compat  # noqa: F401  (before transformers and open_clip)
-from models.vlms.interface import Tokenizer
 from models.vlms.loading import first_line
+from models.vlms.sides import Tokenizer
 from utils.errors import Fault, UserError
 
 CLIP_VOCABULARY = 49408

@@ -61,8 +61,8 @@ def test_paths_of_the_released_code() -> None:
 
 def test_the_mending_command_names_other_magnifications() -> None:
     command = FeatureFolders(Path("data"), "tcga_rcc", "plip", 10, 40).hierarchy_command()
-    assert "--low-mag 10" in command
-    assert "--high-mag 40" in command
+    assert "--low_mag 10" in command
+    assert "--high_mag 40" in command
 
 
 def test_a_simulated_slide_is_read_as_it_lies_in_its_files(simulated: SimulatedTask) -> None:

@@ -149,7 +149,7 @@ def test_a_useless_checked_is_replaced(folders: FeatureFolders, checked: Path, r
 
 def test_no_features_at_all(tmp_path: Path, checked: Path) -> None:
     folders = FeatureFolders(tmp_path / "elsewhere", "task", "encoder", 5, 20)
-    with expect_faults("features.no_folder") as faults:
+    with expect_faults("features.missing") as faults:
         check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
-    assert faults[0].mend.count(f"--dataset-root-path {tmp_path / 'elsewhere'} --dataset-name task") == 2
+    assert faults[0].mend.count(f"--data_root_dir {tmp_path / 'elsewhere'} --task task") == 2
     assert not checked.exists()

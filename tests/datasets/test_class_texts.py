@@ -32,7 +32,7 @@ def read(form: str, file: Path, names: list[str] | None = NAMES) -> Any:
     return read_class_texts(form, file, names, 2, 2)
 
 
-def faults_of(form: str, file: Path, names: list[str] | None = NAMES) -> list[Fault]:
+def faults_of_texts(form: str, file: Path, names: list[str] | None = NAMES) -> list[Fault]:
     with pytest.raises(UserError) as error:
         read(form, file, names)
     assert all(fault.where == str(file) for fault in error.value.faults)
@@ -79,7 +79,7 @@ def test_without_class_names_all_classes_are_read_sorted(tmp_path: Path) -> None
 
 def test_all_faults_of_a_csv_at_once(tmp_path: Path) -> None:
     rows = [["A", "low", "one, two"], ["A", "low", "twice"], ["A", "medium", "text"], ["B", "low", " "], ["B", "high"]]
-    faults = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", [["class", "scale", "prompt"], *rows]))
+    faults = faults_of_texts("ViLa_MIL", write_csv(tmp_path / "task.csv", [["class", "scale", "prompt"], *rows]))
     expected = [
         ("prompt.row", "row 4 has the scale 'medium'"), ("prompt.row", "row 6 has 2 columns"),
         ("prompt.repeated", "2 low prompts of the class 'A'"), ("prompt.form", "class 'A' lacks high"),
@@ -119,14 +119,14 @@ def test_the_authors_form_is_read_where_rows_name_themselves(tmp_path: Path) -> 
     ],
 )  # fmt: skip
 def test_rows_that_do_not_name_themselves(tmp_path: Path, rows: list[str], part: str) -> None:
-    faults = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", [[row] for row in rows]), ["A", "B"])
+    faults = faults_of_texts("ViLa_MIL", write_csv(tmp_path / "task.csv", [[row] for row in rows]), ["A", "B"])
     assert part in faults[0].found
     assert "class,scale,prompt" in "".join(map(str, faults))
 
 
 def test_the_authors_form_needs_class_names(tmp_path: Path) -> None:
     rows = [["A at low resolution"], ["A at high resolution"]]
-    (fault,) = faults_of("ViLa_MIL", write_csv(tmp_path / "task.csv", rows), None)
+    (fault,) = faults_of_texts("ViLa_MIL", write_csv(tmp_path / "task.csv", rows), None)
     assert fault.code == "prompt.unreadable" and "class,scale,prompt" in fault.expected
 
 
@@ -146,7 +146,7 @@ def test_all_faults_of_mscpt_at_once(tmp_path: Path) -> None:
         "B": {"small_mag": ["a", " "], "big_mag": []},
         "C": ["a"],
     }
-    faults = faults_of("MSCPT", write_json(tmp_path / "task.json", content), [*NAMES, "D"])
+    faults = faults_of_texts("MSCPT", write_json(tmp_path / "task.json", content), [*NAMES, "D"])
     expected = [
         ("prompt.form", "class 'A' lacks big_mag"), ("prompt.empty", "class 'B' has an empty small_mag"),
         ("prompt.form", "class 'B' lacks big_mag"), ("prompt.missing_class", "of the class 'C'"),
@@ -167,19 +167,19 @@ def test_all_faults_of_mscpt_at_once(tmp_path: Path) -> None:
 def test_unreadable_json(tmp_path: Path, content: str, part: str) -> None:
     file = tmp_path / "task.json"
     file.write_text(content)
-    (fault,) = faults_of("MSCPT", file)
+    (fault,) = faults_of_texts("MSCPT", file)
     assert fault.code == "prompt.unreadable" and part in fault.found
 
 
 @pytest.mark.parametrize("form", ["ViLa_MIL", "MSCPT"])
 def test_missing_and_unreadable_files(tmp_path: Path, form: str) -> None:
-    (missing,) = faults_of(form, tmp_path / "nothing.csv")
+    (missing,) = faults_of_texts(form, tmp_path / "nothing.csv")
     assert missing.code == "prompt.missing"
     assert "--text_prompt" in missing.mend
     assert "HiVE-MIL's JSON" in missing.mend
     latin = tmp_path / "latin.csv"
     latin.write_bytes('class,scale,prompt\nA,low,"small_mag" \xe4'.encode("latin-1"))
-    assert [fault.code for fault in faults_of(form, latin)] == ["prompt.unreadable"]
+    assert [fault.code for fault in faults_of_texts(form, latin)] == ["prompt.unreadable"]
 
 
 # ---- from HiVE-MIL's descriptions ------------------------------------------------------------------------------------
@@ -217,11 +217,11 @@ def test_faults_of_descriptions_name_both_forms(tmp_path: Path) -> None:
     """HiVE-MIL's and the model's own, which the file may have been meant to be."""
     file = write_json(tmp_path / "task.json", {"A": {"a": "b"}})
     for form in ("ViLa_MIL", "MSCPT"):
-        faults = faults_of(form, file, ["A", "B"])
+        faults = faults_of_texts(form, file, ["A", "B"])
         assert [fault.code for fault in faults] == ["prompt.number", "prompt.missing_class", "prompt.other_form"]
         assert ("small_mag" if form == "MSCPT" else "class,scale,prompt") in faults[2].found
     mistyped = write_json(tmp_path / "mistyped.json", {"A": {"smal_mag": ["a"], "bigmag": ["b"]}})
-    assert "small_mag" in faults_of("MSCPT", mistyped, ["A"])[-1].found
+    assert "small_mag" in faults_of_texts("MSCPT", mistyped, ["A"])[-1].found
 
 
 @given(st.integers(0, 200))

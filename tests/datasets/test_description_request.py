@@ -42,7 +42,7 @@ ORDER = ["1", "2", "11", "12", "13", "21", "22", "23"]
 FLAT = {name: {f"Term {name}{place}": f"what {name}{place} looks like" for place in ORDER} for name in "AB"}
 
 
-def faults_of(answer: Any, **changes: Any) -> list[Fault]:
+def faults_of_answer(answer: Any, **changes: Any) -> list[Fault]:
     with pytest.raises(UserError) as caught:
         request(**changes).read_answer(answer if isinstance(answer, str) else json.dumps(answer))
     return caught.value.faults
@@ -224,13 +224,13 @@ def test_every_way_to_break_the_form_is_named(
 ) -> None:
     answer = good()
     spoil(answer)
-    assert [(fault.code, fault.where, fault.found) for fault in faults_of(answer)] == expected
+    assert [(fault.code, fault.where, fault.found) for fault in faults_of_answer(answer)] == expected
 
 
 def test_what_an_entry_must_be_is_said() -> None:
     answer = good()
     change(["A", 1, "explanation"], "")(answer)
-    assert str(faults_of(answer)[0]).endswith(
+    assert str(faults_of_answer(answer)[0]).endswith(
         "expected an object with a term and an explanation, neither of them empty"
     )
 
@@ -242,7 +242,7 @@ def test_all_faults_are_named_at_once() -> None:
         change(["B", 1, "explanation"], "word " * 10),
     ):  # fmt: skip
         spoil(answer)
-    assert [(fault.where or fault.found).split(",")[0] for fault in faults_of(answer)] == [
+    assert [(fault.where or fault.found).split(",")[0] for fault in faults_of_answer(answer)] == [
         "unknown class 'Z'", "unknown class 'Y'", "class 'A'", "class 'B'", "class 'B'",
     ]  # fmt: skip
 
@@ -270,13 +270,13 @@ def test_a_text_that_just_fits_is_accepted_and_the_same_term_in_two_classes_too(
     ids=["empty", "blank", "prose", "list", "inner", "cut", "class twice", "first problem", "key twice", "two"],
 )
 def test_no_single_object(answer: str, found: str) -> None:
-    (fault,) = faults_of(answer)
+    (fault,) = faults_of_answer(answer)
     assert (fault.code, fault.expected) == ("answer.form", "one JSON object with the keys ['A', 'B']")
     assert fault.found.startswith(f"found {found}")
 
 
 def test_an_object_nested_too_deeply() -> None:
-    assert faults_of('{"A":' * 100_000) == [Fault("answer.form", "", "the answer is nested too deeply")]
+    assert faults_of_answer('{"A":' * 100_000) == [Fault("answer.form", "", "the answer is nested too deeply")]
 
 
 KEYS = st.sampled_from(["A", "B", "term", "explanation", "sub_features"])
@@ -287,7 +287,7 @@ VALUES = st.recursive(
 
 @given(st.text() | VALUES.map(json.dumps))
 def test_any_other_answer_is_refused_with_reasons(answer: str) -> None:
-    assert all(faults_of(answer))
+    assert all(faults_of_answer(answer))
 
 
 def test_the_model_is_told_each_fault() -> None:

@@ -41,6 +41,9 @@ PLACES: dict[str, Callable[[FeatureFolders], Path]] = {
 }
 
 
+TELL_PATCH_SIZE = {"trident", "clam"}
+
+
 def test_every_layout_is_placed_here_and_offered_by_name() -> None:
     assert ("auto", *PLACES) == LAYOUT_NAMES
 
@@ -53,9 +56,9 @@ def test_features_are_found_in_the_folder_of_the_dataset(folders: FeatureFolders
     assert (source.layout.name, source.folder) == (layout, folder)
     assert source.files() == {"a": folder / "a.h5"}
     attributes = source.layout.read(folder / "a.h5", 5).attributes
-    assert ("patch_size" in attributes) == (layout != "reference")
+    assert ("patch_size" in attributes) == (layout in TELL_PATCH_SIZE)
     for other in set(PLACES) - {layout}:
-        with expect_faults("features.no_folder"):
+        with expect_faults("features.missing"):
             find_source(folders, 5, other)
 
 
@@ -66,7 +69,7 @@ def test_features_are_found_at_and_above_a_folder_that_is_named(folders: Feature
     for given in (folder, folder.parent, *([folder.parent.parent] if layout == "trident" else [])):
         source = find_source(nowhere, 5, "auto", given, "--low-dir")
         assert (source.layout.name, source.folder) == (layout, folder)
-    with expect_faults("features.no_folder"):
+    with expect_faults("features.missing"):
         find_source(nowhere, 5, "auto", None, "--low-dir")
 
 
@@ -80,9 +83,9 @@ def test_trident_features_of_any_encoder_can_be_named_but_not_of_another_magnifi
 ) -> None:
     folder = write_trident(tmp_path / "job", "a", some_features(3), square(3, 1, 512), 20, 40, "conch_v15")
     assert find_source(folders, 20, "auto", folder).layout.name == "trident"
-    with expect_faults("features.no_folder"):
+    with expect_faults("features.missing"):
         find_source(folders, 20, "auto", tmp_path / "job")
-    with expect_faults("features.no_folder"):
+    with expect_faults("features.missing"):
         find_source(folders, 5, "auto", folder)
 
 

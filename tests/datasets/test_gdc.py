@@ -151,7 +151,7 @@ def test_faults_of_labels(texts: list[str], faults: list[str]) -> None:
         gdc.parse_labels(texts)
     assert len(caught.value.faults) == len(faults)
     for found, expected in zip(caught.value.faults, faults, strict=True):
-        assert found.code == "option.labels" and expected in str(found)
+        assert found.code == "option.value" and expected in str(found)
 
 
 def test_the_manifest_is_what_gdc_client_reads() -> None:

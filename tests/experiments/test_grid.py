@@ -20,7 +20,7 @@ PLAIN = [Rows({"": {}})]
 CHOICES = {name: set(told.choices or ()) for name, told in OPTIONS.items()}
 
 
-def faults_of(*arguments: Any) -> list[Fault]:
+def faults_of_grid(*arguments: Any) -> list[Fault]:
     with pytest.raises(UserError) as caught:
         expand(*arguments)
     return caught.value.faults
@@ -134,7 +134,7 @@ def test_paths_take_up_other_options() -> None:
     assert {run.config.vlm_path for run in runs} == {"V/plip"}  # main.py's default
     assert {run.config.LLM for run in runs} == {"{task}"}  # no path
     for pattern in ("S/{tusk}", "S/{", "S/{0}"):
-        (fault,) = faults_of({**options, "split_dir": [pattern]}, PLAIN, Path("R"))
+        (fault,) = faults_of_grid({**options, "split_dir": [pattern]}, PLAIN, Path("R"))
         assert fault.code == "grid.pattern"
 
 
@@ -166,18 +166,18 @@ def test_record() -> None:
 
 def test_all_faults_of_values_at_once() -> None:
     options = {**BASE, "few_shot_num": ["four", "0", "4"], "htcl": ["some"], "seed": ["1", "2"]}
-    faults = faults_of(options, PLAIN, Path("R"))
+    faults = faults_of_grid(options, PLAIN, Path("R"))
     assert [fault.code for fault in faults] == ["option.value"] * 3
     assert all(any(word in fault.found for fault in faults) for word in ("'four'", "0 is less", "'some'"))
 
 
 def test_task_and_features_are_needed() -> None:
-    found = [(fault.code, fault.where) for fault in faults_of({}, PLAIN, Path("R"))]
+    found = [(fault.code, fault.where) for fault in faults_of_grid({}, PLAIN, Path("R"))]
     assert found == [("option.missing", "--task"), ("option.missing", "--data_root_dir")]
 
 
 def test_two_runs_never_share_a_folder() -> None:
-    (fault,) = faults_of({**BASE, "split_dir": ["A", "B"]}, PLAIN, Path("R"))
+    (fault,) = faults_of_grid({**BASE, "split_dir": ["A", "B"]}, PLAIN, Path("R"))
     assert fault.code == "grid.shared_folder"
     assert "t_plip_HiVE_MIL_16_s1" in fault.where and "split_dir" in fault.found
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FaultsOf, SimulatedTask
-from tests.support.damage import Refused, files_but_checks
+from tests.support.damage import files_but_checks
+from tests.support.faults import Refused
 from utils.errors import Fault
 
 

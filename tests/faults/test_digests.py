@@ -98,8 +98,8 @@ def test_damage_is_refused_and_the_file_is_named(
     # a record of another run shows in the results of the folds beside it
     shown = ("fold_0.json", "fold_1.json") if (name, damage) == ("config.json", "of_another_run") else (name,)
     assert {Path(fault.where).name for fault in faults} <= set(shown), faults
-    codes = {"run.damaged", "run.damaged_result", "run.foreign", "checkpoint.damaged", "json.damaged"}
-    assert {fault.code for fault in faults} <= codes
+    codes = {"run.unreadable", "run.unreadable_result", "run.foreign", "run.changed_file", "checkpoint.changed"}
+    assert {fault.code for fault in faults} <= {*codes, "json.unreadable"}
 
 
 @pytest.mark.parametrize("script", RUN_READERS)
@@ -133,7 +133,7 @@ def test_an_edited_field_of_a_result_is_named(
     file = folder / "fold_0.json"
     change_json(file, lambda result: {**result, name: 0.999})
     for script in ("results_page", "main"):
-        assert only(faults_of(arguments(script), script), "run.damaged_result", file).found.endswith(f"fit {name}")
+        assert only(faults_of(arguments(script), script), "run.unreadable_result", file).found.endswith(f"fit {name}")
 
 
 EDITS = {
@@ -152,14 +152,14 @@ def test_an_edited_field_of_the_record_is_named(
     EDITS[name](record)
     (folder / "config.json").write_text(json.dumps(record))
     for script in ("predict", "explain"):
-        fault = only(faults_of(arguments(script), script), "run.damaged", folder / "config.json")
+        fault = only(faults_of(arguments(script), script), "run.unreadable", folder / "config.json")
         assert fault.found == f"damaged or edited: {name}"
 
 
 def test_edited_descriptions_show_without_digests_too(folder: Path, arguments: Arguments, faults_of: FaultsOf) -> None:
     forget_digests(folder)
     change_json(folder / "config.json", lambda record: EDITS["descriptions"](record) or record)
-    fault = only(faults_of(arguments("predict"), "predict"), "run.damaged", folder / "config.json")
+    fault = only(faults_of(arguments("predict"), "predict"), "run.unreadable", folder / "config.json")
     assert fault.found == "damaged or edited: descriptions"
 
 
@@ -194,7 +194,7 @@ def test_a_bare_checkpoint_with_a_flipped_bit(
     file = Path(shutil.copy(folder / "s_0_checkpoint.pt", tmp_path / "bare.pt"))
     flip(file)
     argv = ["--checkpoint", str(file), "--output", str(tmp_path / "predictions.csv"), *simulated.options(tmp_path)]
-    only(faults_of(argv, "predict"), "tensors.damaged", file)
+    only(faults_of(argv, "predict"), "tensors.unreadable", file)
 
 
 def test_a_checkpoint_that_no_result_names_is_told_of(folder: Path, arguments: Arguments, run_main: RunMain) -> None:

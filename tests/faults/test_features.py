@@ -9,19 +9,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.support.damage import (
-    EXTRACT,
-    HIGH,
-    LFS_POINTER,
-    LINK,
-    LOW,
-    SLIDE,
-    Refused,
-    change,
-    check_fault,
-    cut,
-    first_is,
-)
+from tests.support.damage import EXTRACT, HIGH, LFS_POINTER, LINK, LOW, SLIDE, change, cut, first_is
+from tests.support.faults import Refused, check_fault
 
 
 def no_patches(path: Path) -> None:
@@ -44,10 +33,10 @@ def group_of_features(path: Path) -> None:
 SLIDE_FAULTS = {
     "low_missing": (LOW, Path.unlink, "file.missing", (EXTRACT,)),
     "high_missing": (HIGH, Path.unlink, "file.missing", (LINK,)),
-    "low_cut_off": (LOW, cut, "h5.damaged", (EXTRACT,)),
-    "high_cut_off": (HIGH, cut, "h5.damaged", (LINK,)),
-    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.damaged", ()),
-    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.damaged", ()),
+    "low_cut_off": (LOW, cut, "h5.unreadable", (EXTRACT,)),
+    "high_cut_off": (HIGH, cut, "h5.unreadable", (LINK,)),
+    "low_no_bytes": (LOW, lambda path: path.write_bytes(b""), "h5.unreadable", ()),
+    "high_no_hdf5": (HIGH, lambda path: path.write_bytes(LFS_POINTER), "h5.unreadable", ()),
     "low_without_coords": (
         LOW, lambda path: change(path, "coords", None), "h5.no_data_set", ("no data set 'coords'", "['features']"),
     ),
@@ -110,7 +99,7 @@ def test_a_faulty_slide_file(task: SimulatedTask, refused: Refused, case: str) -
     (fault,) = refused()
     check_fault(fault, code, file, *words)
     if code != "features.width":  # then it is not clear which of the two is wrong
-        names = f" --dataset-root-path {task.root}/features --dataset-name simulated --feature-extractor-name tinyclip"
+        names = f" --data_root_dir {task.root}/features --task simulated --feature_extractor tinyclip"
         assert re.search(rf"python ({EXTRACT}|{LINK}){re.escape(names)}", str(fault)), fault
 
 
@@ -126,5 +115,5 @@ def test_the_count_of_parents_of_both_files_is_told(task: SimulatedTask, refused
 def test_a_missing_folder_of_features(task: SimulatedTask, refused: Refused) -> None:
     shutil.rmtree(task.features)
     (fault,) = refused()
-    command = f"python extract_features.py --wsi-dir SLIDES --dataset-root-path {task.root}/features "
-    check_fault(fault, "features.no_folder", task.features, command)
+    command = f"python extract_features.py --wsi-dir SLIDES --data_root_dir {task.root}/features "
+    check_fault(fault, "features.missing", task.features, command)

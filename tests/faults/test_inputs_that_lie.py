@@ -10,7 +10,8 @@ import pytest
 
 from models.vlms.tokenizers import StandardTokenizer
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import HIGH, SLIDE, change_json, check_fault
+from tests.support.damage import HIGH, SLIDE, change_json
+from tests.support.faults import check_fault
 
 
 def rewrite_rows(file: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import Refused, check_fault, files_but_checks
+from tests.support.damage import files_but_checks
+from tests.support.faults import Refused, check_fault
 
 
 def test_the_unbroken_copy_passes_all_checks(task: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
@@ -40,11 +41,11 @@ def test_unreadable_options(
 @pytest.mark.parametrize(
     ("options", "code", "expected"),
     [
-        ("--k_start 7", "option.range", "0 up to 2"),
-        ("--k_start 1 --k_end 1", "option.range", "0 up to 2"),
-        ("--k_end 3", "option.range", "0 up to 2"),
-        ("--label_frac 0", "option.range", "above 0, at most 1"),
-        ("--label_frac 1.5", "option.range", "above 0, at most 1"),
+        ("--k_start 7", "option.value", "0 up to 2"),
+        ("--k_start 1 --k_end 1", "option.value", "0 up to 2"),
+        ("--k_end 3", "option.value", "0 up to 2"),
+        ("--label_frac 0", "option.value", "above 0, at most 1"),
+        ("--label_frac 1.5", "option.value", "above 0, at most 1"),
         ("--task=", "option.missing", ""),
     ],
 )
@@ -56,7 +57,7 @@ def test_unusable_options(refused: Refused, options: str, code: str, expected: s
 
 def test_all_unusable_options_are_told_at_once(refused: Refused) -> None:
     found = refused("--task=", "--data_root_dir=", "--k_end", "3", "--label_frac", "2", faults=4)
-    assert [fault.code for fault in found] == ["option.missing"] * 2 + ["option.range"] * 2
+    assert [fault.code for fault in found] == ["option.missing"] * 2 + ["option.value"] * 2
     assert str(found[0]) == "--task: no value; give --task"
 
 
@@ -76,7 +77,7 @@ def test_a_device_that_is_not_there(refused: Refused, device: str, code: str) ->
 
 def test_a_feature_width_other_than_the_text_towers(refused: Refused) -> None:
     (fault,) = refused("--feature_dim", "32")
-    check_fault(fault, "option.feature_dim", "--feature_dim 32", "16, the width of the text features of this model")
+    check_fault(fault, "option.value", "--feature_dim 32", "16, the width of the text features of this model")
 
 
 def test_results_cannot_go_where_a_file_lies(task: SimulatedTask, faults_of: FaultsOf, tmp_path: Path) -> None:

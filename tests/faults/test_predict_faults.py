@@ -7,18 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
-from tests.support.damage import (
-    LFS_POINTER,
-    LOW,
-    SLIDE,
-    Refused,
-    change_json,
-    change_text,
-    check_fault,
-    cut,
-    other_clip,
-)
+from tests.support.damage import LFS_POINTER, LOW, SLIDE, change_json, change_text, cut, other_clip
 from tests.support.earlier import forget_digests
+from tests.support.faults import Refused, check_fault
 from utils.errors import Fault
 
 
@@ -174,7 +165,7 @@ def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Pa
 
 
 RECORD_FAULTS = {
-    "cut_off": (cut, "json.damaged"),
+    "cut_off": (cut, "json.unreadable"),
     "of_something_else": (lambda file: file.write_text('{"model_type": "clip"}'), "run.foreign"),
     "list": (lambda file: file.write_text("[]"), "run.foreign"),
     "unknown_option": (

@@ -62,7 +62,7 @@ def test_the_state_of_the_fold_is_taken(
 def test_a_damaged_state(state: Path, resume: list[str], faults_of: FaultsOf, damage: Callable[[Path], object]) -> None:
     damage(state)
     (fault,) = faults_of(resume)
-    assert (fault.code, fault.where) == ("tensors.damaged", str(state))
+    assert (fault.code, fault.where) == ("tensors.unreadable", str(state))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_state_that_does_not_fit(state: Path, resume: list[str], faults_of: Fa
     change(content)
     write_tensors(state, content)
     (fault,) = faults_of(resume)
-    assert (fault.code, fault.where) == ("resume.damaged", str(state))
+    assert (fault.code, fault.where) == ("resume.unreadable", str(state))
     assert f"does not fit: {named}" in fault.found
 
 

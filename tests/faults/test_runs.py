@@ -12,11 +12,9 @@ from tests.support.damage import (
     HIGH,
     LOW,
     SLIDE,
-    Refused,
     change,
     change_json,
     change_text,
-    check_fault,
     files_but_checks,
     first_is,
     other_clip,
@@ -24,6 +22,7 @@ from tests.support.damage import (
     without_last,
     write_ids,
 )
+from tests.support.faults import Refused, check_fault
 from utils.errors import UserError
 
 
@@ -41,7 +40,7 @@ def test_five_faults_at_once_are_all_listed(task: SimulatedTask, refused: Refuse
         str(broken): "features.values",
         str(split): "split.repeated_slide",
         str(task.root / "simulated.json"): "prompt.number",
-        "--feature_dim 32": "option.feature_dim",
+        "--feature_dim 32": "option.value",
     }
     assert found.keys() == expected.keys()
     for where, code in expected.items():
@@ -59,7 +58,7 @@ def test_a_missing_table_hides_no_other_missing_file(task: SimulatedTask, refuse
         task.root / "simulated.csv": "table.missing",
         task.root / "simulated.json": "prompt.missing",
         task.split_dir / "splits_1.csv": "split.missing",
-        task.features: "features.no_folder",
+        task.features: "features.missing",
     }
     for fault, (where, code) in zip(refused(faults=5), faults.items(), strict=True):
         check_fault(fault, code, where)

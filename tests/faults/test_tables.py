@@ -7,17 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SimulatedTask
-from tests.support.damage import (
-    SLIDE,
-    Refused,
-    change_json,
-    change_text,
-    check_fault,
-    cut,
-    read_ids,
-    without_last,
-    write_ids,
-)
+from tests.support.damage import SLIDE, change_json, change_text, cut, read_ids, without_last, write_ids
+from tests.support.faults import Refused, check_fault
 
 # what is done to the file, the fault's code, what its sentence says besides the file's name
 TABLE_FAULTS = {

@@ -6,7 +6,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import SimulatedTask
-from tests.support.damage import HIGH, LOW, SLIDE, Refused, check_fault, own_clip
+from tests.support.damage import HIGH, LOW, SLIDE, own_clip
+from tests.support.faults import Refused, check_fault
 
 
 def test_a_folder_of_clip_without_its_text_side(task: SimulatedTask, refused: Refused) -> None:

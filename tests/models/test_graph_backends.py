@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.blocked import network as blocked_network
+from models.blocked import blocked_network
 from models.build import build_model
 from models.graph import NODE_TYPES, HierarchicalGraph, Propagated
 from models.hive_mil import HiveMIL

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.blocked.blocked_network import BlockedNetwork
 from models.blocked.layer import BlockedLayer
-from models.blocked.network import BlockedNetwork
 from models.build import build_model
 from models.filtering import TextGuidedFiltering
 from models.hive_mil import HiveMIL

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.blocked import network as blocked_network
+from models.blocked import blocked_network
+from models.blocked.blocked_network import BlockedNetwork
 from models.blocked.layer import BlockedLayer, sage
 from models.blocked.messages import downwards, own_weight, upwards
-from models.blocked.network import BlockedNetwork
 from models.filtering import TextGuidedFiltering
 from models.graph import NODE_TYPES, Chosen, HierarchicalGraph, Network
 from models.network import HIERARCHY, GraphNetwork, HeteroLayer
-from models.relations import Hierarchy, LayerWeights, Sage, ScaleAttention
+from models.relations import HierarchyWeights, LayerWeights, Sage, ScaleAttention
 from tests.support import twins
 from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Embeddings
@@ -90,7 +90,7 @@ def text_tree(graph: HierarchicalGraph) -> torch.Tensor:
     return torch.arange(len(graph.low_text)).unsqueeze(1) == children
 
 
-def expected_attention(messages: Hierarchy, graph: HierarchicalGraph) -> dict[str, torch.Tensor]:
+def expected_attention(messages: HierarchyWeights, graph: HierarchicalGraph) -> dict[str, torch.Tensor]:
     """The four relations by the twin; a relation whose queries do not exist has weight 1, whatever the query."""
     slots = graph.high_image.flatten(0, 1)
     up, down = scattered(graph)

@@ -71,5 +71,5 @@ def test_no_room_is_refused() -> None:
     with pytest.raises(UserError) as caught:
         token_limit(None, 75)
     (fault,) = caught.value.faults
-    assert (fault.code, fault.where) == ("prompt.no_room", "--num-context-tokens 75")
+    assert (fault.code, fault.where) == ("prompt.no_room", "--num_context_tokens 75")
     assert fault.expected.startswith("at most 74, the text tower reads 75 tokens")

@@ -8,14 +8,14 @@ import pytest
 
 from reports.finished_runs import ExperimentEntry, FinishedRun
 from reports.settings import build_tables
-from tests.support.made_settings import accuracies, finished_run, setting
+from tests.support.made_settings import accuracies, run_of_folds, setting
 from utils.errors import UserError
 
 A, B, C = (Path(f"/r/{letter}") for letter in "abc")
 
 
 def run(path: Path, class_names: tuple[str, ...] = ("A", "B"), **options: Any) -> FinishedRun:
-    return finished_run(path, {}, class_names, **{"task": "t", **options})
+    return run_of_folds(path, {}, class_names, **{"task": "t", **options})
 
 
 def test_a_row_stands_where_its_first_run_is_listed() -> None:

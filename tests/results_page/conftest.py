@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.made_page import ODD_CLASSES, ODD_SLIDE, write_run
+from tests.support.made_page import ODD_CLASSES, ODD_SLIDE, write_made_up_run
 from training.run_folder import RunFolder
 
 
@@ -12,7 +12,7 @@ from training.run_folder import RunFolder
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Three of four folds are finished. Read only."""
     path = tmp_path_factory.mktemp("results") / "made up & odd"
-    return write_run(path, ODD_CLASSES, 4, [0, 1, 3], lr=0.01)
+    return write_made_up_run(path, ODD_CLASSES, 4, [0, 1, 3], lr=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 from bs4 import Tag
 
-from tests.conftest import RunMain, SimulatedTask
-from tests.support.made_page import ODD_CLASSES, ODD_SLIDE, cells, read, write_run
-from tests.support.refusals import faults_of
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
+from tests.support.made_page import ODD_CLASSES, ODD_SLIDE, cells, read, write_made_up_run
 from training.metrics import RESULT_COLUMNS
 from training.run_folder import RunFolder
 from utils.config import Config
@@ -84,7 +83,7 @@ def test_missing_folds_are_named_and_left_out(made_up: RunFolder, page_of_made_u
 
 @pytest.mark.usefixtures("no_figures")
 def test_one_finished_fold_is_shown_once(tmp_path: Path, run_main: RunMain) -> None:
-    run = write_run(tmp_path / "run", ["A", "B"], 5, [2])
+    run = write_made_up_run(tmp_path / "run", ["A", "B"], 5, [2])
     code, out, _ = run_main([str(run.path)], "results_page")
     assert code == 0 and "run: not finished, so not on the page: fold 0, 1, 3, 4\n" in out
     page = read(run.path / "results.html")
@@ -97,7 +96,7 @@ def test_one_finished_fold_is_shown_once(tmp_path: Path, run_main: RunMain) -> N
 def test_figures_are_of_the_test_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import results_page
 
-    run = write_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
+    run = write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
     drawn: dict[str, list[tuple[Any, ...]]] = {}
     for name in ("roc_figure", "confusion_figure", "reliability_figure", "history_figure"):
         calls = drawn.setdefault(name, [])
@@ -151,7 +150,7 @@ def test_slides_link_to_their_explanations(page_of_made_up: Path) -> None:
 
 @pytest.mark.usefixtures("no_figures")
 def test_a_metric_that_a_fold_has_not_got_is_said(tmp_path: Path, run_main: RunMain) -> None:
-    run = write_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
+    run = write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
     table = pd.read_csv(run.predictions(1))
     gone = (table["split"] == "test") & (table["label"] == "A")
     table[~gone].to_csv(run.predictions(1), index=False)
@@ -169,20 +168,20 @@ def test_a_metric_that_a_fold_has_not_got_is_said(tmp_path: Path, run_main: RunM
 
 
 @pytest.mark.usefixtures("no_figures")
-def test_several_runs_get_a_page_each(tmp_path: Path, run_main: RunMain) -> None:
-    runs = [write_run(tmp_path / name, ["A", "B"], 1, [0]) for name in ("one", "two")]
+def test_several_runs_get_a_page_each(tmp_path: Path, run_main: RunMain, faults_of: FaultsOf) -> None:
+    runs = [write_made_up_run(tmp_path / name, ["A", "B"], 1, [0]) for name in ("one", "two")]
     folders = [str(run.path) for run in runs]
     code, _, err = run_main([*folders, folders[0] + "/", "--output", str(tmp_path / "pages")], "results_page")
     assert (code, err) == (0, "")
     assert sorted(page.name for page in (tmp_path / "pages").iterdir()) == ["one.html", "two.html"]
     heading = read(tmp_path / "pages" / "two.html").h1
     assert heading and heading.get_text() == "two"
-    (fault,) = faults_of("results_page", [*folders, "--output", tmp_path / "all.html"])
+    (fault,) = faults_of([*folders, "--output", tmp_path / "all.html"], "results_page")
     assert (fault.code, fault.where) == ("output.same_file", str(tmp_path / "all.html"))
     assert all(folder in fault.found for folder in folders)
     again = tmp_path / "other" / "one"
     shutil.copytree(runs[0].path, again)
-    (fault,) = faults_of("results_page", [folders[0], again, "--output", tmp_path / "same"])
+    (fault,) = faults_of([folders[0], again, "--output", tmp_path / "same"], "results_page")
     assert (fault.code, fault.where) == ("output.same_file", str(tmp_path / "same" / "one.html"))
     assert not (tmp_path / "same").exists()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChatReply:
     """What one request is answered with: a chat completion that says ``text``, or else a raw body; ``cut`` closes the
     connection in the middle of it."""
 
@@ -42,16 +42,16 @@ class Reply:
 class ChatServer:
     """Replies are given in turn, the last one again and again. requests: the decoded bodies; headers: theirs."""
 
-    replies: list[Reply]
+    replies: list[ChatReply]
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
 @contextmanager
-def chat_server(*replies: Reply | str) -> Iterator[ChatServer]:
+def chat_server(*replies: ChatReply | str) -> Iterator[ChatServer]:
     """Serve the replies (a text is a chat completion) at ``url`` until the block ends."""
-    told = ChatServer([Reply(reply) if isinstance(reply, str) else reply for reply in replies])
+    told = ChatServer([ChatReply(reply) if isinstance(reply, str) else reply for reply in replies])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

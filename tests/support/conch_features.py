@@ -8,7 +8,7 @@ import torch
 from datasets.folders import FeatureFolders
 
 COMMAND = (
-    "python check_hierarchical_consistency.py --dataset-root-path {root} --dataset-name task --feature-extractor-name "
+    "python check_hierarchical_consistency.py --data_root_dir {root} --task task --feature_extractor "
     "{encoder} --fix --project-with conch/pytorch_model.bin"
 )
 

@@ -1,4 +1,4 @@
-"""What the tests of faults share: ways to break a task, and to read faults."""
+"""Ways to break a task, its files and its CLIP."""
 
 import json
 import shutil
@@ -11,13 +11,10 @@ import pandas as pd
 
 from tests.conftest import SimulatedTask
 from tests.support.run_contents import files_below
-from utils.errors import Fault
 
 SLIDE = "SIM-0003"
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 605247071\n"
-
-Refused = Callable[..., list[Fault]]
 
 
 def own_clip(task: SimulatedTask) -> Path:
@@ -32,18 +29,6 @@ def own_clip(task: SimulatedTask) -> Path:
 def files_but_checks(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but the memory of the checks."""
     return {name: data for name, data in files_below(folder).items() if Path(name).name != "checked_features.json"}
-
-
-def check_told(fault: Fault, code: str, *words: str) -> None:
-    """A fault is of a kind, and its sentence holds some words."""
-    assert fault.code in (code, "unnamed"), fault
-    assert all(word in str(fault) for word in words), fault
-
-
-def check_fault(fault: Fault, code: str, where: object, *words: str) -> None:
-    """A fault is of a kind and at a place, and its sentence holds some words."""
-    check_told(fault, code, str(where), *words)
-    assert fault.where == str(where) or fault.code == "unnamed", fault
 
 
 def change(path: Path, name: str, new: Callable[[np.ndarray], np.ndarray] | None) -> None:

@@ -13,8 +13,8 @@ WIDTH = 6
 
 def options(folders: FeatureFolders, *more: str) -> list[str]:
     return [
-        *("--dataset-root-path", str(folders.data_root), "--dataset-name", folders.task),
-        *("--feature-extractor-name", folders.feature_extractor, "--workers", "1", *more),
+        *("--data_root_dir", str(folders.data_root), "--task", folders.task),
+        *("--feature_extractor", folders.feature_extractor, "--workers", "1", *more),
     ]
 
 
@@ -37,7 +37,7 @@ def place_trident(folders: FeatureFolders, slide_id: str, scale: int, level0: in
     return []
 
 
-def numbers(out: str) -> dict[str, int]:
+def numbers_told(out: str) -> dict[str, int]:
     rows = re.findall(r"^(\D+?) +([\d,]+)$", out, flags=re.MULTILINE)
     return {name: int(number.replace(",", "")) for name, number in rows}
 

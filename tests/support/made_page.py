@@ -44,7 +44,7 @@ def predictions(class_names: list[str], fold: int, slides: int = 12) -> pd.DataF
     )
 
 
-def write_run(path: Path, class_names: list[str], folds: int, finished: list[int], **options: Any) -> RunFolder:
+def write_made_up_run(path: Path, class_names: list[str], folds: int, finished: list[int], **options: Any) -> RunFolder:
     """What main.py leaves of a run, made up."""
     run = RunFolder(path)
     path.mkdir(parents=True)

@@ -27,7 +27,7 @@ def finished_fold(slide_ids: list[str], labels: np.ndarray, probabilities: np.nd
     return FinishedFold(RESULT, pd.DataFrame(columns))
 
 
-def finished_run(
+def run_of_folds(
     path: Path, folds: dict[int, FinishedFold], class_names: tuple[str, ...] = ("A", "B"), **options: Any
 ) -> FinishedRun:
     """A run with these folds, and options other than the defaults."""
@@ -45,7 +45,7 @@ def fold(right: list[bool]) -> FinishedFold:
 def setting(label: str, folds_by_seed: dict[int, dict[int, FinishedFold]]) -> Setting:
     """A setting of runs by seed, of folds by number."""
     runs = tuple(
-        finished_run(Path("/runs", label), folds, seed=seed, k=len(folds)) for seed, folds in folds_by_seed.items()
+        run_of_folds(Path("/runs", label), folds, seed=seed, k=len(folds)) for seed, folds in folds_by_seed.items()
     )
     return Setting(label, "task", "plip", 4, runs)
 

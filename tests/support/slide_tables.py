@@ -4,6 +4,6 @@ import csv
 from pathlib import Path
 
 
-def rows_of(file: Path) -> list[dict[str, str]]:
+def csv_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))

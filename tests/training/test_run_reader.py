@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.earlier import forget_digests
-from tests.support.made_page import write_run
+from tests.support.made_page import write_made_up_run
 from training.fold_result import FoldResult
 from training.metrics import Metrics
 from training.run_folder import RunFolder
@@ -20,7 +20,7 @@ from utils.sealed import DIGESTS, write_sealed
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A run of classes A and B, whose fold 0 of 2 is finished."""
-    return write_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
+    return write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0], lr=0.5)
 
 
 def fault_of(run: RunReader) -> Fault:
@@ -76,7 +76,7 @@ def test_a_damaged_record_is_refused(run: RunFolder, name: str, value: Any, is_s
     content = json.loads(run.config.read_text())
     run.config.write_text(json.dumps({**content, name: value}))
     fault = fault_of(run)
-    assert (fault.code, fault.where) == ("run.damaged", str(run.config))
+    assert (fault.code, fault.where) == ("run.unreadable", str(run.config))
     assert name in fault.found
 
 
@@ -103,4 +103,4 @@ def test_a_damaged_result_is_refused(run: RunFolder, change: dict[str, Any]) -> 
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(UserError) as error:
         run.finished(0)
-    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.damaged_result", str(file))]
+    assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.unreadable_result", str(file))]

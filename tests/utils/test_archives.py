@@ -16,7 +16,7 @@ from tests.support.run_contents import files_below
 from utils.archives import unpack
 from utils.errors import Fault, UserError
 
-UNREADABLE = ("archive.damaged", "archive.unknown_form")
+UNREADABLE = ("archive.unreadable", "archive.unknown_form")
 FORMS = ("zip", "tar", "gztar", "bztar", "xztar")
 CONTENT = np.random.default_rng(0).bytes(300_000)
 FILES = {"task_plip/plip_5x/a.h5": CONTENT, "task_plip/plip_5x/b.h5": b"", "task_plip/deep/er/c.h5": CONTENT[:1000]}
@@ -66,7 +66,7 @@ def test_a_broken_stream_is_found(tmp_path: Path) -> None:
     packed[30 + len("a")] = 0b111
     (tmp_path / "x").write_bytes(packed)
     fault = refused(tmp_path / "x", tmp_path / "out")
-    assert fault.code == "archive.damaged" and "invalid block type" in fault.found
+    assert fault.code == "archive.unreadable" and "invalid block type" in fault.found
 
 
 def test_the_checksum_behind_the_last_file_is_read(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_checksum_behind_the_last_file_is_read(tmp_path: Path) -> None:
     packed[-8] ^= 1
     archive.write_bytes(packed)
     fault = refused(archive, tmp_path / "out")
-    assert fault.code == "archive.damaged" and "CRC check failed" in fault.found
+    assert fault.code == "archive.unreadable" and "CRC check failed" in fault.found
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,7 +148,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         packed[packed.index(start) + offset] |= 1
     (tmp_path / "x").write_bytes(packed)
     fault = refused(tmp_path / "x", tmp_path / "out")
-    assert fault.code == "archive.damaged" and "encrypted" in fault.found
+    assert fault.code == "archive.unreadable" and "encrypted" in fault.found
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.support.chat_server import Reply, chat_server
+from tests.support.chat_server import ChatReply, chat_server
 from tests.support.faults import expect_faults
 from utils.chat import KEY_VARIABLE, MOST_RETRIES, ChatModel, read_completion
 
@@ -70,13 +70,13 @@ def test_a_damaged_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -
 @pytest.mark.parametrize(
     "failures",
     [
-        [Reply(status=500), Reply(status=503), Reply(status=502), Reply(status=500)],
-        [Reply(status=429), Reply(status=408)],
-        [Reply("x" * 5000, cut=True)],
+        [ChatReply(status=500), ChatReply(status=503), ChatReply(status=502), ChatReply(status=500)],
+        [ChatReply(status=429), ChatReply(status=408)],
+        [ChatReply("x" * 5000, cut=True)],
     ],
     ids=["5xx", "429", "cut"],
 )
-def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
+def test_what_may_pass_is_tried_again(failures: list[ChatReply]) -> None:
     with chat_server(*failures, "at last") as server:
         assert ChatModel("m", server.url).ask(QUESTION).text == "at last"
     assert len(server.requests) == len(failures) + 1
@@ -86,13 +86,13 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
 @pytest.mark.parametrize(
     ("reply", "requests", "said"),
     [
-        (Reply(status=500), MOST_RETRIES + 1, "Error code: 500 - planned failure 500"),
-        (Reply(status=429), MOST_RETRIES + 1, "Error code: 429 - planned failure 429"),
-        (Reply(status=401), 1, "Error code: 401 - planned failure 401"),
-        (Reply(status=404, body=b"<html>"), 1, "Error code: 404"),
+        (ChatReply(status=500), MOST_RETRIES + 1, "Error code: 500 - planned failure 500"),
+        (ChatReply(status=429), MOST_RETRIES + 1, "Error code: 429 - planned failure 429"),
+        (ChatReply(status=401), 1, "Error code: 401 - planned failure 401"),
+        (ChatReply(status=404, body=b"<html>"), 1, "Error code: 404"),
     ],
 )
-def test_a_lasting_failure_is_reported(reply: Reply, requests: int, said: str) -> None:
+def test_a_lasting_failure_is_reported(reply: ChatReply, requests: int, said: str) -> None:
     with chat_server(reply) as server, expect_faults("chat.no_answer") as faults:
         ChatModel("m", server.url).ask(QUESTION)
     assert len(server.requests) == requests
@@ -141,7 +141,7 @@ def test_an_answer_that_was_cut_off(reason: str | None, cut_off: bool) -> None:
 
 @pytest.mark.parametrize("body", [b'{"id": ', b"", b"\xff\xfe\x00", b'{"choices": [3]}'])
 def test_a_body_that_is_no_completion_is_kept(body: bytes) -> None:
-    with chat_server(Reply(body=body)) as server:
+    with chat_server(ChatReply(body=body)) as server:
         answer = ChatModel("m", server.url).ask(QUESTION)
     assert answer.text is None
     assert len(server.requests) == 1

@@ -113,7 +113,7 @@ def test_tensor_fingerprint_depends_on_names_and_contents_alone() -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": "\xff"}'])
 def test_what_is_not_json_is_told_of(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
-    with expect_faults("json.damaged") as faults:
+    with expect_faults("json.unreadable") as faults:
         read_json(tmp_path / "x.json")
     assert faults[0].where == str(tmp_path / "x.json")
 
@@ -125,5 +125,5 @@ def test_tensors_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
     assert faults[0].where == str(file)
     for content in (b"", b"{", pickle.dumps(print, protocol=2)):
         file.write_bytes(content)
-        with expect_faults("tensors.damaged"):
+        with expect_faults("tensors.unreadable"):
             read_tensors(file)

@@ -31,5 +31,5 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
         read_h5(file, ("features", "coords"))
     assert str(faults[0]) == f"{file}: no data set 'coords', but ['features']; expected ['features', 'coords']"
     file.write_bytes(file.read_bytes()[:100])
-    with expect_faults("h5.damaged"):
+    with expect_faults("h5.unreadable"):
         read_h5(file, ("features",))

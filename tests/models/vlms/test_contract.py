@@ -15,8 +15,8 @@ import models.vlms.registry
 from models.prompts import PromptLearner, PromptTokens
 from models.tiny_clip import save_tiny_clip
 from models.vlms import ImageSide, TextSide, load_image_side, load_text_side
-from models.vlms.interface import Source
 from models.vlms.registry import FAMILIES, family_of
+from models.vlms.sides import Source
 from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
 from tests.support.published_vlms import save_conch, save_open_clip
 from utils.errors import UserError

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.vlms import clip, conch, load_image_side, load_text_side, open_clip
-from models.vlms.interface import Source
 from models.vlms.registry import FAMILIES, family_of
+from models.vlms.sides import Source
 from utils.errors import UserError
 
 

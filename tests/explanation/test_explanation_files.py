@@ -14,7 +14,7 @@ import pytest
 from datasets.folders import FeatureFolders
 from explanation.explain_run import explain_slide, load_hive_mil
 from explanation.explained_slide import ExplainedSlide
-from explanation.slide_files import write_explanation
+from explanation.explanation_files import write_explanation
 from tests.support.browser import open_page, overflow
 from tests.support.planted_run import PlantedRun
 

@@ -124,9 +124,7 @@ class _Propagation:
         if self.alive is None:
             return sums
         constants = graph.high_image, self.edges, self.text_shares, self.alive, self.scale
-        differentiable: Tensor = _HiddenSums.apply(  # type: ignore[no-untyped-call]
-            sums, *constants, *self.first_update
-        )
+        differentiable: Tensor = _HiddenSums.apply(sums, *constants, *self.first_update)  # type: ignore[no-untyped-call]
         return differentiable
 
     def _hidden(self, rows: Tensor, slots: Tensor) -> Tensor:

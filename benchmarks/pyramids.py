@@ -10,7 +10,7 @@ import tifffile
 APERIO = "Aperio Image Library v11.2.1\r\n{width}x{height} -> {width}x{height} - |AppMag = {power}|MPP = {mpp}"
 
 
-def write_slide(
+def write_pyramid(
     file: Path,
     image: np.ndarray,
     power: float | None = None,
