@@ -162,7 +162,7 @@ class RunReader:
         if not bare:
             return []
         return [
-            f"an earlier version wrote {', '.join(bare)}, without digests; damage to them, or to files of these folds, "
+            f"an earlier version wrote {', '.join(bare)} without digests; damage to them, or to files of these folds, "
             "may go unseen"
         ]
 
