@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         notes = bytes_notes(run.open(record, options_without_effect(config)), record)
     print("".join(f"{note}\n" for note in notes), end="")
     finished = run.finished_folds(config.folds(), config.resume)
+    for note in run.notes(range(config.k)):
+        print(f"note: {run.path}: {note}")
 
     # train and test each fold
     for split in inputs.splits:

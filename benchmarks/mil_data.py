@@ -37,6 +37,7 @@ from models.build import build_model
 from models.losses import slide_loss
 from training.fold import run_fold
 from training.run_folder import RunFolder
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
 from utils.memory import cache_bytes
@@ -84,6 +85,7 @@ def cross_validate(name: str, data: MilData, source: Path, config: Config) -> pd
         write_mil_task(Path(folder), folders, data, folds, source, True)
         cache = BagCache(folders, width, cache_bytes(None), form="patches")
         run = RunFolder(Path(folder) / "run")
+        run.open(RunRecord(config.to_dict(), ["0", "1"], width, {}, {}, {}))
         for split in folds:
             seed_everything(config.seed)
             with contextlib.redirect_stdout(io.StringIO()):

@@ -14,8 +14,9 @@ from datasets.folders import FeatureFolders
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
-from utils.files import tensors_sha256, write_json
+from utils.files import tensors_sha256
 from utils.interface import Bag, BagForm
+from utils.sealed import DIGESTS, damaged_fields, write_sealed
 
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
@@ -38,13 +39,16 @@ def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
         raise UserError(Fault("features.missing", str(flat), found, expected, mend))
 
 
-def check_features(cache: BagCache, slides: Iterable[Slide], checked: Path | None = None) -> dict[str, str]:
+def check_features(
+    cache: BagCache, slides: Iterable[Slide], checked: Path | None = None, verify: bool = False
+) -> dict[str, str]:
     """Check the features of some slides; those unchanged since an earlier check are not read again, others are kept in
     the cache.
 
-    checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. Returns a
-    digest of the contents by slide_id. Warns where CONCH's features are from before the projection. Raises UserError
-    with the faults of all slides.
+    checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
+    read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
+    by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all
+    slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_checked(checked) if checked else {}
@@ -55,7 +59,7 @@ def check_features(cache: BagCache, slides: Iterable[Slide], checked: Path | Non
     for slide in slides:
         entry: Any = known.get(_name(folders, slide, form))
         is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
-        if is_whole and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
+        if is_whole and not verify and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
@@ -67,7 +71,7 @@ def check_features(cache: BagCache, slides: Iterable[Slide], checked: Path | Non
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
             cache.put(bag.value)
     if checked and unread:
-        write_json(checked, known)
+        write_sealed(checked, known)
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
         print(
@@ -98,8 +102,12 @@ def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form:
 
 
 def _read_checked(checked: Path) -> dict[str, Any]:
+    """What the file keeps, without what was damaged; nothing of a file without digests."""
     try:
-        known = json.loads(checked.read_text())
+        known = json.loads(checked.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict) or DIGESTS not in known:
+        return {}
+    damaged = {DIGESTS, *damaged_fields(known)} if isinstance(known[DIGESTS], dict) else set(known)
+    return {name: entry for name, entry in known.items() if name not in damaged}

@@ -15,7 +15,7 @@ from experiments.grid import GridRun, Rows, expand, read_grid, read_presets, rep
 from experiments.jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine
 from experiments.progress import GridProgress
 from utils.config import PROJECT, Config
-from utils.errors import Fault, UserError
+from utils.errors import Fault, Faults, UserError
 from utils.files import read_json, write_json
 
 LINES_OF_A_LOG = 12
@@ -37,6 +37,8 @@ class Folder(Protocol):
     def fold_result(self, fold: int) -> Path: ...
 
     def training(self, fold: int) -> Files: ...
+
+    def finished(self, fold: int) -> object | None: ...
 
     def lock(self, name: str, wait: bool = False) -> AbstractContextManager[None]: ...
 
@@ -64,12 +66,12 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
 
     options: as run_experiments.py parses them. given: options of main.py, each with its values. folder_of: the path of
     a run -> its folder. Returns whether all folds are finished, or were only listed. Raises UserError for faults of the
-    grid, and where the results of folds that ended well cannot be seen here.
+    grid, for results that are damaged, and where the results of folds that ended well cannot be seen here.
     """
     results = Path(options.results_dir)
     runs = runs_of_grid(options, given)
     folds = list_folds(runs, int(os.environ.get("OMP_NUM_THREADS") or options.cpus_per_fold), folder_of)
-    left = [fold for fold in folds if not fold.result.exists()]
+    left = unfinished(folds)
     print(f"{len(runs)} runs, {len(folds)} folds, {len(folds) - len(left)} of them finished")
     if options.dry_run:
         for fold in folds:
@@ -123,6 +125,14 @@ def list_folds(runs: Iterable[GridRun], threads: int, folder_of: FolderOf) -> li
             )
             folds.append(GridFold(folder, number, job))
     return folds
+
+
+def unfinished(folds: Iterable[GridFold]) -> list[GridFold]:
+    """The folds without a result. Raises UserError with every result that is damaged, or of another fold or run."""
+    faults = Faults()
+    results = [(fold, faults.attempt(fold.folder.finished, fold.number)) for fold in folds]
+    faults.raise_any()
+    return [fold for fold, result in results if result.value is None]
 
 
 def write_record(results: Path, runs: Iterable[GridRun]) -> None:

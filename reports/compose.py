@@ -121,6 +121,7 @@ def _notes(found: FoundRuns, runs: Sequence[FinishedRun]) -> list[str]:
     if found.absent:
         notes.append(f"not begun, so in no table: {', '.join(found.absent)} ({EXPERIMENT} lists it)")
     for run in runs:
+        notes += [f"{run.name}: {note}" for note in run.notes]
         if run.missing:
             missing = ", ".join(map(str, run.missing))
             notes.append(f"{run.name}: fold {missing} of {run.num_folds} not finished")

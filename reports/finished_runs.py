@@ -1,6 +1,6 @@
 """Finished folds of runs of main.py: of one run for its page, of all runs below some folders for tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.run_reader import FoldResult, RunReader, RunRecord, arrays
+from training.fold_result import FoldResult
+from training.run_reader import RunReader, RunRecord, is_fold_result
+from training.run_tables import arrays
 from utils.config import Config
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import files_below, read_json
@@ -55,12 +57,13 @@ class FinishedFold:
 @dataclass(frozen=True)
 class FinishedRun:
     """A run with those of its folds that are finished, by number. name: by which the reader of a table or page knows
-    the run."""
+    the run. notes: what the user should know of its files, a line each."""
 
     folder: RunReader
     name: str
     record: RunRecord
     folds: dict[int, FinishedFold]
+    notes: Sequence[str] = ()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -122,12 +125,13 @@ def read_finished_run(path: Path, name: str, with_history: bool = False) -> Fini
     for number in range(record.options["k"]):
         result = faults.attempt(folder.finished, number)
         if result and result.value:
+            faults.attempt(folder.check_files, number, folder.split(number), folder.training(number).checkpoint)
             predictions = faults.attempt(folder.read_predictions, result.value, record.class_names)
             history = faults.attempt(folder.read_history, result.value) if with_history else Attempt(None)
             if predictions and history:
                 folds[number] = FinishedFold(result.value, predictions.value, history.value)
     faults.raise_any()
-    return FinishedRun(folder, name, record, folds)
+    return FinishedRun(folder, name, record, folds, folder.notes(folds))
 
 
 def read_runs(roots: Iterable[Path]) -> FoundRuns:
@@ -145,10 +149,11 @@ def read_runs(roots: Iterable[Path]) -> FoundRuns:
             known = found.entries.setdefault(path, [])
             if (entry.label, entry.preset) not in {(one.label, one.preset) for one in known}:
                 known.append(entry)
-        for file in files_below(root):
-            path = file.parent.resolve()
-            if file.name == "config.json" and path not in found.runs:
-                name = (Path(root.name) / file.parent.relative_to(root)).as_posix()
+        folders = [file.parent for file in files_below(root) if file.name == "config.json" or is_fold_result(file)]
+        for folder in dict.fromkeys(folders):
+            path = folder.resolve()
+            if path not in found.runs:
+                name = (Path(root.name) / folder.relative_to(root)).as_posix()
                 run = faults.attempt(_read_if_run, path, name)
                 if run and run.value:
                     found.runs[path] = run.value

@@ -12,7 +12,7 @@ from reports.finished_runs import FinishedRun, read_finished_run
 from reports.plots import confusion_figure, data_uri, history_figure, reliability_figure, roc_figure
 from reports.templating import page_template
 from training.metrics import HIT_RATIO, RESULT_COLUMNS
-from training.run_reader import arrays
+from training.run_tables import arrays
 from utils.config import Config
 from utils.errors import Fault, Faults, UserError
 from utils.files import write_text
@@ -39,6 +39,8 @@ def write_pages(runs: Sequence[Path], output: Path | None, explanations: Path | 
         addresses = explanation_addresses(run, explanations, page) if explanations else {}
         if explanations and not addresses:
             print(f"note: {explanations} has no page of a slide of {run.name}")
+        for note in run.notes:
+            print(f"note: {run.name}: {note}")
         if run.missing:
             print(f"note: {run.name}: not finished, so not on the page: fold {', '.join(map(str, run.missing))}")
         write_text(page, render_results(run, addresses))

@@ -81,7 +81,7 @@ def train(model: SlideModel, config: Config, folder: Path) -> Predictions:
     files = FoldFiles(folder / "checkpoint.pt", folder / "history.csv", folder / "state.pt", folder / "tensorboard")
     bags = slides(range(2))
     sampler = EpochSampler([bag.label for bag in bags], seed=1)
-    progress = fit(model, bags, slides(range(2, 4)), sampler, config, files, "fold 0")
+    progress = fit(model, bags, slides(range(2, 4)), sampler, config, files, "fold 0", {"fold": "0"})
     assert progress.epochs == config.max_epochs
     return evaluate(model, slides(range(4, 6)), next(model.parameters()).device)
 

@@ -282,7 +282,7 @@ def test_resume_draws_the_same_dropout(
 
     options = ["--drop_out", "--num_workers", "1", "--k_end", "1"]
     main.main(simulated.options(tmp_path / "whole", *options))
-    save, calls = training.loop._save, []
+    save, calls = training.loop.save_state, []
 
     def save_and_stop(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
@@ -291,7 +291,7 @@ def test_resume_draws_the_same_dropout(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.loop, "_save", save_and_stop)
+        patch.setattr(training.loop, "save_state", save_and_stop)
         assert run_main(simulated.options(tmp_path / "stopped", *options))[0] == 130
     assert run_main(simulated.options(tmp_path / "stopped", *options, "--resume"))[0] == 0
     stopped, expected = (numbers(simulated.run_folder(tmp_path / name)) for name in ("stopped", "whole"))

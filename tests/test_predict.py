@@ -13,6 +13,7 @@ import main
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.faults import check_fault
 from tests.support.run_contents import notes
+from utils.sealed import write_sealed
 
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
 
@@ -168,7 +169,7 @@ def test_a_run_that_was_moved(simulated: SimulatedTask, trained: Path, predict: 
     record = json.loads((trained / "config.json").read_text())
     for name in ("data_root_dir", "dataset_csv", "vlm_path", "text_prompt", "split_dir", "results_dir"):
         record["options"][name] = f"/not/here/{name}"
-    (moved / "config.json").write_text(json.dumps(record))
+    write_sealed(moved / "config.json", record)
     shutil.copy(trained / "s_1_checkpoint.pt", moved / "best.pt")
     table, _ = predict(
         moved / "best.pt",

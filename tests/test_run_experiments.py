@@ -11,6 +11,7 @@ import pytest
 import experiments.launch
 import run_experiments
 from tests.conftest import PROJECT, RunMain
+from tests.support.made_settings import RESULT
 from tests.support.stand_in import options, run_folder, stand_in_fixture, starts  # noqa: F401
 from utils.errors import UserError
 
@@ -70,7 +71,7 @@ def test_results_that_other_machines_do_not_share(run_main: RunMain, monkeypatch
 
 def test_dry_run(stand_in: Path, run_main: RunMain) -> None:
     (run_folder(5)).mkdir(parents=True)
-    (run_folder(5) / "fold_1.json").touch()
+    (run_folder(5) / "fold_1.json").write_text(json.dumps({**vars(RESULT), "fold": 1}))
     code, out, _ = run_main(options("--seed", "5", "--dry_run"), "run_experiments")
     command = f"  python {stand_in}/main.py --task=t --data_root_dir=D --results_dir=R/k=2 --seed=5 --k=2 --resume"
     assert code == 0 and out.splitlines() == [

@@ -9,7 +9,7 @@ from datasets.splits import read_split_ids
 from training.run_reader import RunReader, RunRecord
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
-from utils.errors import Fault, UserError
+from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import read_tensors
 from utils.interface import SlideModel
 from utils.options import Nature
@@ -53,6 +53,32 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
         found = "no value, and no config.json beside the checkpoint"
         raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
     return record, config
+
+
+def check_checkpoints(checkpoints: Mapping[str, Path]) -> list[str]:
+    """Check the checkpoints of a run, by the names of their folds, against the results of these folds, and the split
+    files with them.
+
+    Returns what the user should know, a line each. Raises UserError with every file that is not the one that the result
+    of its fold names, and for every result that is damaged or of another run. Bare checkpoints are passed over.
+    """
+    run = RunReader(next(iter(checkpoints.values())).parent)
+    if not run.config.exists():
+        return []
+    faults, unknown, folds = Faults(), [], []
+    for name, file in checkpoints.items():
+        match = CHECKPOINT.fullmatch(file.name)
+        result = faults.attempt(run.finished, int(match[1])) if match else Attempt(None)
+        if match and result and result.value:
+            folds.append(int(match[1]))
+            faults.attempt(run.check_files, folds[-1], run.training(folds[-1]).checkpoint, run.split(folds[-1]))
+        elif result:
+            unknown.append(name)
+    faults.raise_any()
+    notes = run.notes(folds)
+    if unknown:
+        notes.append(f"no fold_<k>.json tells whether the checkpoint of {', '.join(unknown)} is as main.py wrote it")
+    return [f"note: {run.path}: {note}" for note in notes]
 
 
 def refuse_other_options(

@@ -7,9 +7,9 @@ import pandas as pd
 from datasets.bag_cache import BagCache, BagLoader
 from datasets.splits import Split, take_few, take_share
 from training.evaluation import evaluate
+from training.fold_result import FoldResult
 from training.loop import EpochSampler, fit
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult
 from utils.config import Config
 from utils.files import write_text
 from utils.interface import SlideModel
@@ -30,7 +30,8 @@ def run_fold(
     """Train a model on one fold, test its best epoch, and write what both gave into the run's folder.
 
     model: newly initialised, on the device to train on. cache: the features. class_names: of the labels. With
-    ``config.resume`` an interrupted training goes on. Raises UserError where a loss or a logit is not finite.
+    ``config.resume`` an interrupted training goes on. run: opened. Raises UserError where a loss or a logit is not
+    finite, and where the state to go on from is damaged or of another run.
     """
     if not config.resume:
         run.clear(split.fold)
@@ -42,7 +43,8 @@ def run_fold(
         BagLoader(cache, slides, sampler if name == "train" else None, config.num_workers, pin=device.type == "cuda")
         for name, slides in split.parts()
     )
-    progress = fit(model, train, val, sampler, config, run.training(split.fold), f"fold {split.fold}")
+    origin = {"fold": str(split.fold), **run.fingerprint(split.fold)}
+    progress = fit(model, train, val, sampler, config, run.training(split.fold), f"fold {split.fold}", origin)
     validated, tested = (evaluate(model, bags, device, config.precision) for bags in (val, test))
     tables = {"val": validated.table(class_names), "test": tested.table(class_names)}
     write_text(run.predictions(split.fold), pd.concat(tables, names=["split"]).droplevel(1).to_csv())

@@ -29,6 +29,7 @@ from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
 from utils.reproducibility import choose_device, make_deterministic, versions
+from utils.sealed import json_sha256
 
 Table = tuple[list[str], dict[str, Slide]]  # class names, slides by slide_id
 SplitIds = dict[str, list[str]]  # slide ids of train, val and test
@@ -69,6 +70,7 @@ class RunInputs:
         if self.tower is not None:
             read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
             read["text_tower"] = self.tower.fingerprint()
+            read["tokenizer"] = tokens_sha256(self.tower, self.descriptions)
         for split in self.splits:
             read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
             slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
@@ -83,6 +85,12 @@ class RunInputs:
             versions=versions(),
             num_threads=torch.get_num_threads(),
         )
+
+
+def tokens_sha256(tower: TextSide, descriptions: Descriptions) -> str:
+    """A digest over what a tower's tokenizer makes of the texts of a run, and over its special tokens."""
+    tokens = tower.tokenize([*descriptions.low_texts, *descriptions.high_texts])
+    return json_sha256([list(tower.special_tokens), tokens])
 
 
 class InputReader:
@@ -172,7 +180,7 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunIn
     if not chosen:
         faults.attempt(check_root, cache.folders, cache.form)
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
-    digests = faults.check("features", lambda: check_features(cache, chosen.value, memory))
+    digests = faults.check("features", lambda: check_features(cache, chosen.value, memory, config.verify))
     every = [split.value for split in splits]
     inputs = RunInputs(
         config=config,

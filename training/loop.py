@@ -3,22 +3,22 @@
 It knows of a model only what utils/interface.py says, and ``checkpoint`` / ``load_checkpoint``.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
 from training.evaluation import Predictions, autocast, evaluate
+from training.resume import Progress, restore, save_state, set_weights, trained_weights
 from utils.config import Config
 from utils.errors import Fault, UserError
-from utils.files import read_tensors, write_tensors, write_text
+from utils.files import write_tensors, write_text
 from utils.interface import Bag, SlideModel
 from utils.reproducibility import seed_everything
 
@@ -34,22 +34,6 @@ class FoldFiles:
     history: Path
     state: Path
     tensorboard: Path
-
-
-@dataclass
-class Progress:
-    """How far a fold is. Epochs count from 0; best_error is the lowest validation error so far, best_weights what was
-    trained by then."""
-
-    epochs: int = 0
-    best_epoch: int = -1
-    best_error: float = float("inf")
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def waited(self) -> int:
-        """Epochs since the best one."""
-        return self.epochs - 1 - self.best_epoch
 
 
 class EpochSampler(Sampler[int]):
@@ -124,15 +108,20 @@ def fit(
     config: Config,
     files: FoldFiles,
     title: str,
+    origin: Mapping[str, str],
 ) -> Progress:
     """Train until the epochs are used up or the validation error has not fallen for ``PATIENCE`` epochs (a tie is no
     improvement); leaves the best epoch's weights in the model and, at the end, in ``files.checkpoint``.
 
-    With ``config.resume`` it goes on behind the last finished epoch and ends as if it had never been stopped.
+    origin: what tells the run and the fold, by name. With ``config.resume`` it goes on behind the last finished epoch
+    and ends as if it had never been stopped. Raises UserError where the state to go on from is damaged or of another
+    origin, and where a loss is not finite.
     """
     device = next(model.parameters()).device
     optimizer = build_optimizer(model, config)
-    progress = _restore(model, optimizer, files.state) if config.resume else Progress()
+    progress, notes = restore(model, optimizer, origin, files.state) if config.resume else (Progress(), [])
+    for note in notes:
+        tqdm.write(note)
     max_epochs = min(config.max_epochs, 2) if config.testing else config.max_epochs
     writer = _tensorboard(files.tensorboard, progress.epochs) if config.log_data else None
     while progress.epochs < max_epochs and not (config.early_stopping and progress.waited() >= PATIENCE):
@@ -149,7 +138,7 @@ def fit(
             progress.best_error, progress.best_epoch = error, epoch
             progress.best_weights = trained_weights(model)
         write_text(files.history, pd.DataFrame(progress.history).to_csv(index=False))
-        _save(model, optimizer, progress, files.state)
+        save_state(model, optimizer, progress, origin, files.state)
         if writer:
             for name, value in row.items():
                 writer.add_scalar(name, value, epoch)
@@ -161,7 +150,7 @@ def fit(
         )
     if writer:
         writer.close()
-    _set_weights(model, progress.best_weights)
+    set_weights(model, progress.best_weights)
     write_tensors(files.checkpoint, model.checkpoint())
     return progress
 
@@ -175,33 +164,6 @@ def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -
         **{f"val_{name}": value for name, value in metrics.items()},
         "val_hit_ratio": validation.hit_ratio,
     }
-
-
-def trained_weights(model: SlideModel) -> dict[str, Tensor]:
-    """A copy of what is trained, on the CPU."""
-    named = model.named_parameters()
-    return {name: parameter.detach().cpu().clone() for name, parameter in named if parameter.requires_grad}
-
-
-@torch.no_grad()
-def _set_weights(model: SlideModel, weights: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.copy_(weights[name])
-
-
-def _save(model: SlideModel, optimizer: torch.optim.Optimizer, progress: Progress, path: Path) -> None:
-    state = {"model": trained_weights(model), "optimizer": optimizer.state_dict(), "progress": vars(progress)}
-    write_tensors(path, state)
-
-
-def _restore(model: SlideModel, optimizer: torch.optim.Optimizer, path: Path) -> Progress:
-    if not path.exists():
-        return Progress()
-    state = read_tensors(path)
-    _set_weights(model, state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:

@@ -70,7 +70,7 @@ def _place(name: str, config: Config) -> str:
     places = {
         "dataset_csv": str(config.csv_path()),
         "text_prompt": text_source(config, config.text_form) if config.text_form else "",
-        "text_tower": f"--vlm_path {config.vlm_path or config.feature_extractor}",
+        **dict.fromkeys(("text_tower", "tokenizer"), f"--vlm_path {config.vlm_path or config.feature_extractor}"),
     }
     return places.get(name, name)
 

@@ -3,15 +3,17 @@
 import fcntl
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pandas as pd
 
+from training.fold_result import FoldRecord, FoldResult
 from training.metrics import RESULT_COLUMNS
-from training.run_reader import FoldResult, RunReader, RunRecord
+from training.run_reader import RunReader, RunRecord
 from utils.effects import CIRCUMSTANCES
 from utils.errors import Fault, UserError
-from utils.files import write_json, write_text
+from utils.files import file_sha256, write_text
+from utils.sealed import write_sealed
 
 
 class RunFolder(RunReader):
@@ -55,9 +57,12 @@ class RunFolder(RunReader):
                 )  # fmt: skip
             if set(record.inputs) <= set(there.inputs):
                 return there
-            record = replace(there, inputs={**there.inputs, **record.inputs})
-        write_json(self.config, asdict(record))
-        return record
+            # what was recorded stays as it stands: finished folds carry digests of it
+            content = {**self._content(), "inputs": {**there.inputs, **record.inputs}}
+        else:
+            content = asdict(record)
+        write_sealed(self.config, content)
+        return self.record()
 
     def finished_folds(self, folds: Iterable[int], resume: bool) -> dict[int, FoldResult]:
         """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""
@@ -75,7 +80,11 @@ class RunFolder(RunReader):
             file.unlink(missing_ok=True)
 
     def finish(self, result: FoldResult) -> None:
-        write_json(self.fold_result(result.fold), asdict(result))
+        """Write the result of a fold, with digests of the run's record and of the fold's files. The fold is finished
+        then."""
+        files = {file.name: file_sha256(file) for file in self.files(result.fold) if file.is_file()}
+        record = FoldRecord(result, self.fingerprint(result.fold), files)
+        write_sealed(self.fold_result(result.fold), record.content())
         self.training(result.fold).state.unlink(missing_ok=True)
 
     def summarise(self, folds: Sequence[int], num_folds: int) -> pd.DataFrame:

@@ -3,7 +3,9 @@
 Nothing else reads these files: what a damaged or foreign file is, is decided here.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from training.fold_result import FoldRecord, FoldResult, read_fold_record
 from training.loop import FoldFiles
-from training.metrics import HISTORY_COLUMNS, Metrics, classification_metrics
-from utils.config import Config
+from training.metrics import HISTORY_COLUMNS, classification_metrics
+from training.run_tables import (
+    PREDICTION_TEXTS,
+    TOLERANCE,
+    TableFile,
+    arrays,
+    check_probabilities,
+    check_slides,
+    read_table,
+)
+from utils.config import OPTIONS, Config
+from utils.effects import CIRCUMSTANCES, options_without_effect
 from utils.errors import Fault, UserError
-from utils.files import read_json
+from utils.files import file_sha256, read_json, text_sha256
+from utils.sealed import DIGESTS, damaged_fields, json_sha256
 
-TOLERANCE = 1e-6
 RECORD_TYPES = {"options": dict, "class_names": list, "descriptions": dict, "inputs": dict}
-PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
+FOLD_RESULT = re.compile(r"fold_\d+\.json")
+OF_A_FOLD = re.compile(r"(?:splits|features)_(\d+)")
+"""Inputs that one fold reads."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +54,6 @@ class RunRecord:
     inputs: dict[str, str]
     versions: dict[str, str]
     num_threads: int | None = None
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """One fold: metrics of the best epoch (counted from 0), and the mean Hit Ratio@2 over the test slides."""
-
-    fold: int
-    test_auc: float
-    test_f1: float
-    test_acc: float
-    val_auc: float
-    val_f1: float
-    val_acc: float
-    test_hit_ratio: float
-    best_epoch: int
-    epochs: int
-
-    @classmethod
-    def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
-        return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
-
-    def summary(self) -> str:
-        """What a user is told of the fold, in one line."""
-        return (
-            f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
-            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
-        )
 
 
 class RunReader:
@@ -88,6 +76,11 @@ class RunReader:
         """Written last: a fold is finished when this file is there."""
         return self.path / f"fold_{fold}.json"
 
+    def files(self, fold: int) -> list[Path]:
+        """What a finished fold leaves beside its result."""
+        files = self.training(fold)
+        return [self.split(fold), files.checkpoint, files.history, self.predictions(fold)]
+
     def training(self, fold: int) -> FoldFiles:
         return FoldFiles(
             checkpoint=self.path / f"s_{fold}_checkpoint.pt",
@@ -97,11 +90,126 @@ class RunReader:
         )
 
     def holds_run(self) -> bool:
-        """Whether the folder has a config.json, and one of main.py. Raises UserError where the file is not JSON."""
-        return self.config.is_file() and _is_record(read_json(self.config))
+        """Whether the folder has a config.json of main.py, or the result of a fold. Raises UserError where config.json
+        is not JSON."""
+        has_record = self.config.is_file() and _is_record(read_json(self.config))
+        return has_record or any(map(is_fold_result, self.path.glob("fold_*.json")))
 
     def record(self) -> RunRecord:
         """config.json. Raises UserError where the file is missing, damaged, or another program's."""
+        content = self._content()
+        return RunRecord(
+            options={**asdict(Config()), **content["options"]},
+            class_names=content["class_names"],
+            feature_dim=content.get("feature_dim"),
+            descriptions=content["descriptions"],
+            inputs=content["inputs"],
+            versions=content.get("versions", {}),
+            num_threads=content.get("num_threads"),
+        )
+
+    def fingerprint(self, fold: int) -> dict[str, str]:
+        """What a fold is trained with, as config.json says it: digests by field, without inputs of other folds,
+        circumstances, and options without effect on the model. Raises UserError as ``record`` does."""
+        content = self._content()
+        told = content["options"]
+        useless = options_without_effect(Config(**{name: told[name] for name in OPTIONS if name in told}))
+        settings = {name: value for name, value in told.items() if name not in CIRCUMSTANCES | useless}
+        fields = {"options": settings, **{name: content.get(name) for name in ("class_names", "descriptions")}}
+        inputs = {
+            f"inputs.{name}": digest
+            for name, digest in content["inputs"].items()
+            if not (match := OF_A_FOLD.fullmatch(name)) or int(match[1]) == fold
+        }
+        return {**{name: json_sha256(value) for name, value in fields.items()}, **inputs}
+
+    def finished(self, fold: int) -> FoldResult | None:
+        """fold_<fold>.json; None where the fold is not finished. Raises UserError where the file is damaged, or of
+        another fold or run."""
+        record = self._fold_record(fold)
+        if record and record.run is not None:
+            here = self.fingerprint(fold)
+            others = differing(record.run, here)
+            if others:
+                raise UserError(
+                    Fault(
+                        "run.foreign", str(self.fold_result(fold)), f"of a run with other {', '.join(others)}",
+                        expected=f"those of {self.config}",
+                        mend="put the file of this run back, or remove it to train the fold again",
+                    )
+                )  # fmt: skip
+        return record.result if record else None
+
+    def check_files(self, fold: int, *files: Path) -> None:
+        """Raises UserError with those of a finished fold's files that are there and are not what the fold's result was
+        written with; a fold that is not finished, or whose result carries no digests, has none."""
+        record = self._fold_record(fold)
+        told = record.files if record else None
+        if told is None:
+            return
+        checkpoint, result = self.training(fold).checkpoint, self.fold_result(fold).name
+        wrong = [file for file in files if file.is_file() and file_sha256(file) != told.get(file.name)]
+        if wrong:
+            found = f"not the file that {result} names: damaged, edited, or of another fold or run"
+            mend = f"put the file of this fold back, or {self._mend(fold)}"
+            faults = []
+            for file in wrong:
+                code = "checkpoint.changed" if file == checkpoint else "run.changed_file"
+                faults.append(Fault(code, str(file), found, mend=mend))
+            raise UserError(faults)
+
+    def notes(self, folds: Iterable[int]) -> list[str]:
+        """What a user should know: which of config.json and the results of some folds carry no digests, if any."""
+        files = [self.config, *map(self.fold_result, folds)]
+        bare = [file.name for file in files if file.is_file() and DIGESTS not in read_json(file)]
+        if not bare:
+            return []
+        return [
+            f"an earlier version wrote {', '.join(bare)} without digests; damage to them, or to files of these folds, "
+            "may go unseen"
+        ]
+
+    def read_predictions(self, result: FoldResult, class_names: Sequence[str]) -> pd.DataFrame:
+        """predictions_<fold>.csv of a finished fold: split (val, test), slide_id, label, prediction, prob_<CLASS>...
+
+        result: what ``finished`` gave for the fold. Raises UserError where the file is not there, or not what the
+        result was computed from.
+        """
+        source = TableFile(self.predictions(result.fold), self._mend(result.fold))
+        self.check_files(result.fold, source.file)
+        table = read_table(source, dtype=dict.fromkeys(PREDICTION_TEXTS, str), keep_default_na=False)
+        check_slides(table, class_names, source)
+        check_probabilities(table, class_names, source)
+        for split in ("val", "test"):
+            metrics = classification_metrics(*arrays(table[table["split"] == split], class_names))
+            for name, found in metrics._asdict().items():
+                recorded = getattr(result, f"{split}_{name}")
+                if not np.isclose(found, recorded, rtol=0, atol=TOLERANCE, equal_nan=True):
+                    expected = f"{recorded:.4f}, as in {self.fold_result(result.fold).name}"
+                    raise source.error("predictions.other_result", f"found {split}_{name} {found:.4f}", expected)
+        return table
+
+    def read_history(self, result: FoldResult) -> pd.DataFrame:
+        """history_<fold>.csv of a finished fold, one row per epoch. Raises UserError where the file is not there, lacks
+        a column that is drawn, or is not that of the result."""
+        source = TableFile(self.training(result.fold).history, self._mend(result.fold))
+        self.check_files(result.fold, source.file)
+        table = read_table(source)
+        wanted = ("epoch", *HISTORY_COLUMNS)
+        wrong = [name for name in wanted if name not in table or table[name].dtype.kind not in "if"]
+        if wrong:
+            found = f"no column of numbers {', '.join(wrong)}; found {', '.join(table)}"
+            raise source.error("history.columns", found)
+        if len(table) != result.epochs:
+            raise source.error("history.length", f"found {len(table)} epochs", str(result.epochs))
+        return table
+
+    def _fold_record(self, fold: int) -> FoldRecord | None:
+        file = self.fold_result(fold)
+        return read_fold_record(file, fold) if file.exists() else None
+
+    def _content(self) -> dict[str, Any]:
+        """The fields of config.json, checked."""
         if not self.config.is_file():
             raise UserError(
                 Fault(
@@ -118,136 +226,49 @@ class RunReader:
                     expected=f"its {', '.join(RECORD_TYPES)}", mend="name another folder, or move the file away",
                 )
             )  # fmt: skip
-        wrong = [name for name, kind in RECORD_TYPES.items() if not isinstance(content[name], kind)]
-        options = {**asdict(Config()), **content["options"]} if "options" not in wrong else {}
-        wrong += [] if isinstance(content.get("num_threads"), int | None) else ["num_threads"]
-        if wrong or not isinstance(options["k"], int) or not content["class_names"]:
+        wrong = _damaged(content)
+        if wrong:
             raise UserError(
                 Fault(
-                    "run.unreadable", str(self.config), f"damaged: {', '.join(wrong or ['k or class_names'])}",
-                    expected="the file as main.py wrote it", mend="train the run again in another --results_dir",
+                    "run.unreadable", str(self.config), f"damaged or edited: {', '.join(wrong)}",
+                    expected="the file as main.py wrote it",
+                    mend="put that file back, or train the run again in another --results_dir",
                 )
             )  # fmt: skip
-        return RunRecord(
-            options=options,
-            class_names=content["class_names"],
-            feature_dim=content.get("feature_dim"),
-            descriptions=content["descriptions"],
-            inputs=content["inputs"],
-            versions=content.get("versions", {}),
-            num_threads=content.get("num_threads"),
-        )
-
-    def finished(self, fold: int) -> FoldResult | None:
-        """fold_<fold>.json; None where the fold is not finished. Raises UserError where the file is damaged."""
-        file = self.fold_result(fold)
-        if not file.exists():
-            return None
-        content = read_json(file)
-        names = {item.name for item in fields(FoldResult)}
-        is_whole = isinstance(content, dict) and set(content) == names and content["fold"] == fold
-        if not is_whole or not all(isinstance(value, int | float) for value in content.values()):
-            raise UserError(
-                Fault(
-                    "run.unreadable_result",
-                    str(file),
-                    "not the result of a fold",
-                    mend="remove it to train the fold again",
-                )
-            )
-        return FoldResult(**content)
-
-    def read_predictions(self, result: FoldResult, class_names: Sequence[str]) -> pd.DataFrame:
-        """predictions_<fold>.csv of a finished fold: split (val, test), slide_id, label, prediction, prob_<CLASS>...
-
-        result: what ``finished`` gave for the fold. Raises UserError where the file is not there, or not what the
-        result was computed from.
-        """
-        damage = _Damage(self.predictions(result.fold), self._mend(result.fold))
-        table = _read_csv(damage, dtype=dict.fromkeys(PREDICTION_TEXTS, str), keep_default_na=False)
-        _check_slides(table, class_names, damage)
-        _check_probabilities(table, class_names, damage)
-        for split in ("val", "test"):
-            metrics = classification_metrics(*arrays(table[table["split"] == split], class_names))
-            for name, found in metrics._asdict().items():
-                recorded = getattr(result, f"{split}_{name}")
-                if not np.isclose(found, recorded, rtol=0, atol=TOLERANCE, equal_nan=True):
-                    source = f"{recorded:.4f}, as in {self.fold_result(result.fold).name}"
-                    raise damage.error("predictions.other_result", f"found {split}_{name} {found:.4f}", source)
-        return table
-
-    def read_history(self, result: FoldResult) -> pd.DataFrame:
-        """history_<fold>.csv of a finished fold, one row per epoch. Raises UserError where the file is not there, lacks
-        a column that is drawn, or has another number of epochs than the result."""
-        damage = _Damage(self.training(result.fold).history, self._mend(result.fold))
-        table = _read_csv(damage)
-        wanted = ("epoch", *HISTORY_COLUMNS)
-        wrong = [name for name in wanted if name not in table or table[name].dtype.kind not in "if"]
-        if wrong:
-            found = f"no column of numbers {', '.join(wrong)}; found {', '.join(table)}"
-            raise damage.error("history.columns", found)
-        if len(table) != result.epochs:
-            raise damage.error("history.length", f"found {len(table)} epochs", str(result.epochs))
-        return table
+        return content  # type: ignore[no-any-return]
 
     def _mend(self, fold: int) -> str:
         return f"remove {self.fold_result(fold).name} and train the fold again with --resume"
 
 
-def arrays(predictions: pd.DataFrame, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (N,) as class indices, and probabilities (N, K), of a table of predictions."""
-    labels = pd.Index(class_names).get_indexer(predictions["label"])
-    return labels, predictions[_probability_columns(class_names)].to_numpy(np.float64)
+def is_fold_result(file: Path) -> bool:
+    """Whether a file has the name of the result of a fold."""
+    return FOLD_RESULT.fullmatch(file.name) is not None
 
 
-def _probability_columns(class_names: Sequence[str]) -> list[str]:
-    return [f"prob_{name}" for name in class_names]
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The names whose values are not those of the other mapping; those that the other alone has do not count."""
+    return [name for name in one if other.get(name) != one[name]]
 
 
 def _is_record(content: Any) -> bool:
-    return isinstance(content, dict) and set(RECORD_TYPES) <= set(content)
+    return isinstance(content, dict) and (set(RECORD_TYPES) <= set(content) or DIGESTS in content)
 
 
-@dataclass(frozen=True)
-class _Damage:
-    """A file that may be damaged, and what mends it."""
-
-    file: Path
-    mend: str
-
-    def error(self, code: str, found: str, expected: str = "") -> UserError:
-        return UserError(Fault(code, str(self.file), found, expected, self.mend))
-
-
-def _read_csv(damage: _Damage, **how: Any) -> pd.DataFrame:
-    if not damage.file.is_file():
-        raise damage.error("run.missing_file", "file not found, though the fold is finished")
-    try:
-        return pd.read_csv(damage.file, **how)
-    except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
-        raise damage.error("run.unreadable_table", f"not a readable table ({error})") from error
-
-
-def _check_slides(table: pd.DataFrame, class_names: Sequence[str], damage: _Damage) -> None:
-    """The columns, the names of splits and classes, and each slide once in its split."""
-    wanted = [*PREDICTION_TEXTS, *_probability_columns(class_names)]
-    if list(table) != wanted:
-        raise damage.error("predictions.columns", f"found the columns {', '.join(table)}", ", ".join(wanted))
-    for column, known in (("split", ["val", "test"]), ("label", class_names), ("prediction", class_names)):
-        if unknown := sorted(set(table[column].astype(str)) - set(known)):
-            raise damage.error("predictions.unknown", f"found {column} {', '.join(unknown)}", ", ".join(known))
-    if set(table["split"]) != {"val", "test"} or table.duplicated(["split", "slide_id"]).any():
-        raise damage.error("predictions.slides", "found a part without slides, or slides that are there twice")
-
-
-def _check_probabilities(table: pd.DataFrame, class_names: Sequence[str], damage: _Damage) -> None:
-    """Make the probabilities of the table numbers, and check that those of each slide add up to 1."""
-    columns = _probability_columns(class_names)
-    try:
-        table[columns] = table[columns].astype(np.float64)
-    except ValueError as error:
-        found = f"found probabilities that are no numbers ({error})"
-        raise damage.error("predictions.no_numbers", found) from error
-    shares = table[columns].to_numpy()
-    if not np.allclose(shares.sum(axis=1), 1, rtol=0, atol=TOLERANCE) or (shares < 0).any():
-        raise damage.error("predictions.sum", "found probabilities that do not add up to 1")
+def _damaged(content: Mapping[str, Any]) -> list[str]:
+    """The fields of a record that are damaged: by their digests or, without any, as far as the others tell."""
+    wrong = damaged_fields(content) or [
+        name for name, kind in RECORD_TYPES.items() if not isinstance(content.get(name), kind)
+    ]
+    if wrong:
+        return wrong
+    if DIGESTS not in content:
+        wrong = sorted(set(content) - {item.name for item in fields(RunRecord)})
+    if not isinstance(content["options"].get("k", Config.k), int) or not content["class_names"]:
+        wrong.append("k or class_names")
+    if not isinstance(content.get("num_threads"), int | None):
+        wrong.append("num_threads")
+    known = content["inputs"].get("text_prompt")
+    if known is not None and known != text_sha256(json.dumps(content["descriptions"])):
+        wrong.append("descriptions")
+    return wrong

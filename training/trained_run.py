@@ -9,8 +9,8 @@ from datasets.checks import check_features
 from datasets.descriptions import Descriptions
 from datasets.model_texts import arrange_texts
 from datasets.task import Slide, read_labels, read_slides
-from training.checkpoints import fold_names, load_weights, parts_of, read_settings
-from training.inputs import InputReader, RunInputs
+from training.checkpoints import check_checkpoints, fold_names, load_weights, parts_of, read_settings
+from training.inputs import InputReader, RunInputs, tokens_sha256
 from training.run_reader import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes
@@ -43,16 +43,18 @@ def load_run(
     where a task has none, all with features. check: read and check the slides' features. stage: what the run is loaded
     for; options without effect on it are noted.
 
-    Raises UserError with all faults: a checkpoint that is missing or does not fit, an option or an input other than the
-    run's, slides that are faulty.
+    Raises UserError with all faults: a checkpoint that is missing, does not fit or is not the one of its fold's result,
+    an option or an input other than the run's, slides that are faulty.
     """
-    names = fold_names(checkpoints)
+    files = dict(zip(fold_names(checkpoints), checkpoints, strict=True))
     record, config = read_settings(checkpoints[0], given)
-    notes = effect_notes(config, given.keys(), stage)
     faults = Faults()
+    told = faults.attempt(check_checkpoints, files)
+    notes = [*effect_notes(config, given.keys(), stage), *(told.value if told else [])]
     reader = InputReader(config, faults)
     faults.attempt(_check_tower, reader, record)
     texts = faults.attempt(_texts_of_run, reader, record, given)
+    faults.attempt(lambda: _check_tokenizer(reader, record, texts.value))
     class_names = faults.attempt(_classes_of_run, config, record, texts)
     slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, notes))
     chosen = list(slides.value.values()) if slides else []
@@ -70,7 +72,6 @@ def load_run(
         device=reader.device.value,
         notes=notes,
     )
-    files = dict(zip(names, checkpoints, strict=True))
     return TrainedRun(
         **vars(inputs),
         name=checkpoints[0].parent.resolve().name,
@@ -85,6 +86,16 @@ def _check_tower(reader: InputReader, record: RunRecord | None) -> None:
     if record and tower and tower.fingerprint() != record.inputs["text_tower"]:
         found = "not the vision-language model that the run was trained with"
         raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
+
+
+def _check_tokenizer(reader: InputReader, record: RunRecord | None, texts: Descriptions) -> None:
+    """Raises UserError where the tokenizer reads the run's texts otherwise than in training."""
+    tower = reader.tower.value
+    told = record.inputs.get("tokenizer") if record else None
+    if told and tower and tokens_sha256(tower, texts) != told:
+        found = "its tokenizer gives the run's texts other tokens than in training"
+        mend = "put the tokenizer's files of then back"
+        raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found, mend=mend))
 
 
 def _texts_of_run(reader: InputReader, record: RunRecord | None, given: Mapping[str, Any]) -> Descriptions:

@@ -199,6 +199,10 @@ class Config:
     resume: bool = switch(
         "go on with an interrupted run at its last finished epoch", nature=Nature.CALL, stages=OVER_SLIDES
     )
+    verify: bool = switch(
+        "read every feature file again, also those that look unchanged since they were found good by size and time",
+        nature=Nature.CALL, stages=TRAINING,
+    )  # fmt: skip
     dry_run: bool = switch("check everything and stop before training", nature=Nature.CALL, stages=OVER_SLIDES)
 
     @property

@@ -8,6 +8,7 @@ import torch
 
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.damage import LFS_POINTER, LOW, SLIDE, change_json, change_text, cut, other_clip
+from tests.support.earlier import forget_digests
 from tests.support.faults import Refused, check_fault
 from utils.errors import Fault
 
@@ -156,6 +157,7 @@ CHECKPOINT_FAULTS = {
 @pytest.mark.parametrize("case", CHECKPOINT_FAULTS)
 def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Path, case: str) -> None:
     file = run_folder / "s_0_checkpoint.pt"
+    forget_digests(run_folder)
     new, words = CHECKPOINT_FAULTS[case]
     torch.save(new(torch.load(file, weights_only=True)), file)
     (fault,) = predict_refused()
@@ -179,6 +181,7 @@ RECORD_FAULTS = {
 
 @pytest.mark.parametrize("case", RECORD_FAULTS)
 def test_a_faulty_record_beside_the_checkpoint(predict_refused: Refused, run_folder: Path, case: str) -> None:
+    forget_digests(run_folder)
     break_file, code = RECORD_FAULTS[case]
     break_file(run_folder / "config.json")
     (fault,) = predict_refused()
@@ -190,6 +193,7 @@ def test_a_record_that_lacks_an_option_given(predict_refused: Refused, run_folde
         del record["options"]["tgdf"]
         return record
 
+    forget_digests(run_folder)
     change_json(run_folder / "config.json", older)
     (fault,) = predict_refused("--tgdf", "none")
     check_fault(fault, "run.other_settings", "--tgdf none")

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import RunMain
 from tests.support.made_results import folds_of
 from tests.support.run_folders import CLASSES, write_run, write_table
+from utils.sealed import write_sealed
 
 
 @pytest.fixture
@@ -57,5 +58,5 @@ def results(made: Path, table: Path, tmp_path: Path) -> Path:
     for file in folder.rglob("config.json"):
         record = json.loads(file.read_text())
         record["options"]["dataset_csv"] = str(table)
-        file.write_text(json.dumps(record))
+        write_sealed(file, record)
     return folder

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import FaultsOf, RunMain
+from tests.support.earlier import forget_digests
 from tests.support.faults import Refused
 from tests.support.made_results import folds_of
 from tests.support.run_folders import write_run
@@ -47,13 +48,14 @@ def test_all_damage_is_listed(results: Path, tmp_path: Path, refused: Refused) -
     (worst / "splits_1.csv").write_text((worst / "splits_2.csv").read_text())
     faults = refused(results, tmp_path / "nowhere")
     damaged = [best / "predictions_0.csv", best / "predictions_1.csv", middle / "config.json", worst / "fold_0.json"]
-    for file in (*damaged, tmp_path / "nowhere"):
+    for file in (*damaged, worst / "splits_1.csv", tmp_path / "nowhere"):
         assert len([fault for fault in faults if str(file) in str(fault)]) == 1
-    assert len(faults) == 5
+    assert len(faults) == 6
 
 
 def test_negative_probabilities(results: Path, refused: Refused) -> None:
     """They add up to 1."""
+    forget_digests(results)
     file = next((results / "worst").rglob("*_s1")) / "predictions_2.csv"
     table = pd.read_csv(file)
     table.loc[0, ["prob_LUAD", "prob_LUSC", "prob_OTHER"]] = [1.5, -0.5, 0]
@@ -64,6 +66,7 @@ def test_negative_probabilities(results: Path, refused: Refused) -> None:
 
 @pytest.mark.parametrize("cut", [16, 60, 400])
 def test_truncated_predictions(results: Path, cut: int, refused: Refused) -> None:
+    forget_digests(results)
     file = next((results / "worst").rglob("*_s1")) / "predictions_2.csv"
     file.write_bytes(file.read_bytes()[:-cut])
     (fault,) = refused(results)
@@ -72,6 +75,7 @@ def test_truncated_predictions(results: Path, cut: int, refused: Refused) -> Non
 
 def test_splits_that_were_not_tested(results: Path, refused: Refused) -> None:
     run = next((results / "worst").rglob("*_s1"))
+    forget_digests(results)
     shutil.copy(run / "splits_2.csv", run / "splits_1.csv")
     missing = next((results / "best").rglob("*_s1")) / "splits_0.csv"
     missing.unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FaultsOf, RunMain
+from tests.support.earlier import forget_digests
 from tests.support.made_page import write_made_up_run
 
 
@@ -22,9 +23,9 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ("config.json", lambda text: None, "run.missing", "no run found", "a folder with a config.json"),
     ("config.json", lambda text: "[]", "run.foreign", "not a config.json of main.py", "class_names"),
     ("config.json", lambda text: text.replace('"inputs": {}', '"inputs": 3'), "run.unreadable", "inputs", ""),
-    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.unreadable", "damaged: k", ""),
+    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.unreadable", "k or class_names", ""),
     ("fold_0.json", lambda text: '{"fold": 0}', "run.unreadable_result", "not the result of a fold", ""),
-    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.unreadable_result", "", ""),
+    ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.foreign", "fold 1", ""),
     ("fold_0.json", lambda text: text.replace(": 0.", ": null, \"_\": 0.", 1), "run.unreadable_result", "", ""),
     ("predictions_0.csv", lambda text: None, "run.missing_file", "file not found, though the fold is finished", ""),
     ("predictions_0.csv", lambda text: "", "run.unreadable_table", "not a readable table", ""),
@@ -61,7 +62,7 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("name", "damage", "code", "found", "expected"), DAMAGES)
-def test_damaged_files_are_named(
+def test_damaged_files_are_named_without_digests_too(
     name: str,
     damage: Callable[[str], str | None],
     code: str,
@@ -71,6 +72,7 @@ def test_damaged_files_are_named(
     faults_of: FaultsOf,
 ) -> None:
     run = write_made_up_run(tmp_path / "run", ["A", "B"], 2, [0, 1])
+    forget_digests(run.path)
     file = run.path / name
     before = file.read_text()
     text = damage(before)
@@ -110,7 +112,7 @@ def test_all_faults_are_listed_at_once(tmp_path: Path, faults_of: FaultsOf) -> N
     found = [(fault.code, Path(fault.where).name) for fault in faults_of([run.path, tmp_path / "no"], "results_page")]
     assert found == [
         ("run.missing_file", "predictions_0.csv"), ("run.missing_file", "history_0.csv"),
-        ("run.unreadable_result", "fold_1.json"), ("predictions.columns", "predictions_2.csv"), ("run.missing", "no"),
+        ("run.unreadable_result", "fold_1.json"), ("run.changed_file", "predictions_2.csv"), ("run.missing", "no"),
     ]  # fmt: skip
 
 

@@ -44,6 +44,15 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def flip(file: Path) -> None:
+    """One bit of a letter or digit near the middle."""
+    data = bytearray(file.read_bytes())
+    places = range(len(data) // 2, len(data))
+    place = next(place for place in places if chr(data[place]).isalnum() or file.suffix == ".pt")
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
 def first_is(value: float, kind: type = np.float32) -> Callable[[np.ndarray], np.ndarray]:
     """Put ``value`` at the first place."""
 

@@ -8,8 +8,9 @@ import pandas as pd
 from bs4 import BeautifulSoup
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
+from training.fold_result import FoldResult
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunRecord
+from training.run_reader import RunRecord
 from utils.config import Config
 
 ODD_CLASSES = ["A", '<b>&"']

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from training.fold_result import FoldResult
 from training.metrics import classification_metrics
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunRecord
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.files import file_sha256
 
@@ -44,6 +45,8 @@ def write_run(
         columns = {name: pd.Series(slides, dtype=str) for name, slides in parts.items()}
         pd.DataFrame(columns).fillna("").to_csv(run.split(number))
         inputs[f"splits_{number}"] = file_sha256(run.split(number))
+    run.open(RunRecord(config.to_dict(), list(classes), None, {}, inputs, {}))
+    for number, parts in folds.items():
         tables, metrics = [], {}
         for split in ("val", "test"):
             names = list(parts[split])
@@ -57,5 +60,4 @@ def write_run(
             tables.append(pd.DataFrame(predictions))
         pd.concat(tables).to_csv(run.predictions(number), index=False)
         run.finish(FoldResult.of(number, metrics["test"], metrics["val"], hit_ratio, 3, 13))
-    run.open(RunRecord(config.to_dict(), list(classes), None, {}, inputs, {}))
     return run.path

@@ -94,7 +94,7 @@ def train(model: SlideModel, files: FoldFiles, **options: Any) -> Progress:
     config = Config(**{"lr": 1e-2, "max_epochs": 4, **options})
     bags = make_bags(6)
     sampler = EpochSampler([bag.label for bag in bags], config.seed)
-    return fit(model, Shuffled(bags, sampler), make_bags(NUM_VAL), sampler, config, files, "fold 0")
+    return fit(model, Shuffled(bags, sampler), make_bags(NUM_VAL), sampler, config, files, "fold 0", {"fold": "0"})
 
 
 def epoch_of(sampler: EpochSampler, epoch: int) -> list[int]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from tests.support import twins
+from training.fold_result import FoldResult
 from training.metrics import (
     ACC,
     AUC,
@@ -23,7 +24,6 @@ from training.metrics import (
     classification_metrics,
     hit_ratio_at_2,
 )
-from training.run_reader import FoldResult
 from utils.interface import Embeddings
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from training.fold_result import FoldResult
 from training.metrics import RESULT_COLUMNS, Metrics
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunRecord
+from training.run_reader import RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
+from utils.sealed import write_sealed
 
 
 def fold_result(fold: int) -> FoldResult:
@@ -32,34 +34,39 @@ def record(inputs: dict[str, str] | None = None, **options: Any) -> RunRecord:
     return RunRecord(Config(task="T", **options).to_dict(), ["A", "B"], 16, {}, inputs, {"torch": "9.9"})
 
 
-def test_a_finished_fold_reads_as_it_was_written(run: RunFolder) -> None:
-    assert run.finished(1) is None
-    run.finish(fold_result(1))
-    assert run.finished(1) == fold_result(1)
-    assert run.finished(0) is None
+@pytest.fixture
+def opened(run: RunFolder) -> RunFolder:
+    run.open(record())
+    return run
 
 
-def test_resume_state_goes_when_the_fold_is_finished(run: RunFolder) -> None:
-    files = run.training(1)
-    run.path.mkdir()
-    for file in (files.state, files.checkpoint, files.history, run.training(0).state):
+def test_a_finished_fold_reads_as_it_was_written(opened: RunFolder) -> None:
+    assert opened.finished(1) is None
+    opened.finish(fold_result(1))
+    assert opened.finished(1) == fold_result(1)
+    assert opened.finished(0) is None
+
+
+def test_resume_state_goes_when_the_fold_is_finished(opened: RunFolder) -> None:
+    files = opened.training(1)
+    for file in (files.state, files.checkpoint, files.history, opened.training(0).state):
         file.touch()
-    run.finish(fold_result(1))
+    opened.finish(fold_result(1))
     assert not files.state.exists()
-    assert files.checkpoint.exists() and files.history.exists() and run.training(0).state.exists()
+    assert files.checkpoint.exists() and files.history.exists() and opened.training(0).state.exists()
 
 
-def test_clear_forgets_one_fold(run: RunFolder) -> None:
+def test_clear_forgets_one_fold(opened: RunFolder) -> None:
     for fold in (0, 1):
-        run.finish(fold_result(fold))
-        files = run.training(fold)
-        for file in (files.state, files.checkpoint, files.history, run.predictions(fold)):
+        opened.finish(fold_result(fold))
+        files = opened.training(fold)
+        for file in (files.state, files.checkpoint, files.history, opened.predictions(fold)):
             file.touch()
-    before = {path.name for path in run.path.iterdir()}
-    run.clear(0)
-    gone = before - {path.name for path in run.path.iterdir()}
+    before = {path.name for path in opened.path.iterdir()}
+    opened.clear(0)
+    gone = before - {path.name for path in opened.path.iterdir()}
     assert gone == {"fold_0.json", "resume_0.pt", "s_0_checkpoint.pt", "history_0.csv", "predictions_0.csv"}
-    run.clear(0)  # nothing left to forget: no error
+    opened.clear(0)  # nothing left to forget: no error
 
 
 def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
@@ -77,43 +84,42 @@ def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
         assert results[name].tolist() == pytest.approx([mean, std], abs=1e-12)
 
 
-def test_tables_of_all_folds(run: RunFolder) -> None:
+def test_tables_of_all_folds(opened: RunFolder) -> None:
     for fold in range(3):
-        run.finish(fold_result(fold))
-    table = run.summarise([0, 1, 2], 3)
-    check_tables(run, "", [0, 1, 2])
+        opened.finish(fold_result(fold))
+    table = opened.summarise([0, 1, 2], 3)
+    check_tables(opened, "", [0, 1, 2])
     assert table.loc["mean", "test_auc"] == pytest.approx(np.mean([fold_result(fold).test_auc for fold in range(3)]))
-    assert not list(run.path.glob("*partial*"))
+    assert not list(opened.path.glob("*partial*"))
 
 
-def test_tables_of_some_folds_and_then_of_all(run: RunFolder) -> None:
+def test_tables_of_some_folds_and_then_of_all(opened: RunFolder) -> None:
     for fold in (1, 2):
-        run.finish(fold_result(fold))
-    table = run.summarise([1, 2], 3)
-    check_tables(run, "_partial_1_3", [1, 2])
+        opened.finish(fold_result(fold))
+    table = opened.summarise([1, 2], 3)
+    check_tables(opened, "_partial_1_3", [1, 2])
     assert table.loc["mean", "val_f1"] == pytest.approx((fold_result(1).val_f1 + fold_result(2).val_f1) / 2)
-    assert not (run.path / "results.csv").exists()
-    run.finish(fold_result(0))
-    table = run.summarise([0], 3)
-    check_tables(run, "_partial_0_1", [0])
-    check_tables(run, "_partial_1_3", [1, 2])
-    check_tables(run, "", [0, 1, 2])
+    assert not (opened.path / "results.csv").exists()
+    opened.finish(fold_result(0))
+    table = opened.summarise([0], 3)
+    check_tables(opened, "_partial_0_1", [0])
+    check_tables(opened, "_partial_1_3", [1, 2])
+    check_tables(opened, "", [0, 1, 2])
     assert table.loc["mean", "val_f1"] == pytest.approx(np.mean([fold_result(fold).val_f1 for fold in range(3)]))
 
 
-def test_std_of_one_fold_is_zero(run: RunFolder) -> None:
-    run.finish(fold_result(0))
-    run.summarise([0], 2)
-    results = pd.read_csv(run.path / "results_partial_0_1.csv", index_col="metric")
+def test_std_of_one_fold_is_zero(opened: RunFolder) -> None:
+    opened.finish(fold_result(0))
+    opened.summarise([0], 2)
+    results = pd.read_csv(opened.path / "results_partial_0_1.csv", index_col="metric")
     assert (results.loc["std"] == 0).all()
 
 
 def test_open_writes_the_record(run: RunFolder) -> None:
     run.open(record(lr=0.5))
     written = json.loads(run.config.read_text())
-    assert list(written) == [
-        *("options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads")
-    ]
+    fields = ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads"]
+    assert list(written) == [*fields, "digests"] and list(written["digests"]) == fields
     assert written["options"]["lr"] == 0.5
     assert run.record() == record(lr=0.5)
 
@@ -172,7 +178,7 @@ def test_a_run_of_a_version_that_lacked_an_option_had_its_default(run: RunFolder
     run.open(record())
     content = json.loads(run.config.read_text())
     del content["options"]["num_neighbours"]
-    run.config.write_text(json.dumps(content))
+    write_sealed(run.config, content)
     run.open(record())
     assert refusal(run, record(num_neighbours=3)).code == "run.other_settings"
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.earlier import forget_digests
 from tests.support.made_page import write_made_up_run
+from training.fold_result import FoldResult
 from training.metrics import Metrics
 from training.run_folder import RunFolder
-from training.run_reader import FoldResult, RunReader, RunRecord
+from training.run_reader import RunReader, RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
+from utils.sealed import DIGESTS, write_sealed
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_a_record_reads_as_it_was_written(run: RunFolder) -> None:
 def test_what_an_older_record_lacks_has_its_default(run: RunFolder) -> None:
     content = json.loads(run.config.read_text())
     del content["options"]["tgdf"], content["versions"], content["feature_dim"], content["num_threads"]
-    run.config.write_text(json.dumps({**content, "of a later version": 3}))
+    write_sealed(run.config, {**content, "of a later version": 3})
     record = run.record()
     assert (record.options["tgdf"], record.options["lr"]) == (Config.tgdf, 0.5)
     assert (record.versions, record.feature_dim, record.num_threads) == ({}, None, None)
@@ -52,8 +55,9 @@ def test_what_an_older_record_lacks_has_its_default(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("missing", ["options", "class_names", "descriptions", "inputs"])
 def test_a_config_of_another_program_is_refused(run: RunFolder, missing: str) -> None:
+    run.fold_result(0).unlink()
     content = json.loads(run.config.read_text())
-    del content[missing]
+    del content[missing], content[DIGESTS]
     for foreign in (content, [], None, 3):
         run.config.write_text(json.dumps(foreign))
         assert not run.holds_run()
@@ -65,7 +69,10 @@ def test_a_config_of_another_program_is_refused(run: RunFolder, missing: str) ->
     ("name", "value"),
     [("options", []), ("class_names", {}), ("descriptions", 3), ("inputs", None), ("class_names", [])],
 )
-def test_a_damaged_record_is_refused(run: RunFolder, name: str, value: Any) -> None:
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_damaged_record_is_refused(run: RunFolder, name: str, value: Any, is_sealed: bool) -> None:
+    if not is_sealed:
+        forget_digests(run.path)
     content = json.loads(run.config.read_text())
     run.config.write_text(json.dumps({**content, name: value}))
     fault = fault_of(run)

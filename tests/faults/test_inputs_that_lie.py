@@ -1,0 +1,81 @@
+"""Inputs that changed and look the same: features of the same size and time, a tokenizer beside the same weights."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from models.vlms.tokenizers import StandardTokenizer
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
+from tests.support.damage import HIGH, SLIDE, change_json
+from tests.support.faults import check_fault
+
+
+def rewrite_rows(file: Path) -> None:
+    """Other features, in a file of the same size and time."""
+    before = file.stat()
+    with h5py.File(file, "r+") as opened:
+        opened["features"][...] = opened["features"][()][::-1]
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+
+
+def test_features_that_keep_size_and_time(
+    task: SimulatedTask, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
+) -> None:
+    options = task.options(tmp_path / "results", "--max_epochs", "1")
+    assert run_main(options)[0] == 0
+    rewrite_rows(task.features / HIGH / f"{SLIDE}.h5")
+    assert run_main([*options, "--resume"])[0] == 0
+    (fault,) = faults_of([*options, "--resume", "--verify"])
+    folder = task.run_folder(tmp_path / "results")
+    check_fault(fault, "run.other_settings", folder, "features_0 has changed since")
+    (fault,) = faults_of([*options, "--resume"])  # what was found is remembered
+    check_fault(fault, "run.other_settings", folder, "features_0 has changed since")
+
+
+DAMAGES: dict[str, Callable[[dict], object]] = {
+    "entry": lambda entry: entry.update(sha256="0" * 64),
+    "stamp": lambda entry: entry.update(stamp=[16, 1, 2, 3, 4]),
+    "lengths": lambda entry: entry.pop("unit_rows"),
+}
+
+
+@pytest.mark.parametrize("case", [*DAMAGES, "digests"])
+def test_a_damaged_memory_of_checks_is_not_trusted(
+    simulated: SimulatedTask, results: Path, run_main: RunMain, case: str
+) -> None:
+    """Slides whose entries are damaged are read again."""
+    (memory,) = results.rglob("checked_features.json")
+    good = json.loads(memory.read_text())
+
+    def damage(known: dict) -> dict:
+        if case == "digests":
+            return {**known, "digests": 3}
+        DAMAGES[case](next(iter(known.values())))
+        return known
+
+    change_json(memory, damage)
+    code, _, err = run_main([*simulated.options(results, "--max_epochs", "1"), "--resume"])
+    assert code == 0, err
+    assert json.loads(memory.read_text()) == good
+
+
+def test_a_tokenizer_that_changed(
+    simulated: SimulatedTask, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults_of: FaultsOf
+) -> None:
+    """The weights are the same, and the texts' ids are not."""
+    encode = StandardTokenizer.encode
+
+    def other(self: StandardTokenizer, texts: list[str]) -> list[list[int]]:
+        return [[(token + 1) % 400 for token in tokens] for tokens in encode(self, texts)]
+
+    monkeypatch.setattr(StandardTokenizer, "encode", other)
+    (fault,) = faults_of([*simulated.options(results, "--max_epochs", "1"), "--resume"])
+    check_fault(fault, "run.other_settings", simulated.run_folder(results), "tokenizer has changed since")
+    checkpoint = simulated.run_folder(results) / "s_0_checkpoint.pt"
+    (fault,) = faults_of(["--checkpoint", str(checkpoint), "--output", str(tmp_path / "x.csv")], "predict")
+    check_fault(fault, "run.other_settings", f"--vlm_path {simulated.root / 'tinyclip'}", "other tokens")

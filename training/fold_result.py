@@ -1,0 +1,73 @@
+"""The result of a fold as fold_<k>.json holds it: its numbers, the run that it is of, and the digests of its files."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from training.metrics import Metrics
+from utils.errors import Fault, UserError
+from utils.files import read_json
+from utils.sealed import DIGESTS, damaged_fields
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold: metrics of the best epoch (counted from 0), and the mean Hit Ratio@2 over the test slides."""
+
+    fold: int
+    test_auc: float
+    test_f1: float
+    test_acc: float
+    val_auc: float
+    val_f1: float
+    val_acc: float
+    test_hit_ratio: float
+    best_epoch: int
+    epochs: int
+
+    @classmethod
+    def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
+        return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
+
+    def summary(self) -> str:
+        """What a user is told of the fold, in one line."""
+        return (
+            f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
+            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
+        )
+
+
+@dataclass(frozen=True)
+class FoldRecord:
+    """The content of fold_<k>.json.
+
+    run: what the fold was trained with, digests as ``RunReader.fingerprint`` gives them. files: digests of the fold's
+    files by name. Both are None where the file carries no digests, as those of earlier versions.
+    """
+
+    result: FoldResult
+    run: Mapping[str, str] | None = None
+    files: Mapping[str, str] | None = None
+
+    def content(self) -> dict[str, Any]:
+        """What is written."""
+        return {**asdict(self.result), "run": self.run, "files": self.files}
+
+
+def read_fold_record(file: Path, fold: int) -> FoldRecord:
+    """fold_<fold>.json. Raises UserError where it is damaged, or the result of another fold."""
+    content = read_json(file)
+    mend = "remove it to train the fold again"
+    names = {item.name for item in fields(FoldResult)}
+    links = {"run", "files"} if isinstance(content, dict) and DIGESTS in content else set()
+    if damaged := damaged_fields(content) if isinstance(content, dict) else []:
+        found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
+        raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
+    is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
+    if not is_whole or not all(isinstance(content[name], int | float) for name in names):
+        raise UserError(Fault("run.unreadable_result", str(file), "not the result of a fold", mend=mend))
+    if content["fold"] != fold:
+        raise UserError(Fault("run.foreign", str(file), f"the result of fold {content['fold']}", mend=mend))
+    result = FoldResult(**{name: content[name] for name in names})
+    return FoldRecord(result, *(content[name] for name in ("run", "files") if links))

@@ -1,0 +1,69 @@
+"""The tables of a fold, read and checked: what is wrong with them themselves, whatever the fold's result tells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.errors import Fault, UserError
+
+TOLERANCE = 1e-6
+PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
+
+
+def arrays(predictions: pd.DataFrame, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) as class indices, and probabilities (N, K), of a table of predictions."""
+    labels = pd.Index(class_names).get_indexer(predictions["label"])
+    return labels, predictions[_probability_columns(class_names)].to_numpy(np.float64)
+
+
+def _probability_columns(class_names: Sequence[str]) -> list[str]:
+    return [f"prob_{name}" for name in class_names]
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table that may be damaged, and what mends it."""
+
+    file: Path
+    mend: str
+
+    def error(self, code: str, found: str, expected: str = "") -> UserError:
+        return UserError(Fault(code, str(self.file), found, expected, self.mend))
+
+
+def read_table(source: TableFile, **how: Any) -> pd.DataFrame:
+    if not source.file.is_file():
+        raise source.error("run.missing_file", "file not found, though the fold is finished")
+    try:
+        return pd.read_csv(source.file, **how)
+    except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
+        raise source.error("run.unreadable_table", f"not a readable table ({error})") from error
+
+
+def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:
+    """The columns, the names of splits and classes, and each slide once in its split."""
+    wanted = [*PREDICTION_TEXTS, *_probability_columns(class_names)]
+    if list(table) != wanted:
+        raise source.error("predictions.columns", f"found the columns {', '.join(table)}", ", ".join(wanted))
+    for column, known in (("split", ["val", "test"]), ("label", class_names), ("prediction", class_names)):
+        if unknown := sorted(set(table[column].astype(str)) - set(known)):
+            raise source.error("predictions.unknown", f"found {column} {', '.join(unknown)}", ", ".join(known))
+    if set(table["split"]) != {"val", "test"} or table.duplicated(["split", "slide_id"]).any():
+        raise source.error("predictions.slides", "found a part without slides, or slides that are there twice")
+
+
+def check_probabilities(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:
+    """Make the probabilities of the table numbers, and check that those of each slide add up to 1."""
+    columns = _probability_columns(class_names)
+    try:
+        table[columns] = table[columns].astype(np.float64)
+    except ValueError as error:
+        found = f"found probabilities that are no numbers ({error})"
+        raise source.error("predictions.no_numbers", found) from error
+    shares = table[columns].to_numpy()
+    if not np.allclose(shares.sum(axis=1), 1, rtol=0, atol=TOLERANCE) or (shares < 0).any():
+        raise source.error("predictions.sum", "found probabilities that do not add up to 1")
