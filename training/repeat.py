@@ -53,8 +53,7 @@ def check_repetition(record: RunRecord, inputs: RunInputs) -> None:
             expected="the same contents, as config.json has their fingerprint",
             mend="bring the input back, or train another run without --from_config",
         )
-        for name, digest in record.inputs.items()
-        if new.inputs.get(name, digest) != digest
+        for name in record.changed_inputs(new)
     ]  # fmt: skip
     if faults:
         raise UserError(faults)

@@ -116,5 +116,4 @@ def _differences(there: RunRecord, new: RunRecord, without_effect: Collection[st
         for name in names
         if there.options.get(name) != new.options.get(name)
     ]
-    changed = sorted(name for name in set(there.inputs) & set(new.inputs) if there.inputs[name] != new.inputs[name])
-    return differences + [f"{name} has changed since" for name in changed]
+    return differences + [f"{name} has changed since" for name in there.changed_inputs(new)]

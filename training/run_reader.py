@@ -55,6 +55,12 @@ class RunRecord:
     versions: dict[str, str]
     num_threads: int | None = None
 
+    def changed_inputs(self, other: "RunRecord") -> list[str]:
+        """The inputs that both records tell of and that differ, sorted. What a tokenizer makes of texts is compared
+        where the texts are the same."""
+        changed = {name for name, digest in self.inputs.items() if other.inputs.get(name, digest) != digest}
+        return sorted(changed - {"tokenizer"} if "text_prompt" in changed else changed)
+
 
 class RunReader:
     """The folder of a run, RESULTS/<task>/<fe>/<shots>/<run>/, with the names of the released code."""

@@ -12,6 +12,7 @@ from experiments.grid import setting_folder
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.damage import change_json, cut, flip
 from tests.support.earlier import forget_digests
+from utils.config import Config
 from utils.errors import Fault
 
 Arguments = Callable[[str], list[str]]
@@ -49,7 +50,7 @@ def arguments(simulated: SimulatedTask, results: Path, folder: Path, tmp_path: P
         options = simulated.options(results, "--max_epochs", "1")
         checkpoint = ["--checkpoint", str(folder / "s_0_checkpoint.pt")]
         if script == "run_experiments":  # it looks for the run where it would have written it
-            setting = setting_folder(main.parse(options)[0])
+            setting = setting_folder(Config(**main.parse(options)[1]))
             grid = Path(shutil.copytree(results, tmp_path / "grid" / setting)).parent
             return [*simulated.options(grid, "--max_epochs", "1"), "--local", "--dry_run"]
         return {

@@ -24,6 +24,7 @@ from models.vlms import TextSide
 from tests.support.run_contents import files_below
 from training.fold import run_fold
 from training.run_folder import RunFolder
+from training.run_reader import RunRecord
 from utils.config import MODEL_TYPES, Config
 from utils.reproducibility import make_deterministic, seed_everything
 
@@ -61,15 +62,17 @@ def train(name: str, folder: Path, epochs: int = 2, stop: bool = False, resume: 
     needed = (tower(), TEXTS[:2], TEXTS[2:]) if config.text_form else (None, [], [])
     seed_everything(config.seed)  # behind the tower, which draws its weights when it is made
     model = build_model(config, *needed, len(CLASSES), DIM)
+    run = RunFolder(folder)
+    run.open(RunRecord(config.to_dict(), CLASSES, DIM, {}, {}, {}))
     with pytest.MonkeyPatch.context() as patch:
         if stop:
-            patch.setattr(training.loop, "_save", _save_and_stop)
+            patch.setattr(training.loop, "save_state", _save_and_stop)
         with pytest.raises(KeyboardInterrupt) if stop else nullcontext():
-            run_fold(config, model, bags, split, CLASSES, RunFolder(folder))
+            run_fold(config, model, bags, split, CLASSES, run)
     return files_below(folder)
 
 
-save = training.loop._save
+save = training.loop.save_state
 
 
 def _save_and_stop(*arguments: object) -> None:
