@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 torch.set_num_threads(1)
 
 QUICK = {"test_fault_codes.py", "test_imports.py", "test_pretend_device.py", "test_sizes.py"}
-TRAINED = {"whole", "quick", "run_main"}  # fixtures
+TRAINED = {"planted_run", "whole", "quick", "run_main"}  # fixtures
 RunMain = Callable[..., tuple[int, str, str]]
 FaultsOf = Callable[..., list[Fault]]
 

@@ -22,6 +22,8 @@ from tests.support.planned_slides import ENCODER, PLAIN, plan
 from tests.support.real_slides import real_slide
 from utils.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SPOT = (500, 400, 2500, 1500)
 THUMBNAIL = 32  # pixels along the edge of what the stand-in encoder returns
 WIDTH = 3 * THUMBNAIL**2

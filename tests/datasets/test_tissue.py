@@ -14,6 +14,8 @@ from datasets.slides import open_slide
 from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, draw_grid, lay_grid, tissue_mask
 from tests.support.faults import expect_faults
 
+pytestmark = pytest.mark.slow
+
 SPOT = (500, 400, 2500, 1500)
 
 

@@ -48,6 +48,7 @@ def test_every_combination_once() -> None:
     assert len({run.config.run_path() for run in runs}) == 6
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(
     st.fixed_dictionaries(

@@ -137,6 +137,7 @@ def test_class_order_does_not_matter(tower: TextSide, variant: str) -> None:
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_whole_model() -> None:
     """gradcheck in float64 from texts and parameters to the loss; no similarity lies near a threshold."""
     torch.manual_seed(0)

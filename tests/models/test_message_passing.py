@@ -266,6 +266,7 @@ def test_with_dropout_the_chosen_images_are_those_of_the_whole_pass() -> None:
     assert not torch.allclose(without.high_text, embeddings.high_text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 @pytest.mark.parametrize("aggregator", ["msa", "sage"])
 @pytest.mark.parametrize("build", [blocked, hetero])

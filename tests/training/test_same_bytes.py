@@ -28,6 +28,8 @@ from training.run_reader import RunRecord
 from utils.config import MODEL_TYPES, Config
 from utils.reproducibility import make_deterministic, seed_everything
 
+pytestmark = pytest.mark.slow
+
 PARENTS = 12  # with 16 children each, of which some are missing
 CLASSES = ["A", "B"]
 TEXTS = [f"nests of polygonal tumour cells with clear cytoplasm, number {number}" for number in range(4)]

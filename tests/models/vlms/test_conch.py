@@ -44,6 +44,7 @@ def test_conch_with_no_room_for_padding(golden: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_conch_at_its_real_size(golden: Path, tmp_path: Path) -> None:
     """Key names, shapes and results of CONCH's own code, weights filled from a seed."""
     shapes = json.loads((golden / "conch_full_size_keys.json").read_text())
