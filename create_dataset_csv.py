@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets import make_table
 
     path = options.output or Config(task=options.task).csv_path()
+    make_table.check_places(path, options.manifest, [options.slides_dir, options.wsi_dir])
     if options.gdc:
         parts = make_table.rows_from_gdc(options.task, options.labels, options.slide_type, options.gdc_url)
     else:

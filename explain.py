@@ -9,8 +9,9 @@ from typing import Any
 
 from utils.arguments import add_option, add_options
 from utils.config import OPTIONS
-from utils.errors import Fault, Faults, UserError, run_script
+from utils.errors import Faults, run_script
 from utils.options import at_least
+from utils.outputs import check_output_folder, check_outputs
 
 PARTS = ("train", "val", "test")
 
@@ -44,14 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from datasets.slides import find_slides
     from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
-    from explanation.explanation_files import write_explanation
+    from explanation.explanation_files import files_of_slide, write_explanation
+    from training.checkpoints import input_paths
 
-    if options.output_dir.is_file():
-        raise UserError(Fault("output.file", f"--output-dir {options.output_dir}", "is a file", "a folder"))
+    check_output_folder("--output-dir", options.output_dir)
     run = load_hive_mil(options.checkpoint, given)
     if run.notes:
         print("\n".join(run.notes))
     chosen = slides_to_explain(run, options.slide, options.split)
+    outputs = [file for slide_id in chosen for file in files_of_slide(options.output_dir, slide_id)]
+    check_outputs(f"--output-dir {options.output_dir}", outputs, input_paths(options.checkpoint, given))
     files = find_slides(options.wsi_dir, list(chosen)) if options.wsi_dir else {}
     faults = Faults()
     for slide_id, folds in tqdm(chosen.items(), desc="explaining", unit="slide", disable=None):

@@ -11,6 +11,7 @@ from utils.arguments import add_option, add_options
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.errors import run_script
+from utils.outputs import check_outputs
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # open the run's folder: a new one, or that of the same run
     run = RunFolder(config.run_path())
+    read = [config.csv_path(), config.prompt_path(), *map(config.split_path, config.folds())]
+    check_outputs(f"--results_dir {config.results_dir}", run.own_files(), read)
     with run.lock("config", wait=True):
         record = inputs.record()
         notes = bytes_notes(run.open(record, options_without_effect(config)), record)
@@ -64,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if result is None:
             try:
                 with run.lock(f"fold_{split.fold}"):
-                    seed_everything(config.seed)
-                    result = run_fold(config, inputs.build_model(), inputs.cache, split, inputs.class_names, run)
+                    # another process may have finished the fold since
+                    result = run.finished_folds([split.fold], config.resume).get(split.fold)
+                    if result is None:
+                        seed_everything(config.seed)
+                        result = run_fold(config, inputs.build_model(), inputs.cache, split, inputs.class_names, run)
             except KeyboardInterrupt:
                 print("finished epochs are kept: --resume goes on behind them", file=sys.stderr)
                 raise

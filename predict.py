@@ -8,7 +8,8 @@ from typing import Any
 
 from utils.arguments import add_option, add_options
 from utils.config import OPTIONS
-from utils.errors import Fault, UserError, run_script
+from utils.errors import run_script
+from utils.outputs import check_outputs
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -36,13 +37,17 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
     output: Path = options.output
-    from reports.prediction_report import write_predictions
-    from training.checkpoints import read_settings
+    from datasets.slides import find_slides
+    from reports.prediction_report import output_files, write_predictions
+    from training.checkpoints import input_paths, read_settings
     from training.prediction import make_features, predict_slides, seen_note
     from training.trained_run import load_run
 
-    if output.is_dir():
-        raise UserError(Fault("output.folder", f"--output {output}", "is a folder", "the name of a CSV file"))
+    kept = output.with_name(f".{output.name}.partial.json")
+    slides = find_slides(options.wsi_dir).values() if options.wsi_dir else ()
+    check_outputs(
+        f"--output {output}", [*output_files(output), kept], [*input_paths(options.checkpoint, given), *slides]
+    )
     slide_ids = None
     if options.wsi_dir:
         _, config = read_settings(options.checkpoint[0], given)
@@ -52,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if run.config.dry_run:
         print("dry run: all checks passed")
         return
-    kept = output.with_name(f".{output.name}.partial.json")
     predictions = predict_slides(run, kept, run.config.resume)
     print(write_predictions(output, predictions), end="")
     kept.unlink()

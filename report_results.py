@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from utils.arguments import add_option
 from utils.errors import run_script
 from utils.options import at_least
+from utils.outputs import check_output_folder
 
 if TYPE_CHECKING:
     from reports.compose import RunSlides
@@ -49,6 +50,7 @@ def slides_of(run: "FinishedRun") -> "RunSlides":
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
+    check_output_folder("--output-dir", options.output_dir)
     from reports.compose import write_report
 
     path = write_report(

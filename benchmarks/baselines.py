@@ -9,7 +9,8 @@ benchmarks/model.py.
 """
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -18,6 +19,7 @@ from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhe
 from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
 from utils.config import MODEL_TYPES, Config
+from utils.errors import run_script
 from utils.interface import Bag, SlideModel
 
 NUM_CLASSES, TRAINING, VALIDATION = 2, 32, 312
@@ -61,7 +63,7 @@ def peak_memory(name: str, task: str, num_parents: int, device: torch.device) ->
     return peak_of(work(model, bag_for(name, num_parents, device), task), device)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*MODEL_TYPES, *VARIANTS]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", nargs=3, help=argparse.SUPPRESS)  # one figure of memory, for a fresh process
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     work_as_main(options.threads)
     device = torch.device(options.device)
     if options.figure:
@@ -95,4 +97,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

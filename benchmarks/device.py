@@ -8,7 +8,8 @@ texts encoded before; a training step is ``train_epoch`` of one slide, with Adam
 """
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,7 @@ from benchmarks.pretend_device import Counts, pretend_device
 from training.evaluation import evaluate
 from training.loop import build_optimizer, train_epoch
 from utils.config import MODEL_TYPES, Config
+from utils.errors import run_script
 from utils.interface import Bag, SlideModel
 
 COLUMNS = ["model", "step", "operations", "of them views", "waits", "copies to the device"]
@@ -53,12 +55,12 @@ def counts_of(model: SlideModel, bag: Bag) -> dict[str, Counts]:
         }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*MODEL_TYPES, *VARIANTS]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--parents", type=int, default=850)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     rows = []
     for name in options.models:
         for step, counts in counts_of(build(name), bag_for(name, options.parents, torch.device("cpu"))).items():
@@ -67,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -7,9 +7,10 @@ nothing the reading is measured; with one of PLIP's size (random weights) the wh
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
 from datasets.slide_features import extract_features
 from datasets.slides import open_slide, read_area
+from utils.errors import run_script
 
 BATCH = 256
 
@@ -76,13 +78,13 @@ def free(patches: Tensor) -> Tensor:
     return torch.zeros(len(patches), 512)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parents", type=int, default=8, help="along the slide's edge")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tile", type=int, default=256, help="edge of the slide's JPEG tiles (240 is common too)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     edge = 2048 * options.parents
     with tempfile.TemporaryDirectory() as folder:
         image = tissue(edge, edge, [(0, 0, edge, edge - 2048)])
@@ -109,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

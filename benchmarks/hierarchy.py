@@ -6,9 +6,10 @@ two files and write as many bytes into one; they are interleaved and the medians
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 
 import create_hierarchical_features
+from utils.errors import run_script
 from utils.h5 import write_h5
 
 PARENTS, CHILDREN, WIDTH = 1880, 28249, 512
@@ -66,10 +68,10 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    repeats = parser.parse_args(argv).repeats
     for name in ("regular", "irregular"):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -84,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

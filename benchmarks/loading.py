@@ -6,9 +6,10 @@ second epoch on. Ways are interleaved, median_seconds are compared.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +22,7 @@ from benchmarks.measure import peak_of, work_as_main
 from datasets.bag_cache import BagCache, BagLoader, num_bytes
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
+from utils.errors import run_script
 from utils.h5 import write_h5
 
 PARENTS, CHILDREN, WIDTH = 850, 16, 512
@@ -85,12 +87,12 @@ def whole(file: Path) -> None:
         np.asarray(opened["features"][()])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slides", type=int, default=12)
     parser.add_argument("--memory-slides", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     work_as_main(num_threads=1)
     with tempfile.TemporaryDirectory() as folder:
         folders = FeatureFolders(Path(folder), "task", "encoder")
@@ -130,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

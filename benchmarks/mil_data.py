@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import io
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -39,6 +41,7 @@ from training.fold import run_fold
 from training.run_folder import RunFolder
 from training.run_reader import RunRecord
 from utils.config import Config
+from utils.errors import run_script
 from utils.interface import Bag, ModelOutput, SlideModel
 from utils.memory import cache_bytes
 from utils.reproducibility import seed_everything
@@ -99,14 +102,14 @@ def with_error(values: pd.Series) -> str:
     return f"{values.mean():.3f} ± {values.std(ddof=0):.3f} ({values.std() / math.sqrt(len(values)):.3f})"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS))
     parser.add_argument("--models", nargs="+", default=["ABMIL", TORCHMIL], help=f"model types, and {TORCHMIL}")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="a cross-validation each")
     parser.add_argument("--lr", type=float, default=Config.lr)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     columns = ["accuracy", "AUC"]
     print(f"| data set | model | {' | '.join(columns)} |\n| --- | --- | --- | --- |")
     for name in options.datasets:
@@ -128,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

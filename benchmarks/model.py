@@ -9,7 +9,8 @@ resident set above what it was before the call, in a fresh process for each figu
 
 import argparse
 import statistics
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from models.build import build_model
 from models.hive_mil import HiveMIL
 from models.released.message_passing import ReleasedNetwork
 from utils.config import Config
+from utils.errors import run_script
 from utils.interface import Bag
 
 PARENTS = (300, 850, 1880, 2633)
@@ -194,7 +196,7 @@ TABLES: dict[str, Callable[[argparse.Namespace, torch.device], None]] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--parents", nargs="+", type=int, default=PARENTS)
@@ -202,7 +204,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--figure", nargs=4, help=argparse.SUPPRESS)  # one figure of memory, for a fresh process
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     work_as_main(options.threads)
     device = torch.device(options.device)
     if options.figure:
@@ -215,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -1,7 +1,7 @@
 """A task's descriptions asked of a language model until its answer is as asked for; every answer is kept."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from utils import __version__
 from utils.chat import Answer, ChatModel
 from utils.errors import Fault, UserError
 from utils.files import write_json
+from utils.whole_files import append_line
 
 ByClass = dict[str, dict[str, str]]  # {class: {term: explanation}}
 
@@ -36,7 +37,6 @@ def _ask(chat: ChatModel, request: DescriptionRequest, attempts: int, kept: Path
     prompt = {"role": "user", "content": request.prompt()}
     messages = [prompt]
     faults: list[Fault] = []
-    kept.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, attempts + 1):
         record: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "version": __version__}
         record |= {"base_url": chat.base_url, "model": chat.name, "parameters": chat.parameters}
@@ -50,7 +50,7 @@ def _ask(chat: ChatModel, request: DescriptionRequest, attempts: int, kept: Path
             record["failure"] = str(error)
             raise
         finally:
-            _add_line(kept, record)
+            append_line(kept, json.dumps(record))
         if not faults:
             return by_class
         print(f"answer {attempt} of {attempts} at most: {len(faults)} faults, such as: {faults[0]}")
@@ -76,11 +76,6 @@ def _told(answer: Answer, faults: Sequence[Fault]) -> list[dict[str, str]]:
     if not answer.text:
         return []
     return [{"role": "assistant", "content": answer.text}, {"role": "user", "content": follow_up(faults)}]
-
-
-def _add_line(kept: Path, record: Mapping[str, Any]) -> None:
-    with kept.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
 
 
 def _refuse_existing(output: Path) -> None:

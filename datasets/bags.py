@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
-from utils.h5 import read_h5
+from utils.h5 import read_h5, read_shapes
 from utils.interface import Bag, BagForm
 
 
@@ -33,9 +32,8 @@ def feature_width(folders: FeatureFolders, slides: Iterable[Slide], form: BagFor
     """The width of the features of the first slide whose files can be read."""
     for slide in slides:
         try:
-            with h5py.File(folders.files(slide.slide_id, form)[0]) as file:
-                return int(file["features"].shape[-1])
-        except (OSError, KeyError, AttributeError, IndexError):
+            return read_shapes(folders.files(slide.slide_id, form)[0])["features"][-1]
+        except (UserError, KeyError, IndexError):
             continue
     return None
 
@@ -128,7 +126,7 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
     try:
         arrays = read_h5(file, ("features", "coords"), ("mask",))
     except UserError as error:
-        raise UserError([replace(fault, mend=mend) for fault in error.faults]) from error
+        raise UserError([replace(fault, mend=fault.mend or mend) for fault in error.faults]) from error
     fault = _fault_of_form(file, arrays["features"], arrays["coords"], axes, width)
     if fault is None:
         with np.errstate(over="ignore"):
@@ -137,9 +135,23 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
         if bad := int(size - np.isfinite(arrays["features"]).sum()):
             found = f"{bad} of {size} feature values are NaN or infinite"
             fault = Fault("features.values", str(file), found, expected="finite numbers")
+        elif zero := _zero_rows(arrays["features"], arrays.get("mask")):
+            found = (
+                f"{zero} of {size // arrays['features'].shape[-1]} feature rows are all zero, which no encoder gives"
+            )
+            fault = Fault("features.values", str(file), found)
     if fault:
         raise UserError(fault if fault.mend else replace(fault, mend=mend))
     return arrays
+
+
+def _zero_rows(features: np.ndarray, mask: np.ndarray | None) -> int:
+    """How many patches have no features. features: (P, D), or (P, C, D) with empty slots where the mask (P, C) is False
+    or, without one, where all is zero."""
+    zero = ~features.any(-1)
+    if features.ndim == 3:
+        zero &= mask if mask is not None and mask.shape == zero.shape and mask.dtype == bool else False
+    return int(zero.sum())
 
 
 def _fault_of_form(file: Path, features: np.ndarray, coords: np.ndarray, axes: str, width: int | None) -> Fault | None:

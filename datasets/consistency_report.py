@@ -55,6 +55,8 @@ def check_slides(
 ) -> bool:
     """Check every slide that has a low or a hierarchical file, print a report, and say whether all are free of faults.
 
+    With ``fix`` a slide that could not be repaired counts as faulty, whatever the repair was to mend.
+
     table: the table of slides, read for level0_mag. fix: repair what can be repaired; old files stay as .bak.
     projection: with ``fix``, applied to CONCH features from before it. Raises UserError where there are no files.
     """
@@ -68,7 +70,7 @@ def check_slides(
     jobs = [CheckJob(folders, slide_id, level0.get(slide_id), fix, projection) for slide_id in slide_ids]
     outcomes = over_slides(check_and_repair, jobs, workers, "checking")
     _show(outcomes)
-    if not any(outcome.last.faults for outcome in outcomes):
+    if not any(outcome.last.faults or outcome.refusal for outcome in outcomes):
         return True
     if not fix and any(outcome.before.is_repairable for outcome in outcomes):
         print("--fix repairs hierarchical files from the low and high ones, and keeps the old ones as .bak")
@@ -85,8 +87,6 @@ def check_and_repair(job: CheckJob) -> CheckOutcome:
         repair_slide(job.folders, job.slide_id, job.level0, job.projection)
     except UserError as error:
         outcome.refusal = "; ".join(map(str, error.faults))
-    except OSError as error:
-        outcome.refusal = f"not written ({error})"
     else:
         outcome.after = check_slide(job.folders, job.slide_id, job.level0)
     return outcome

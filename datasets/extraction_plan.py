@@ -1,5 +1,6 @@
 """The first look at a slide, at low resolution: its magnification, its tissue, the patches to be read."""
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -9,12 +10,13 @@ import numpy as np
 import openslide
 
 from datasets.folders import FeatureFolders
-from datasets.patches import PATCH_SIZE, read_attributes
+from datasets.patches import PATCH_SIZE
 from datasets.slides import Magnification, read_area, reading, tagged_magnification
 from datasets.stain import Macenko
 from datasets.tissue import PatchGrid, draw_grid, lay_grid
 from utils.errors import Fault, UserError
-from utils.files import whole_file
+from utils.h5 import read_attributes
+from utils.whole_files import write_bytes
 
 STAIN_SAMPLE = 50  # parents
 
@@ -83,8 +85,9 @@ def plan_slide(job: PlanJob) -> SlidePlan | None:
         scales = recipe.low_magnification, recipe.high_magnification
         grid, overview = lay_grid(slide, magnification.value, scales, recipe.min_tissue)
         if job.thumbnail is not None:
-            with whole_file(job.thumbnail) as temporary:
-                draw_grid(grid, overview).save(temporary, format="JPEG", quality=85)
+            drawn = io.BytesIO()
+            draw_grid(grid, overview).save(drawn, format="JPEG", quality=85)
+            write_bytes(job.thumbnail, drawn.getbuffer())
         if not grid.is_child.any():
             found = (
                 f"{overview.tissue.mean():.1%} of it is tissue, not enough for a patch of --min-tissue "
@@ -119,6 +122,8 @@ def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], ove
         try:
             found = read_attributes(file)
         except UserError as error:
+            if any(fault.mend for fault in error.faults):  # the file may be whole
+                raise
             if overwrite:
                 return False
             mend = "delete it, or replace it with --overwrite"

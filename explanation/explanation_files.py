@@ -1,5 +1,6 @@
 """An explained slide as files: its page, its scores as tables, its patches for QuPath."""
 
+import glob
 import json
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,11 @@ from explanation.qupath import feature_collection
 from explanation.score_tables import patch_table, removal_table, text_table
 from explanation.slide_page import render_explanation
 from utils.files import write_text
+
+
+def files_of_slide(folder: Path, slide_id: str) -> list[Path]:
+    """The files in a folder that the explanation of a slide may replace."""
+    return [*folder.glob(f"{glob.escape(slide_id)}_*"), folder / f"{slide_id}.html"]
 
 
 def write_explanation(

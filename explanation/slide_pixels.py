@@ -8,9 +8,10 @@ import openslide
 
 from datasets.folders import FeatureFolders
 from datasets.patch_sizes import PatchSizes, patch_sizes
-from datasets.patches import Patches, read_attributes
+from datasets.patches import Patches, attribute_number
 from datasets.slides import MICRONS_AT_1X, reading
 from explanation.explained_slide import Pixel
+from utils.h5 import read_attributes
 from utils.interface import Bag
 
 
@@ -35,5 +36,6 @@ def size_of_pixels(folders: FeatureFolders, slide_id: str, level0: float | None,
             microns = float(opened.properties.get(openslide.PROPERTY_NAME_MPP_X) or 0)
             if microns > 0:
                 return Pixel(microns, is_nominal=False)
-    magnification = read_attributes(folders.low_file(slide_id)).get("level0_magnification", level0)
-    return Pixel(MICRONS_AT_1X / float(magnification), is_nominal=True) if magnification else None
+    file = folders.low_file(slide_id)
+    magnification = attribute_number(file, read_attributes(file), "level0_magnification") or level0
+    return Pixel(MICRONS_AT_1X / magnification, is_nominal=True) if magnification else None

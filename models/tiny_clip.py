@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import torch
+from safetensors.torch import save
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
+from utils.files import write_text
+from utils.whole_files import write_bytes
 
 WEIGHT_SPREAD = 3.0  # times CLIP's initialisation, so that texts come out clearly different
 
@@ -15,7 +18,6 @@ def save_tiny_clip(folder: Path, width: int = 64, seed: int = 0) -> None:
     It brings no tokenizer files: CLIP's standard vocabulary is meant.
     """
     from transformers import CLIPConfig, CLIPModel
-    from transformers.utils import logging as transformers_logging
 
     sizes = {"intermediate_size": 2 * width, "num_attention_heads": 4, "projection_dim": width}
     text = {"num_hidden_layers": 2, "hidden_size": width, "bos_token_id": 49406, "eos_token_id": 49407}
@@ -29,5 +31,7 @@ def save_tiny_clip(folder: Path, width: int = 64, seed: int = 0) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CLIPModel(config)
-    transformers_logging.disable_progress_bar()
-    model.save_pretrained(folder)
+    config.architectures, config.dtype = [CLIPModel.__name__], torch.float32
+    write_text(folder / "config.json", config.to_json_string())
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(tensors, {"format": "pt"}))

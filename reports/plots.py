@@ -18,7 +18,7 @@ from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from reports.calibration import brier_score, calibration_bins, expected_calibration_error
 from training.metrics import AUC, BRIER, ECE, HISTORY_COLUMNS
-from utils.files import whole_file
+from utils.whole_files import write_bytes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -150,8 +150,7 @@ def history_figure(
 
 def save_png(figure: Figure, path: Path) -> None:
     """Write a PNG of 300 dots an inch, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(_rendered(figure, "png"))
+    write_bytes(path, _rendered(figure, "png"))
 
 
 def data_uri(figure: Figure, form: Literal["png", "svg"] = "svg") -> str:

@@ -10,13 +10,18 @@ from utils.files import write_json, write_text
 BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
 
 
+def output_files(output: Path) -> list[Path]:
+    """The table ``output``, and the files beside it that may be written with it."""
+    return [output, *(output.with_name(f"{output.stem}_{name}") for name in BESIDE)]
+
+
 def write_predictions(output: Path, predictions: RunPredictions) -> str:
     """Write the table to ``output`` and, where some labels are known, metrics and plots to files named after it.
 
     Those of an earlier call are removed. Returns what a user is told of the labelled slides, "" where there are none.
     """
-    for name in BESIDE:
-        output.with_name(f"{output.stem}_{name}").unlink(missing_ok=True)
+    for file in output_files(output)[1:]:
+        file.unlink(missing_ok=True)
     write_text(output, predictions.table().to_csv(index=False))
     labels, probabilities = predictions.labelled()
     if not len(labels):

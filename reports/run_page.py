@@ -12,10 +12,12 @@ from reports.finished_runs import FinishedRun, read_finished_run
 from reports.plots import confusion_figure, data_uri, history_figure, reliability_figure, roc_figure
 from reports.templating import page_template
 from training.metrics import HIT_RATIO, RESULT_COLUMNS
+from training.run_reader import RunReader
 from training.run_tables import arrays
 from utils.config import Config
 from utils.errors import Fault, Faults, UserError
 from utils.files import write_text
+from utils.outputs import check_outputs
 
 PAGE = "results.html"
 
@@ -29,6 +31,9 @@ def write_pages(runs: Sequence[Path], output: Path | None, explanations: Path | 
     """
     runs = list({run.resolve(): run for run in runs}.values())
     pages = page_paths(runs, output)
+    read = [file for run in runs for file in RunReader(run).own_files()]
+    shown = explanations.glob("*.html") if explanations else ()
+    check_outputs(f"--output {output}", pages, [*read, *shown])
     if explanations and not explanations.is_dir():
         where = f"--explanations {explanations}"
         raise UserError(Fault("folder.missing", where, "no such folder", mend="explain.py writes one"))

@@ -86,7 +86,7 @@ def test_nothing_is_written_where_writing_fails(
     put(folders, "a", *regular(40, 0))
 
     def full(path: Path, arrays: Any, told: Any) -> None:
-        from utils.files import whole_file
+        from utils.whole_files import whole_file
 
         with whole_file(path) as temporary:
             temporary.write_bytes(b"half")

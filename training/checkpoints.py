@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.folders import FeatureFolders
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader, RunRecord
 from utils.config import Config
@@ -53,6 +54,16 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
         found = "no value, and no config.json beside the checkpoint"
         raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
     return record, config
+
+
+def input_paths(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> list[Path]:
+    """The files that a call with these checkpoints reads, and the folders whose files it reads; not all need be there.
+    Raises UserError as ``fold_names`` and ``read_settings`` do."""
+    fold_names(checkpoints)
+    _, config = read_settings(checkpoints[0], given)
+    own = RunReader(checkpoints[0].parent).own_files()
+    read = [config.csv_path(), config.prompt_path(), FeatureFolders.of(config).root]
+    return [*checkpoints, *own, *read, *([Path(config.vlm_path)] if config.vlm_path else [])]
 
 
 def check_checkpoints(checkpoints: Mapping[str, Path]) -> list[str]:

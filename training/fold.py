@@ -31,8 +31,9 @@ def run_fold(
 
     model: newly initialised, on the device to train on. cache: the features. class_names: of the labels. With
     ``config.resume`` an interrupted training goes on. run: opened. Raises UserError where a loss or a logit is not
-    finite, and where the state to go on from is damaged or of another run.
+    finite, where the state to go on from is damaged or of another run, and where the run's folder vanishes.
     """
+    origin = {"fold": str(split.fold), **run.fingerprint(split.fold)}
     if not config.resume:
         run.clear(split.fold)
     write_text(run.split(split.fold), split.to_csv())
@@ -43,10 +44,10 @@ def run_fold(
         BagLoader(cache, slides, sampler if name == "train" else None, config.num_workers, pin=device.type == "cuda")
         for name, slides in split.parts()
     )
-    origin = {"fold": str(split.fold), **run.fingerprint(split.fold)}
     progress = fit(model, train, val, sampler, config, run.training(split.fold), f"fold {split.fold}", origin)
     validated, tested = (evaluate(model, bags, device, config.precision) for bags in (val, test))
     tables = {"val": validated.table(class_names), "test": tested.table(class_names)}
+    run.training(split.fold).require_folder()
     write_text(run.predictions(split.fold), pd.concat(tables, names=["split"]).droplevel(1).to_csv())
     result = FoldResult.of(
         split.fold, tested.metrics(), validated.metrics(), tested.hit_ratio, progress.best_epoch, progress.epochs

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from training.evaluation import Predictions, autocast, evaluate
 from training.resume import Progress, restore, save_state, set_weights, trained_weights
+from training.tensorboard_log import forget_epochs, log_epoch
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.files import write_tensors, write_text
@@ -34,6 +35,12 @@ class FoldFiles:
     history: Path
     state: Path
     tensorboard: Path
+
+    def require_folder(self) -> None:
+        """Raises UserError where the run's folder has vanished, which a file written there would make anew."""
+        if not self.checkpoint.parent.is_dir():
+            found = "the run's folder has been moved away or removed during training"
+            raise UserError(Fault("run.vanished", str(self.checkpoint.parent), found, mend="train the run again"))
 
 
 class EpochSampler(Sampler[int]):
@@ -123,7 +130,8 @@ def fit(
     for note in notes:
         tqdm.write(note)
     max_epochs = min(config.max_epochs, 2) if config.testing else config.max_epochs
-    writer = _tensorboard(files.tensorboard, progress.epochs) if config.log_data else None
+    if config.log_data:
+        forget_epochs(files.tensorboard, progress.epochs)
     while progress.epochs < max_epochs and not (config.early_stopping and progress.waited() >= PATIENCE):
         epoch = progress.epochs
         seed_everything(config.seed, epoch + 1)
@@ -137,19 +145,17 @@ def fit(
         if error < progress.best_error:
             progress.best_error, progress.best_epoch = error, epoch
             progress.best_weights = trained_weights(model)
+        files.require_folder()
         write_text(files.history, pd.DataFrame(progress.history).to_csv(index=False))
         save_state(model, optimizer, progress, origin, files.state)
-        if writer:
-            for name, value in row.items():
-                writer.add_scalar(name, value, epoch)
-            writer.flush()
+        if config.log_data:
+            log_epoch(files.tensorboard, epoch, row)
         mark = " *" if progress.best_epoch == epoch else ""
         tqdm.write(
             f"{title} epoch {epoch + 1:>3}/{max_epochs}  train loss {row['train_loss']:.4f} acc {row['train_acc']:.3f}"
             f"  val loss {row['val_loss']:.4f} acc {row['val_acc']:.3f} auc {row['val_auc']:.3f}{mark}"
         )
-    if writer:
-        writer.close()
+    files.require_folder()
     set_weights(model, progress.best_weights)
     write_tensors(files.checkpoint, model.checkpoint())
     return progress
@@ -164,9 +170,3 @@ def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -
         **{f"val_{name}": value for name, value in metrics.items()},
         "val_hit_ratio": validation.hit_ratio,
     }
-
-
-def _tensorboard(folder: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first_step)

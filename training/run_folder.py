@@ -1,6 +1,5 @@
 """The folder of a run: what main.py writes into it, and when. training/run_reader.py reads it."""
 
-import fcntl
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from training.run_reader import RunReader, RunRecord
 from utils.effects import CIRCUMSTANCES
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
+from utils.locks import LockedError, locked
 from utils.sealed import write_sealed
 
 
@@ -21,22 +21,13 @@ class RunFolder(RunReader):
 
     @contextmanager
     def lock(self, name: str, wait: bool = False) -> Iterator[None]:
-        """Keep other processes from the same part of the run: wait for them, or raise UserError. File systems that
-        have no locks are passed over."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / f".lock_{name}").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise UserError(
-                    Fault(
-                        "run.locked", str(self.path), f"another process is at work on {name} of this run",
-                        mend="wait until that process has ended",
-                    )
-                ) from error  # fmt: skip
-            except OSError:
-                pass
-            yield
+        """Keep other processes from the same part of the run: wait for them, or raise UserError."""
+        try:
+            with locked(self.path / f".lock_{name}", wait):
+                yield
+        except LockedError as error:
+            found = f"another process is at work on {name} of this run"
+            raise UserError(Fault("run.locked", str(self.path), found, mend=error.remedy)) from error
 
     def open(self, record: RunRecord, without_effect: Collection[str] = ()) -> RunRecord:
         """Write config.json, or check that the run there is the same one. Returns what config.json holds now.
@@ -90,9 +81,14 @@ class RunFolder(RunReader):
     def summarise(self, folds: Sequence[int], num_folds: int) -> pd.DataFrame:
         """Write the tables of the folds just run, and those of all folds when all are there.
 
-        Returns the table of means and standard deviations: of all folds, or of these where some are missing.
+        Returns the table of means and standard deviations: of all folds, or of these where some are missing. Raises
+        UserError where the result of one of the folds just run has vanished.
         """
         everything = [result for fold in range(num_folds) if (result := self.finished(fold))]
+        if gone := [fold for fold in folds if fold not in {result.fold for result in everything}]:
+            where = ", ".join(str(self.fold_result(fold)) for fold in gone)
+            found = "has vanished since the fold was finished, perhaps with the run's folder"
+            raise UserError(Fault("run.vanished", where, found, mend="train these folds again, with --resume"))
         if len(folds) < num_folds:
             these = [result for result in everything if result.fold in folds]
             table = self._write_tables(these, f"_partial_{folds[0]}_{folds[-1] + 1}")

@@ -33,6 +33,10 @@ from utils.sealed import DIGESTS, damaged_fields, json_sha256
 
 RECORD_TYPES = {"options": dict, "class_names": list, "descriptions": dict, "inputs": dict}
 FOLD_RESULT = re.compile(r"fold_\d+\.json")
+OWN_FILE = re.compile(
+    r"config\.json|fold_\d+\.json|(splits|history|predictions)_\d+\.csv|s_\d+_checkpoint\.pt|resume_\d+\.pt"
+    r"|(results|summary)(_partial_\d+_\d+)?\.csv"
+)
 OF_A_FOLD = re.compile(r"(?:splits|features)_(\d+)")
 """Inputs that one fold reads."""
 
@@ -86,6 +90,10 @@ class RunReader:
         """What a finished fold leaves beside its result."""
         files = self.training(fold)
         return [self.split(fold), files.checkpoint, files.history, self.predictions(fold)]
+
+    def own_files(self) -> list[Path]:
+        """What is there of what main.py writes."""
+        return [file for file in self.path.glob("*") if OWN_FILE.fullmatch(file.name)]
 
     def training(self, fold: int) -> FoldFiles:
         return FoldFiles(

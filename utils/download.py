@@ -12,7 +12,8 @@ from urllib3.exceptions import InvalidHeader, ProtocolError
 from urllib3.util import Retry
 
 from utils.errors import Fault, UserError
-from utils.files import file_sha256, whole_file
+from utils.files import file_sha256
+from utils.whole_files import whole_file, writing
 
 WAITS = (1, 2, 4, 8, 16)  # seconds between the attempts
 LONGEST_WAIT = 300  # seconds, whatever a server asks for
@@ -82,8 +83,9 @@ def download_from_drive(
         except gdown.DownloadError as error:
             raise BadAnswer(" ".join(str(error).split())) from error
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    retried(f"https://drive.google.com/uc?id={file_id}", fetch, mend, waits)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        retried(f"https://drive.google.com/uc?id={file_id}", fetch, mend, waits)
 
 
 def _fetch_rest(url: str, file: Path) -> None:

@@ -1,12 +1,18 @@
 """Faults a user can mend: reported as one message and exit code 2, never as a traceback."""
 
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
-EXIT_USER_ERROR = 2
+EXIT_USER_ERROR, EXIT_UNFORESEEN, EXIT_INTERRUPTED = 2, 3, 130
 MOST_SHOWN = 40
+LONGEST_TOLD = 300
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -116,13 +122,75 @@ class Faults:
 
 def run_script(script: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> int:
     """Run a script's main function; returns its exit code: 2 after a UserError or where the system refuses a file
-    (no space, no permission, a file in place of a folder), 130 after Ctrl-C."""
+    (no space, no permission, a file in place of a folder), 3 after what nobody foresaw, 130 after Ctrl-C.
+
+    Of the unforeseen standard error gets one line; the traceback goes to a file in the folder for temporary files.
+    """
     try:
         script(argv)
+        sys.stdout.flush()
     except (UserError, OSError) as error:
-        print(error if isinstance(error, UserError) else f"error: {error}", file=sys.stderr)
+        _tell(error if isinstance(error, UserError) else f"error: {error}")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        _tell("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        _tell(_unforeseen(error))
+        return EXIT_UNFORESEEN
+    finally:
+        _leave_no_output()
     return 0
+
+
+def _tell(message: object) -> None:
+    with suppress(OSError):
+        print(message, file=sys.stderr)
+
+
+def _leave_no_output() -> None:
+    """Where standard output takes no more (a full disk, a closed pipe), drop what is left of it: Python would try again
+    at its end, and say so at length."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unforeseen(error: Exception) -> str:
+    """The line about an error that nobody foresaw, whose traceback is kept."""
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    if len(told) > LONGEST_TOLD:
+        told = f"{told[:LONGEST_TOLD]}..."
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    kept = _keep_traceback(error)
+    where = f"the traceback is in {kept}" if kept else f"raised in {last.filename}, line {last.lineno}"
+    return f"error: unforeseen, so a fault of this program: {told}; {where}; please report it"
+
+
+def _keep_traceback(error: Exception) -> Path | None:
+    """Write a traceback to a new file that its user alone can read; where. None where it cannot be written."""
+    text = "".join(traceback.format_exception(error))
+    for folder in _folders_of_tracebacks():
+        with suppress(OSError):
+            handle, name = tempfile.mkstemp(".log", f"{Path(sys.argv[0]).stem}-", folder)
+            kept = Path(name)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
+            except OSError:
+                kept.unlink()
+                raise
+            return kept
+    return None
+
+
+def _folders_of_tracebacks() -> list[Path]:
+    """The folder for temporary files, and home; not the current folder, which may hold data."""
+    folders = []
+    with suppress(OSError):
+        folders.append(Path(tempfile.gettempdir()))
+    with suppress(RuntimeError):
+        folders.append(Path.home())
+    return [folder for folder in folders if folder.resolve() != Path.cwd()]

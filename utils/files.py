@@ -1,35 +1,19 @@
-"""Files that appear whole or not at all, and their fingerprints."""
+"""Texts, JSON and tensors as files, written whole or not at all, and fingerprints of files."""
 
 import hashlib
+import io
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from utils.errors import Fault, UserError
+from utils.whole_files import write_bytes
 
 FOLDER_BIT = 0x10  # of the attributes that DOS gives a file
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well, and goes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -43,15 +27,8 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -59,9 +36,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError where the file is not JSON."""
+    """Raises UserError where the file is not there, or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(Fault("file.missing", str(path), "file not found")) from error
     except ValueError as error:
         found = f"not valid JSON ({error}); it is damaged, or not a file of this project"
         raise UserError(Fault("json.unreadable", str(path), found)) from error
@@ -95,13 +74,18 @@ def write_tensors(path: Path, value: dict[str, Any]) -> None:
 
     Equal values give equal bytes: PyTorch, given a path, would write the name of the temporary file into the file.
     """
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(value, file)
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Raises UserError where the file is not there."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(Fault("file.missing", str(path), "file not found")) from error
 
 
 def text_sha256(text: str) -> str:

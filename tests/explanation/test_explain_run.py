@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from datasets.patches import read_attributes
 from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
 from explanation.explained_slide import Pixel
 from tests.support.planted_run import PlantedRun
+from utils.h5 import read_attributes
 from utils.interface import Bag
 
 O, S = 4, 3  # noqa: E741

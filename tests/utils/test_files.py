@@ -14,11 +14,11 @@ from utils.files import (
     read_json,
     read_tensors,
     tensors_sha256,
-    whole_file,
     write_json,
     write_tensors,
     write_text,
 )
+from utils.whole_files import whole_file
 
 
 class BrokenError(Exception):
