@@ -66,8 +66,9 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a file, of its ``features`` and of its ``coords``: texts and numbers, or lists of them; those
-    of other kinds are left out. Raises UserError where the file is missing, damaged or being written."""
+    """The attributes of a file, of its ``features`` and of its ``coords``: texts and numbers, or lists of them, empty
+    where there is no value; those of other kinds are left out. Raises UserError where the file is missing, damaged or
+    being written."""
     with _opened(path) as file:
         parts = [file, *(_dataset(path, file, name) for name in file if name in WITH_ATTRIBUTES)]
         return dict(told for part in parts for told in _attributes(path, part))
@@ -173,17 +174,19 @@ def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
 def _attributes(path: Path, part: h5py.File | h5py.Dataset) -> Iterable[tuple[str, Any]]:
     for name in part.attrs:
         attribute = part.attrs.get_id(name)
-        if attribute.get_storage_size() > LARGEST_ATTRIBUTE:
-            found = f"attribute {name!r} takes {attribute.get_storage_size()} bytes"
+        if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            yield name, []
+            continue
+        size = math.prod(attribute.shape) * attribute.dtype.itemsize
+        if size > LARGEST_ATTRIBUTE:
+            found = f"attribute {name!r} takes {size} bytes"
             raise UserError(Fault("h5.attribute", str(path), found, f"at most {LARGEST_ATTRIBUTE}"))
         if attribute.dtype.kind in "biufcSUO" and not h5py.check_ref_dtype(attribute.dtype):
             yield name, _plain(part.attrs[name])
 
 
 def _plain(value: Any) -> Any:
-    """An array as a list, an empty attribute as an empty list, bytes as text; other values as they are."""
-    if isinstance(value, h5py.Empty):
-        return []
+    """An array as a list, bytes as text; other values as they are."""
     if isinstance(value, np.ndarray):
         return [_plain(one) for one in value.tolist()]
     if isinstance(value, list):

@@ -29,6 +29,12 @@ def group_of_features(path: Path) -> None:
         file.create_group("features")["values"] = np.zeros(3)
 
 
+def link_features(path: Path, link: h5py.SoftLink) -> None:
+    change(path, "features", None)
+    with h5py.File(path, "r+") as file:
+        file["features"] = link
+
+
 # folder, what is done to the slide's file there, the fault's code, what its sentence says besides the file's name
 SLIDE_FAULTS = {
     "low_missing": (LOW, Path.unlink, "file.missing", (EXTRACT,)),
@@ -62,6 +68,14 @@ SLIDE_FAULTS = {
     ),
     "low_nan": (LOW, lambda path: change(path, "features", first_is(np.nan)), "features.values", ("1 of ",)),
     "high_nan": (HIGH, lambda path: change(path, "features", first_is(np.nan)), "features.values", ("1 of ",)),
+    "low_zero_row": (
+        LOW, lambda path: change(path, "features", lambda x: x * (np.arange(len(x)) != 1)[:, None]), "features.values",
+        ("1 of ", "all zero"),
+    ),
+    "high_zero_rows": (
+        HIGH, lambda path: change(path, "mask", np.ones_like), "features.values", ("feature rows are all zero",),
+    ),
+    "low_a_link": (LOW, lambda path: link_features(path, h5py.SoftLink("/nowhere")), "h5.link", ("'features'",)),
     "low_infinite": (LOW, lambda path: change(path, "features", first_is(-np.inf)), "features.values", ("1 of ",)),
     "high_half_infinite": (
         HIGH, lambda path: change(path, "features", first_is(np.inf, np.float16)), "features.values", ("1 of ",),

@@ -17,6 +17,7 @@ from training.loop import FoldFiles
 def test_resume_ends_as_if_never_stopped(tmp_path: Path, step: int, opt: str) -> None:
     def fold_files(name: str) -> FoldFiles:
         folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
         return FoldFiles(folder / "c.pt", folder / "history.csv", folder / "state.pt", folder / "tensorboard")
 
     accuracies = [1, 3, 2, 3]
