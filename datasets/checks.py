@@ -1,7 +1,7 @@
 """Reads every feature file of a task once before any training, and remembers which were found good."""
 
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,24 @@ from datasets.folders import FeatureFolders
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
-from utils.files import tensors_sha256
+from utils.files import read_json, tensors_sha256
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
+from utils.typed import mistakes
 
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckedSlide:
+    """A slide that was found good. stamp: what tells whether its files are the same as then. sha256: of the contents.
+    unit_rows: whether all rows are of length 1."""
+
+    stamp: list[int | None]
+    sha256: str
+    unit_rows: bool
 
 
 def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
@@ -58,8 +69,11 @@ def check_features(
     unread = []
     for slide in slides:
         entry: Any = known.get(_name(folders, slide, form))
-        is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
-        if is_whole and not verify and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
+        if (
+            not mistakes(CheckedSlide, entry)
+            and not verify
+            and entry["stamp"] == _stamp(folders, slide, feature_dim, form)
+        ):
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
@@ -104,8 +118,8 @@ def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form:
 def _read_checked(checked: Path) -> dict[str, Any]:
     """What the file keeps, without what was damaged; nothing of a file without digests."""
     try:
-        known = json.loads(checked.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(checked)
+    except (OSError, UserError):
         return {}
     if not isinstance(known, dict) or DIGESTS not in known:
         return {}

@@ -16,7 +16,8 @@ from experiments.jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, 
 from experiments.progress import GridProgress
 from utils.config import PROJECT, Config
 from utils.errors import Fault, Faults, UserError
-from utils.files import read_json, write_json
+from utils.files import write_json
+from utils.listed_runs import EXPERIMENT, read_experiment
 
 LINES_OF_A_LOG = 12
 SECONDS_OF_A_SHARED_FOLDER = 60  # until files written by another node are seen here
@@ -137,8 +138,8 @@ def unfinished(folds: Iterable[GridFold]) -> list[GridFold]:
 
 def write_record(results: Path, runs: Iterable[GridRun]) -> None:
     """Add the runs to RESULTS/experiment.json, behind those of other grids."""
-    file = results / "experiment.json"
-    listed = read_json(file)["runs"] if file.exists() else []
+    file = results / EXPERIMENT
+    listed = read_experiment(file)
     new = [record for run in runs if (record := run.record(results)) not in listed]
     write_json(file, {"runs": listed + new})
 
