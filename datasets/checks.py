@@ -11,6 +11,7 @@ from tqdm import tqdm
 from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
+from datasets.patches import INSTANCES, read_attributes
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
@@ -79,7 +80,7 @@ def check_features(
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
-        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
+        if bag := faults.attempt(_read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
@@ -93,6 +94,24 @@ def check_features(
         )
     faults.raise_any()
     return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
+
+
+def _read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form: BagForm) -> Bag:
+    """``read_bag``. Raises UserError too where features of a patch are all zero, but in a data set of multiple instance
+    learning."""
+    bag = read_bag(folders, slide, feature_dim, form)
+    files = folders.files(bag.slide_id, form)
+    rows = [bag.patches] if form == "patches" else [bag.low_features, bag.patches]
+    faults = []
+    for file, features in zip(files, rows, strict=True):
+        zero = int((~features.any(-1)).sum())
+        if zero and INSTANCES not in read_attributes(file):
+            found = f"{zero} of {len(features)} feature rows are all zero, which no encoder gives"
+            mend = f"make it with: {folders.extract_command()}"
+            faults.append(Fault("features.values", str(file), found, "features of every patch", mend))
+    if faults:
+        raise UserError(faults)
+    return bag
 
 
 def _is_normalised(bag: Bag) -> bool:

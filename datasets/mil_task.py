@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from datasets.folders import FeatureFolders
+from datasets.patches import INSTANCES
 from datasets.slide_names import composed, slide_name
 from datasets.splits import Split
 from datasets.task import Slide
@@ -151,7 +152,7 @@ def write_mil_task(
     """Write the features, splits/splits_<fold>.csv and, last, <task>.csv below ``folder``. An instance's coordinates
     are its number and 0."""
     made = {
-        "encoder": folders.feature_extractor, "source": source.name, "source_sha256": file_sha256(source),
+        "encoder": folders.feature_extractor, "source": source.name, INSTANCES: file_sha256(source),
         "standardised": standardised, "version": __version__,
     }  # fmt: skip
     for bag, features in data.features.items():

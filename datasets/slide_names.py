@@ -29,5 +29,6 @@ def file_of(folder: Path, name: str) -> Path:
     file = folder / f"{name}{FEATURES}"
     if file.exists():
         return file
-    others = [unicodedata.normalize("NFD", name), *(f"{name}{suffix}" for suffix in SUFFIXES)]
-    return next((other for one in others if (other := folder / f"{one}{FEATURES}").exists()), file)
+    forms = dict.fromkeys([name, unicodedata.normalize("NFD", name)])
+    others = (folder / f"{form}{suffix}{FEATURES}" for form in forms for suffix in ("", *SUFFIXES))
+    return next((other for other in others if other.exists()), file)
