@@ -5,11 +5,10 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from utils.arguments import add_config_option, add_folder_options, add_option
 from utils.errors import run_script
-from utils.options import at_least
+from utils.options import MOST_WORKERS, location, within
 
 EXIT_FAULTS = 1
 
@@ -23,10 +22,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
     )
     workers = min(8, os.cpu_count() or 1)
-    add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
+    add("workers", type=within(1, MOST_WORKERS), default=workers, help=f"processes (default: {workers})")
     add("fix", action="store_true", help="repair what can be repaired; the old file stays as .bak")
     text = "CONCH's pytorch_model.bin: with --fix, project and normalise CONCH features from before the projection"
-    add("project-with", type=Path, help=text)
+    add("project-with", type=location, help=text)
     options = parser.parse_args(argv)
     if options.project_with and not options.fix:
         parser.error("--project-with changes files: expected together with --fix")

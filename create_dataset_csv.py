@@ -4,13 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from utils.arguments import add_config_option, add_option
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import folder_name, one_group
+from utils.options import address, location, one_group, words
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -21,27 +20,27 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = partial(add_option, parser)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add_config_option(parser, "task", required=True, type=folder_name, help="name of the task")
+    add_config_option(parser, "task", required=True, help="name of the task")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gdc", action="store_true", help="list the slides of TCGA and other projects at the GDC")
     add_option(
-        source, "slides-dir", type=Path, metavar="DIR", help="folder that holds a folder of slides, or of .h5 feature "
-        "files, for each class, with its name"
+        source, "slides-dir", type=location, metavar="DIR", help="folder that holds a folder of slides, or of .h5 "
+        "feature files, for each class, with its name"
     )  # fmt: skip
     add(
-        "labels", nargs="+", metavar="PROJECT=CLASS", **hidden, help="with --gdc: classes of projects, or of "
-        "diagnoses: 'PROJECT:DIAGNOSIS=CLASS' (default: those of the tasks tcga_nsclc, tcga_rcc, tcga_brca)"
+        "labels", nargs="+", type=words, metavar="PROJECT=CLASS", **hidden, help="with --gdc: classes of projects, or "
+        "of diagnoses: 'PROJECT:DIAGNOSIS=CLASS' (default: those of the tasks tcga_nsclc, tcga_rcc, tcga_brca)"
     )  # fmt: skip
     add("slide-type", choices=["diagnostic", "tissue", "both"], **hidden, help="with --gdc (default: diagnostic)")
-    add("gdc-url", metavar="URL", **hidden, help=f"with --gdc: where its API is (default: {GDC_URL})")
-    add("manifest", type=Path, metavar="FILE", **hidden, help="with --gdc: also write what gdc-client downloads")
+    add("gdc-url", type=address, metavar="URL", **hidden, help=f"with --gdc: where its API is (default: {GDC_URL})")
+    add("manifest", type=location, metavar="FILE", **hidden, help="with --gdc: also write what gdc-client downloads")
     add(
         "case-pattern", type=one_group, metavar="REGEX", **hidden, help="with --slides-dir: finds the patient in the "
         "name of a slide that has no TCGA barcode, in its one group (default: each slide is a patient of its own)"
     )  # fmt: skip
     text = "folder with slides, in it or below it, read for level0_mag"
-    add("wsi-dir", aliases=(), type=Path, metavar="DIR", help=text)
-    add("output", type=Path, metavar="FILE", help="the table (default: dataset_csv/<task>.csv)")
+    add("wsi-dir", aliases=(), type=location, metavar="DIR", help=text)
+    add("output", type=location, metavar="FILE", help="the table (default: dataset_csv/<task>.csv)")
     add("overwrite", action="store_true", help="replace a table or manifest that is another than would be written")
     given = vars(parser.parse_args(argv))
     foreign, name = (FOLDER_OPTIONS, "--slides-dir") if given["gdc"] else (GDC_OPTIONS, "--gdc")

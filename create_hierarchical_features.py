@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
 from utils.arguments import add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
-from utils.options import at_least
+from utils.options import MOST_WORKERS, location, seed, within
+
+MOST_CHILDREN = 10_000
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -19,20 +20,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     add = partial(add_option, parser)
     add_folder_options(parser)
-    add("max-patches", type=at_least(1), default=16, help="children a parent at most (default: 16)")
-    add("low-dir", type=Path, help="folder of the parents' features, or one above (default: in the dataset's)")
-    add("high-dir", type=Path, help="folder of the children's features, or one above")
-    add("output-dir", type=Path, help="folder for the hierarchical files (default: main.py's)")
+    add(
+        "max-patches",
+        type=within(1, MOST_CHILDREN),
+        default=16,
+        help="children a parent at most (default: 16)",
+    )
+    add("low-dir", type=location, help="folder of the parents' features, or one above (default: in the dataset's)")
+    add("high-dir", type=location, help="folder of the children's features, or one above")
+    add("output-dir", type=location, help="folder for the hierarchical files (default: main.py's)")
     add("layout", choices=LAYOUT_NAMES, default=AUTO, help="of the features (auto)")
     add_config_option(
         parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
     )
     workers = min(8, os.cpu_count() or 1)
-    add("workers", type=at_least(1), default=workers, help=f"processes (default: {workers})")
-    add("seed", type=at_least(0), default=1, help="of the choice among more than --max-patches children (default: 1)")
+    add("workers", type=within(1, MOST_WORKERS), default=workers, help=f"processes (default: {workers})")
+    add("seed", type=seed, default=1, help="of the choice among more than --max-patches children (default: 1)")
     add("overwrite", action="store_true", help="make files anew that are there already")
     text = "CONCH's pytorch_model.bin: project and normalise CONCH features from before the projection"
-    add("project-with", type=Path, help=text)
+    add("project-with", type=location, help=text)
     options = parser.parse_args(argv)
     check_magnifications(parser, options)
     return options

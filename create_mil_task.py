@@ -4,11 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from utils.arguments import add_config_option, add_option
 from utils.errors import run_script
-from utils.options import at_least, folder_name
+from utils.options import MOST_FOLDS, location, seed, within
 
 PACKAGED = ("ucsb", "musk1")
 
@@ -18,19 +17,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = partial(add_option, parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--csv", type=Path, metavar="FILE", help="a table without header: label, bag, then the features; a row an "
+        "--csv", type=location, metavar="FILE", help="a table without header: label, bag, then the features; a row an "
         "instance"
     )  # fmt: skip
     source.add_argument("--dataset", choices=PACKAGED, help="UCSB breast cancer or Musk1, from the package mil")
-    add("output-dir", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("output-dir", type=location, required=True, metavar="DIR", help="folder to write to")
     of_main = partial(add_config_option, parser)
-    of_main("task", type=folder_name, default=None, help="its name (default: the data set's, or that of the file)")
+    of_main("task", default=None, help="its name (default: the data set's, or that of the file)")
     of_main(
-        "feature_extractor", type=folder_name, default=None,
+        "feature_extractor", default=None,
         help="what made the features (default: mil<number of features>)",
     )  # fmt: skip
-    add("k", type=at_least(2), default=10, metavar="N", help="folds (default: 10)")
-    add("seed", type=at_least(0), default=1, metavar="N", help="of the folds (default: 1)")
+    add("k", type=within(2, MOST_FOLDS), default=10, metavar="N", help="folds (default: 10)")
+    add("seed", type=seed, default=1, metavar="N", help="of the folds (default: 1)")
     add(
         "standardise", action="store_true", help="give every feature mean 0 and standard deviation 1 over all bags, "
         "those tested among them; labels are not used"

@@ -4,31 +4,41 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 
 from datasets.simulation_settings import SimulationSettings
 from utils.arguments import add_option
 from utils.errors import run_script
+from utils.options import MOST_FOLDS, location, seed, within
 
 TASK, FEATURE_EXTRACTOR = "simulated", "tinyclip"
+MOST_SLIDES, MOST_WIDE = 10_000, 4096
+HEADS = 4  # of the CLIP
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
     )
-    add_option(parser, "output-dir", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--classes", type=int, default=3, choices=range(2, 9), metavar="2..8", help="number of classes")
-    add_option(parser, "slides-per-class", type=int, default=40)
-    parser.add_argument("--shots", type=int, nargs="+", default=[4], help="training slides a class")
-    parser.add_argument("--folds", type=int, default=2)
-    parser.add_argument("--width", type=int, default=64, help="of the features")
-    parser.add_argument("--seed", type=int, default=1)
+    add_option(parser, "output-dir", type=location, required=True, help="folder to write to")
+    parser.add_argument("--classes", type=within(2, 8), default=3, metavar="2..8", help="number of classes")
+    add_option(parser, "slides-per-class", type=within(5, MOST_SLIDES), default=40, help="slides a class")
+    parser.add_argument("--shots", type=within(1, MOST_SLIDES), nargs="+", default=[4], help="training slides a class")
+    parser.add_argument("--folds", type=within(1, MOST_FOLDS), default=2, help="folds of each split")
+    parser.add_argument("--width", type=within(4, MOST_WIDE), default=64, help="of the features")
+    parser.add_argument("--seed", type=seed, default=1, help="of everything that is drawn")
     for setting in fields(SimulationSettings):
-        kind = int if isinstance(setting.default, int) else float
-        name = setting.name.replace("_", "-")
+        name, (lowest, highest) = setting.name.replace("_", "-"), setting.metadata["range"]
+        kind = within(lowest, highest, int if isinstance(setting.default, int) else float)
         add_option(parser, name, type=kind, default=setting.default, help="see datasets/simulation_settings.py")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.width % HEADS:
+        parser.error(f"--width {options.width}: expected a multiple of {HEADS}")
+    if options.min_parents > options.max_parents:
+        parser.error(f"--min-parents {options.min_parents}: expected at most --max-parents {options.max_parents}")
+    if options.planted_share + options.confounder_share > 1:
+        shares = f"--planted-share {options.planted_share} --confounder-share {options.confounder_share}"
+        parser.error(f"{shares}: expected at most 1 together")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,13 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from utils.arguments import add_option
 from utils.config import PROJECT, Config
 from utils.errors import run_script
-from utils.options import at_least
+from utils.names import folder_name
+from utils.options import MOST_FOLDS, at_least, location, seed, within
 
 OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
 
@@ -22,18 +22,23 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
         add_option(parser, name, help=text, **settings)
 
     positive: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
-    add("task", "name of the task; needed but for --audit of folders called <task>_<shots>")
-    add("dataset_csv", "CSV of slides and labels (default: dataset_csv/<task>.csv)", type=Path, metavar="FILE")
-    add("output_dir", "folder to write <task>_<shots>/ to (default: splits/<task>)", type=Path, metavar="DIR")
+    add("task", "name of the task; needed but for --audit of folders called <task>_<shots>", type=folder_name)
+    add("dataset_csv", "CSV of slides and labels (default: dataset_csv/<task>.csv)", type=location, metavar="FILE")
+    add("output_dir", "folder to write <task>_<shots>/ to (default: splits/<task>)", type=location, metavar="DIR")
     add("few_shot_num", "training slides a class, several at once (default: 4 8 16)", nargs="+", **positive)
-    add("k", "folds (default: 5)", **positive)
-    add("seed", "of the draw; fold 0 is the same for any --k (default: 1)", type=at_least(0))
+    add("k", "folds (default: 5)", type=within(1, MOST_FOLDS), metavar="N")
+    add("seed", "of the draw; fold 0 is the same for any --k (default: 1)", type=seed)
     add("group", "what is never divided between splits (default: patient)", choices=["patient", "site", "slide"])
     add("balanced_test", "test on N slides of each class (default: all of the test share)", **positive)
     add("balanced_val", "validate on N slides of each class (default: all of the val share)", **positive)
     add("exclude_normals", "leave out TCGA sample types 10 to 14, normal tissue", action="store_true")
     add("overwrite", "replace splits that are others than would be written", action="store_true")
-    add("audit", "only report on the split files in DIR or below it; exit code 1 on faults", type=Path, metavar="DIR")
+    add(
+        "audit",
+        "only report on the split files in DIR or below it; exit code 1 on faults",
+        type=location,
+        metavar="DIR",
+    )
     given = vars(parser.parse_args(argv))
     if "audit" not in given and "task" not in given:
         parser.error("--task is required")

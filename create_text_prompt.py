@@ -9,25 +9,33 @@ from typing import Any
 from utils.arguments import add_config_option, add_option, check_magnifications
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import address, at_least, folder_name, named_class
+from utils.options import address, any_seed, at_least, named_class, path, within, words
+
+MOST_ATTEMPTS = 100
+HOTTEST = 100  # endpoints have bounds of their own, mostly 2
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
 
     add = partial(add_option, parser)
-    count: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
+    count: dict[str, Any] = {"type": within(1, MOST_ATTEMPTS), "metavar": "N"}
     of_main = partial(add_config_option, parser)
-    of_main("task", required=True, type=folder_name, help="name of the task", aliases=())
-    add("classes", required=True, nargs="+", metavar="CLASS", help="as the table of slides labels them")
+    of_main("task", required=True, help="name of the task", aliases=())
+    add("classes", required=True, nargs="+", type=words, metavar="CLASS", help="as the table of slides labels them")
     add("class-names", nargs="+", type=named_class, default=[], metavar="CLASS=NAME", help="full names for the prompt")
-    add("title", aliases=("dataset-name",), help="what the prompt calls the data set (default: the task)")
-    of_main("LLM", required=True, type=folder_name, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
-    add("output", metavar="FILE", help="write to this file instead")
-    add("model", help="the endpoint's name of the model (default: --LLM)")
+    add("title", aliases=("dataset-name",), type=words, help="what the prompt calls the data set (default: the task)")
+    of_main("LLM", required=True, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
+    add("output", type=path, metavar="FILE", help="write to this file instead")
+    add("model", type=words, help="the endpoint's name of the model (default: --LLM)")
     add("base-url", type=address, help="OpenAI-compatible endpoint (default: OPENAI_BASE_URL, else OpenAI's own)")
-    add("temperature", type=at_least(0, float), metavar="T", help="sent where given")
-    add("seed", type=int, metavar="N", help="sent where given; not every endpoint knows it")
+    add("temperature", type=at_least(0, float, HOTTEST), metavar="T", help="sent where given")
+    add(
+        "seed",
+        type=any_seed,
+        metavar="N",
+        help="sent where given; not every endpoint knows it",
+    )
     add("attempts", default=3, **count, help="answers asked for until one has no faults (default: 3)")
     for name in ("num_low_mag_texts", "num_high_mag_subtexts", "low_mag", "high_mag"):
         of_main(name)

@@ -4,16 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from utils.arguments import add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Faults, run_script
-from utils.options import at_least
+from utils.options import location, within, words
 from utils.outputs import check_output_folder, check_outputs
 
 PARTS = ("train", "val", "test")
+MOST_SHOWN, MOST_DRAWS = 1000, 10_000
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -24,15 +24,24 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         allow_abbrev=False,
     )
     add = partial(add_option, parser)
-    add("checkpoint", type=Path, nargs="+", required=True, metavar="FILE",
+    add("checkpoint", type=location, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; of several folds of a run probabilities and scores are averaged")  # fmt: skip
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--slide", nargs="+", metavar="ID", help="slides to explain")
+    chosen.add_argument("--slide", nargs="+", type=words, metavar="ID", help="slides to explain")
     chosen.add_argument("--split", choices=PARTS, help="explain a part of the data, each slide by the folds it is in")
-    add("output-dir", type=Path, required=True, help="folder to write to")
-    add("wsi-dir", type=Path, help="folder with the slides, searched through: patches are shown, not only their places")
-    add("top", type=at_least(1), default=8, help="patches shown for each class and scale (default: 8)")
-    add("draws", type=at_least(0), default=5,
+    add("output-dir", type=location, required=True, help="folder to write to")
+    add(
+        "wsi-dir",
+        type=location,
+        help="folder with the slides, searched through: patches are shown, not only their places",
+    )
+    add(
+        "top",
+        type=within(1, MOST_SHOWN),
+        default=8,
+        help="patches shown for each class and scale (default: 8)",
+    )
+    add("draws", type=within(0, MOST_DRAWS), default=5,
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)

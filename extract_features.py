@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 
 from utils.arguments import add_config_option, add_folder_options, add_option
 from utils.errors import run_script
-from utils.options import at_least
+from utils.options import MOST_WORKERS, at_least, location, within
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 HIGHEST_MAGNIFICATION = 160
@@ -19,34 +18,38 @@ HIGHEST_MAGNIFICATION = 160
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     add = partial(add_option, parser)
-    add("wsi-dir", type=Path, required=True, help="folder with the slides, searched through")
+    add("wsi-dir", type=location, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)
     of_main = partial(add_config_option, parser)
     of_main(
         "vlm_path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id"
     )
     of_main(
-        "dataset_csv", type=Path, help="table of slides: only those it names; its level0_mag counts where no tag tells"
+        "dataset_csv",
+        type=location,
+        help="table of slides: only those it names; its level0_mag counts where no tag tells",
     )
-    add("level0-mag", type=nominal, help="magnification of level 0 of slides that no tag or table tells")
+    add(
+        "level0-mag",
+        type=within(1, HIGHEST_MAGNIFICATION, float),
+        help="magnification of level 0 of slides that no tag or table tells",
+    )
     add("min-tissue", type=at_least(0, float, 1), default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
-    add("workers", type=at_least(0), default=workers, help=f"processes that read slides (default: {workers})")
+    add(
+        "workers",
+        type=within(0, MOST_WORKERS),
+        default=workers,
+        help=f"processes that read slides (default: {workers})",
+    )
     of_main("device")
     add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
     add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
     add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
     add("overwrite", action="store_true", help="replace files that are damaged or were made with other settings")
     return parser.parse_args(argv)
-
-
-def nominal(text: str) -> float:
-    value: float = at_least(1, float)(text)
-    if value > HIGHEST_MAGNIFICATION:
-        raise argparse.ArgumentTypeError(f"{text} is no magnification of a slide; expected 20 or 40, say")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,11 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from utils.arguments import add_option
 from utils.config import PROJECT
 from utils.errors import run_script
+from utils.options import address, location, words
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -22,14 +22,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = partial(add_option, parser)
-    add("output-dir", type=Path, default=PROJECT, metavar="DIR", help="gets dataset_csv/, splits/, ... (the project)")
-    add("base-url", metavar="URL", help="folder of the tables, splits and descriptions (default: on GitHub)")
+    add(
+        "output-dir",
+        type=location,
+        default=PROJECT,
+        metavar="DIR",
+        help="gets dataset_csv/, splits/, ... (the project)",
+    )
+    add(
+        "base-url",
+        type=address,
+        metavar="URL",
+        help="folder of the tables, splits and descriptions (default: on GitHub)",
+    )
     add("overwrite", action="store_true", help="replace other tables, splits and descriptions of the same names")
     add(
-        "features", nargs=2, action="append", default=[], metavar=("TASK", "EXTRACTOR"), help="also features: "
-        "tcga_brca, tcga_nsclc, tcga_rcc or all; plip, quiltnet, conch or all; may be given more than once"
+        "features", nargs=2, type=words, action="append", default=[], metavar=("TASK", "EXTRACTOR"),
+        help="also features: tcga_brca, tcga_nsclc, tcga_rcc or all; plip, quiltnet, conch or all; may be given more "
+        "than once",
     )  # fmt: skip
-    add("data_root_dir", type=Path, metavar="DIR", help="where features are unpacked, as main.py reads them")
+    add("data_root_dir", type=location, metavar="DIR", help="where features are unpacked, as main.py reads them")
     add("keep-archive", action="store_true", help="keep the archives once they are unpacked")
     add("conch-weights", action="store_true", help="also conch/pytorch_model.bin (CC-BY-NC-ND 4.0, by MahmoodLab)")
     options = parser.parse_args(argv)

@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import add_option, add_options, check_magnifications
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.errors import run_script
+from utils.options import location
 from utils.outputs import check_outputs
 
 
@@ -20,13 +20,15 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
     add_options(parser)
     add_option(
-        parser, "from_config", type=Path, metavar="FILE",
+        parser, "from_config", type=location, metavar="FILE",
         help="repeat the run of a config.json, with its options, folds and threads; options that say where inputs lie "
         "or how this machine works may differ",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="with --dry_run: faults and passed checks as JSON")
     options = parser.parse_args(argv)
     given = {name: value for name, value in vars(options).items() if name in OPTIONS}
+    low, high = (given.get(name, getattr(Config, name)) for name in ("low_mag", "high_mag"))
+    check_magnifications(parser, argparse.Namespace(low_mag=low, high_mag=high))
     if options.json and not given.get("dry_run"):
         parser.error("--json: expected together with --dry_run")
     return options, given

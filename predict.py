@@ -9,6 +9,7 @@ from typing import Any
 from utils.arguments import add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import run_script
+from utils.options import location
 from utils.outputs import check_outputs
 
 
@@ -21,12 +22,12 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         allow_abbrev=False,
     )
     add_option(
-        parser, "checkpoint", type=Path, nargs="+", required=True, metavar="FILE",
+        parser, "checkpoint", type=location, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; the probabilities of several folds of a run are averaged",
     )  # fmt: skip
-    add_option(parser, "output", type=Path, default=Path("predictions.csv"), help="CSV to write")
+    add_option(parser, "output", type=location, default=Path("predictions.csv"), help="CSV to write")
     add_option(
-        parser, "wsi-dir", type=Path,
+        parser, "wsi-dir", type=location,
         help="predict the slides in this folder; their features are made first, in --data_root_dir",
     )  # fmt: skip
     add_options(parser.add_argument_group("options of main.py"))

@@ -4,15 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from utils.arguments import add_config_option, add_option
 from utils.errors import Faults, run_script
+from utils.options import at_least, location
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("descriptions", type=Path, help="JSON file of {class: {term: explanation}}")
+    parser.add_argument("descriptions", type=location, help="JSON file of {class: {term: explanation}}")
 
     of_main = partial(add_config_option, parser)
     of_main("feature_extractor", help="whose text tower is used (default: plip)")
@@ -20,7 +20,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     of_main("num_low_mag_texts")
     of_main("num_high_mag_subtexts")
     add_option(
-        parser, "threshold", type=float, default=0.95,
+        parser, "threshold", type=at_least(-1, float, 1), default=0.95,
         help="cosine from which texts of two classes are listed (default: 0.95)",
     )  # fmt: skip
     return parser.parse_args(argv)

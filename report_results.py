@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.arguments import add_option
 from utils.errors import run_script
-from utils.options import at_least
+from utils.options import location, seed, within, words
 from utils.outputs import check_output_folder
+
+MOST_RESAMPLES = 100_000
 
 if TYPE_CHECKING:
     from reports.compose import RunSlides
@@ -19,12 +20,22 @@ if TYPE_CHECKING:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("results", type=Path, nargs="+", help="folders of results, or runs' folders")
+    parser.add_argument("results", type=location, nargs="+", help="folders of results, or runs' folders")
     add = partial(add_option, parser)
-    add("output-dir", type=Path, required=True, help="folder for report.md, tables/ and figures/")
-    add("reference", help="label of the row that the others are compared with (default: HiVE-MIL, else the best AUC)")
-    add("resamples", type=at_least(1), default=5000, metavar="N", help="of the bootstrap (default: 5000)")
-    add("seed", type=at_least(0), default=1, metavar="N", help="of the bootstrap (default: 1)")
+    add("output-dir", type=location, required=True, help="folder for report.md, tables/ and figures/")
+    add(
+        "reference",
+        type=words,
+        help="label of the row that the others are compared with (default: HiVE-MIL, else the best AUC)",
+    )
+    add(
+        "resamples",
+        type=within(1, MOST_RESAMPLES),
+        default=5000,
+        metavar="N",
+        help="of the bootstrap (default: 5000)",
+    )
+    add("seed", type=seed, default=1, metavar="N", help="of the bootstrap (default: 1)")
     return parser.parse_args(argv)
 
 

@@ -3,21 +3,21 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from utils.errors import run_script
+from utils.options import location
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "runs", metavar="RUN_FOLDER", nargs="+", type=Path, help="folder of a run, with its config.json"
+        "runs", metavar="RUN_FOLDER", nargs="+", type=location, help="folder of a run, with its config.json"
     )
     parser.add_argument(
-        "--output", type=Path,
+        "--output", type=location,
         help="HTML file to write, or folder for <run>.html of each run (default: results.html in each run's folder)",
     )  # fmt: skip
-    parser.add_argument("--explanations", type=Path, help="folder with <slide_id>.html, to link to")
+    parser.add_argument("--explanations", type=location, help="folder with <slide_id>.html, to link to")
     return parser.parse_args(argv)
 
 

@@ -5,21 +5,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from utils.arguments import add_option
 from utils.config import OPTIONS
 from utils.errors import run_script
-from utils.options import Nature, at_least, flag
+from utils.options import MOST_WORKERS, GpuShare, Nature, flag, location, path, within, words
 
-
-def part_of_gpu(text: str) -> float:
-    """An argparse type: a part of a GPU, or whole ones."""
-    value = float(text)
-    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
-        raise argparse.ArgumentTypeError(f"{text}: expected a part of a GPU (0.25), or whole ones")
-    return value
+MOST_RETRIES = 1000
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, list[str]]]:
@@ -30,23 +23,34 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, lis
         allow_abbrev=False,
     )
     add = partial(add_option, parser)
-    whole: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
+    whole: dict[str, Any] = {"type": within(1, MOST_WORKERS), "metavar": "N"}
     shares = "GPUs, or part of one (default: 1 where there are any)"
-    add("grid", help="YAML file: options of main.py with their values; preset; runs", type=Path, metavar="FILE")
-    add("preset", help="tables and figures of experiments/presets.yaml", nargs="+", metavar="NAME")
-    add("results_dir", help="where runs are written (default: ./results)", default="results", metavar="DIR")
+    add("grid", help="YAML file: options of main.py with their values; preset; runs", type=location, metavar="FILE")
+    add("preset", help="tables and figures of experiments/presets.yaml", nargs="+", type=words, metavar="NAME")
+    add("results_dir", help="where runs are written (default: ./results)", default="results", type=path, metavar="DIR")
     add("dry_run", help="list the folds, their state and their commands, and stop", action="store_true")
     add("local", help="subprocesses on this machine, without Ray", action="store_true")
     add("jobs", help="folds at a time on this machine (default: as many as fit)", **whole)
-    add("address", help="a running Ray cluster (auto, or HOST:PORT) in place of this machine", metavar="ADDRESS")
+    add(
+        "address",
+        help="a running Ray cluster (auto, or HOST:PORT) in place of this machine",
+        type=words,
+        metavar="ADDRESS",
+    )
     add("cpus_per_fold", help="CPUs, and threads of PyTorch (default: 1)", default=1, **whole)
-    add("gpus_per_fold", help=shares, type=part_of_gpu, metavar="N")
-    add("retries", help="times to start a lost fold again (default: 2)", type=at_least(0), default=2, metavar="N")
+    add("gpus_per_fold", help=shares, type=GpuShare(float, 0, MOST_WORKERS), metavar="N")
+    add(
+        "retries",
+        help="times to start a lost fold again (default: 2)",
+        type=within(0, MOST_RETRIES),
+        default=2,
+        metavar="N",
+    )
     of_main = parser.add_argument_group("options of main.py, each with one or several values")
     known = {name: told for name, told in OPTIONS.items() if told.nature is not Nature.CALL}
     for name, told in known.items():
         text, nargs = told.help.replace("%", "%%"), "*" if told.kind is flag else "+"
-        add_option(of_main, name, help=text, nargs=nargs, default=argparse.SUPPRESS, metavar="VALUE")
+        add_option(of_main, name, help=text, nargs=nargs, type=words, default=argparse.SUPPRESS, metavar="VALUE")
     options = parser.parse_args(argv)
     if options.address and (options.local or options.jobs):
         parser.error("--address names a cluster; --local and --jobs are for this machine")

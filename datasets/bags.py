@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from datasets.folders import FeatureFolders
+from datasets.patches import whole_coords
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.h5 import read_h5, read_shapes
@@ -74,7 +75,7 @@ def _read_both(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -
 def _read_flat(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     """All real high patches; no parents."""
     if folders.has_flat_patches():
-        patches = _read_patches(
+        patches = _read_rows(
             folders.high_file(slide.slide_id), "(patches, width)", feature_dim, folders.extract_command()
         )
         features, coords = torch.from_numpy(patches["features"]), _coords(patches)
@@ -100,11 +101,25 @@ def _no_children(low_features: Tensor) -> dict[str, Any]:
 
 
 def _coords(arrays: dict[str, np.ndarray]) -> Tensor:
-    return torch.from_numpy(arrays["coords"].astype(np.int64))
+    return torch.from_numpy(arrays["coords"])
 
 
 def _read_low(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
-    return _read_patches(folders.low_file(slide.slide_id), "(parents, width)", width, folders.extract_command())
+    return _read_rows(folders.low_file(slide.slide_id), "(parents, width)", width, folders.extract_command())
+
+
+def _read_rows(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
+    """As ``_read_patches``, of a file whose rows are all patches."""
+    arrays = _read_patches(file, axes, width, command)
+    return {**arrays, "coords": _checked_coords(file, arrays["coords"], None, command)}
+
+
+def _checked_coords(file: Path, coords: np.ndarray, mask: np.ndarray | None, command: str) -> np.ndarray:
+    """``whole_coords``, whose fault names the command that makes the file."""
+    try:
+        return whole_coords(file, coords, coords.shape, mask)
+    except UserError as error:
+        raise UserError([replace(fault, mend=f"make it with: {command}") for fault in error.faults]) from error
 
 
 def _read_children(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
@@ -117,7 +132,7 @@ def _read_children(folders: FeatureFolders, slide: Slide, width: int | None) -> 
         found, expected = f"mask is {mask.dtype} {mask.shape}", f"bool {features.shape[:2]}"
         raise UserError(Fault("features.mask", str(file), found, expected, f"make it with: {command}"))
     features[~mask] = 0
-    return {**high, "mask": mask}
+    return {**high, "mask": mask, "coords": _checked_coords(file, high["coords"], mask, command)}
 
 
 def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Reads every feature file of a task once before any training, and remembers which were found good."""
 
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,28 @@ from tqdm import tqdm
 from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
+from datasets.patches import INSTANCES, read_attributes
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
-from utils.files import tensors_sha256
+from utils.files import read_json, tensors_sha256
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
+from utils.typed import mistakes
 
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckedSlide:
+    """A slide that was found good. stamp: what tells whether its files are the same as then. sha256: of the contents.
+    unit_rows: whether all rows are of length 1."""
+
+    stamp: list[int | None]
+    sha256: str
+    unit_rows: bool
 
 
 def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
@@ -58,14 +70,17 @@ def check_features(
     unread = []
     for slide in slides:
         entry: Any = known.get(_name(folders, slide, form))
-        is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
-        if is_whole and not verify and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
+        if (
+            not mistakes(CheckedSlide, entry)
+            and not verify
+            and entry["stamp"] == _stamp(folders, slide, feature_dim, form)
+        ):
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
-        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
+        if bag := faults.attempt(_read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
@@ -79,6 +94,24 @@ def check_features(
         )
     faults.raise_any()
     return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
+
+
+def _read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form: BagForm) -> Bag:
+    """``read_bag``. Raises UserError too where features of a patch are all zero, but in a data set of multiple instance
+    learning."""
+    bag = read_bag(folders, slide, feature_dim, form)
+    files = folders.files(bag.slide_id, form)
+    rows = [bag.patches] if form == "patches" else [bag.low_features, bag.patches]
+    faults = []
+    for file, features in zip(files, rows, strict=True):
+        zero = int((~features.any(-1)).sum())
+        if zero and INSTANCES not in read_attributes(file):
+            found = f"{zero} of {len(features)} feature rows are all zero, which no encoder gives"
+            mend = f"make it with: {folders.extract_command()}"
+            faults.append(Fault("features.values", str(file), found, "features of every patch", mend))
+    if faults:
+        raise UserError(faults)
+    return bag
 
 
 def _is_normalised(bag: Bag) -> bool:
@@ -104,8 +137,8 @@ def _stamp(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form:
 def _read_checked(checked: Path) -> dict[str, Any]:
     """What the file keeps, without what was damaged; nothing of a file without digests."""
     try:
-        known = json.loads(checked.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(checked)
+    except (OSError, UserError):
         return {}
     if not isinstance(known, dict) or DIGESTS not in known:
         return {}

@@ -5,17 +5,17 @@
 (``texts_from_descriptions``), so every task that has these runs with every model.
 """
 
-import csv
-import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.descriptions import TEXT_FORMATS, Descriptions, read_descriptions, without_doubles
+from datasets.descriptions import TEXT_FORMATS, Descriptions, read_descriptions, text_faults, with_composed_names
+from datasets.slide_names import composed
 from utils.errors import Fault, Faults, UserError
+from utils.files import read_json
+from utils.tables import read_rows
 
 HEADER = ["class", "scale", "prompt"]
 # how a form calls the low and the high scale
@@ -31,8 +31,8 @@ def has_own_form(form: str, path: Path) -> bool:
     """Whether a file is of the form itself, not HiVE-MIL's JSON, from which the texts must be made."""
     if form == "ViLa_MIL":
         return path.suffix.lower() != ".json"
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return any(f'"{scale}"' in text for scale in SCALES[form])
+    text = path.read_bytes()
+    return any(f'"{scale}"'.encode() in text for scale in SCALES[form])
 
 
 def read_class_texts(
@@ -51,7 +51,7 @@ def read_class_texts(
     (both, term or explanation), and whether a prompt of ViLa-MIL is short enough for the text tower. Raises UserError
     with every fault.
     """
-    if not path.is_file():
+    if not path.exists():
         mend = f"name with --text_prompt {EXPECTED[form]}, or HiVE-MIL's JSON of descriptions"
         raise UserError(Fault("prompt.missing", str(path), "the class texts are not there", mend=mend))
     if not has_own_form(form, path):
@@ -63,11 +63,7 @@ def read_class_texts(
         made = texts_from_descriptions(form, descriptions.by_class, num_low, text_format, fits)
         return arrange_class_texts(form, made, [*made], str(path))
     faults = Faults()
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        by_class = _read_csv(text, class_names, path, faults) if form == "ViLa_MIL" else _read_json(text)
-    except ValueError as error:
-        raise UserError(Fault("prompt.unreadable", str(path), f"not readable ({error})", EXPECTED[form])) from error
+    by_class = _read_csv(class_names, path, faults) if form == "ViLa_MIL" else _read_json(path)
     names = sorted(by_class) if class_names is None else class_names
     texts = faults.attempt(arrange_class_texts, form, by_class, names, str(path))
     faults.raise_any()
@@ -94,8 +90,7 @@ def arrange_class_texts(
             if not isinstance(found, list) or not found or not all(isinstance(text, str) for text in found):
                 faults.append(Fault("prompt.form", source, f"class {name!r} lacks {scale} texts", EXPECTED[form]))
                 continue
-            if not all(text.strip() for text in found):
-                faults.append(Fault("prompt.empty", source, f"class {name!r} has an empty {scale} text"))
+            faults += text_faults(source, name, found, f"{scale} text")
             numbers[scale][name] = len(found)
             texts[scale] += found
     for scale, counts in numbers.items():
@@ -141,24 +136,26 @@ def _prompt(name: str, scale: str, terms: Sequence[str], fits: Callable[[str], b
     return next((prompt for prompt in reversed(prompts) if fits(prompt)), prompts[0])
 
 
-def _read_json(text: str) -> dict[str, Any]:
-    by_class = json.loads(text, object_pairs_hook=without_doubles)
+def _read_json(path: Path) -> dict[str, Any]:
+    by_class = with_composed_names(read_json(path, "prompt.unreadable", EXPECTED["MSCPT"]))
     if not isinstance(by_class, dict):
-        raise ValueError(f"found a {type(by_class).__name__}")
+        found = f"found a {type(by_class).__name__}"
+        raise UserError(Fault("prompt.unreadable", str(path), found, EXPECTED["MSCPT"]))
     return by_class
 
 
-def _read_csv(text: str, class_names: Sequence[str] | None, path: Path, faults: Faults) -> dict[str, dict[str, str]]:
-    """{class: {scale: prompt}}. Raises ValueError where there is neither the header nor, as in the authors' files, one
+def _read_csv(class_names: Sequence[str] | None, path: Path, faults: Faults) -> dict[str, dict[str, str]]:
+    """{class: {scale: prompt}}. Raises UserError where there is neither the header nor, as in the authors' files, one
     column with two prompts a class."""
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if any(cell.strip() for cell in row)]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    rows = read_rows("prompt.unreadable", path)
+    header = [cell.lower() for cell in rows[0][1]]
     if {*HEADER} <= {*header}:
         entries = _rows_with_header(header, rows[1:], path, faults)
-    elif class_names is not None and len(rows) == 2 * len(class_names) and all(len(row) == 1 for row in rows):
-        entries = _rows_that_name_themselves([row[0].strip() for row in rows], class_names, path, faults)
+    elif class_names is not None and len(rows) == 2 * len(class_names) and all(len(row) == 1 for _, row in rows):
+        entries = _rows_that_name_themselves([row[0] for _, row in rows], class_names, path, faults)
     else:
-        raise ValueError(f"{len(rows)} rows, the first of them {', '.join(header)[:80]!r}")
+        found = f"{len(rows)} rows, the first of them {', '.join(header)[:80]!r}"
+        raise UserError(Fault("prompt.unreadable", str(path), found, EXPECTED["ViLa_MIL"]))
     by_class: dict[str, dict[str, str]] = {}
     for name, scale, prompt in entries:
         by_class.setdefault(name, {})[scale] = prompt
@@ -170,12 +167,12 @@ def _read_csv(text: str, class_names: Sequence[str] | None, path: Path, faults: 
 
 
 def _rows_with_header(
-    header: list[str], rows: list[list[str]], path: Path, faults: Faults
+    header: list[str], rows: list[tuple[int, list[str]]], path: Path, faults: Faults
 ) -> list[tuple[str, str, str]]:
     """(class, scale, prompt) of each row."""
     entries = []
-    for number, row in enumerate(rows, start=2):
-        cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
+    for number, row in rows:
+        cells = dict(zip(header, row, strict=False))
         if len(row) != len(header):
             found, mend = f"row {number} has {len(row)} columns", "put prompts with commas into quotes"
             faults.add(Fault("prompt.row", str(path), found, expected=str(len(header)), mend=mend))
@@ -183,7 +180,7 @@ def _rows_with_header(
             found = f"row {number} has the scale {cells['scale']!r}"
             faults.add(Fault("prompt.row", str(path), found, expected="low or high"))
         else:
-            entries.append((cells["class"], cells["scale"], cells["prompt"]))
+            entries.append((composed(cells["class"]), cells["scale"], cells["prompt"]))
     return entries
 
 

@@ -9,6 +9,7 @@ from datasets.consistency import SlideCheck, check_slide
 from datasets.folders import FeatureFolders
 from datasets.projection import Projection
 from datasets.repair import repair_slide
+from datasets.slide_names import slide_name
 from datasets.task import read_level0_magnifications
 from utils.errors import Fault, UserError
 from utils.workers import over_slides
@@ -61,7 +62,7 @@ def check_slides(
     projection: with ``fix``, applied to CONCH features from before it. Raises UserError where there are no files.
     """
     kinds = folders.low_file, folders.hierarchical_file
-    slide_ids = sorted({path.stem for kind in kinds for path in kind("*").parent.glob("[!.]*.h5")})
+    slide_ids = sorted({slide_name(path.name) for kind in kinds for path in kind("*").parent.glob("[!.]*.h5")})
     if not slide_ids:
         where = " and ".join(str(kind("*").parent) for kind in kinds)
         mend = f"make them with: {folders.hierarchy_command()}"

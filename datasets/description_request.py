@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.descriptions import TEXT_FORMATS, without_doubles
+from datasets.descriptions import TEXT_FORMATS
 from utils.errors import Fault, UserError
+from utils.files import without_doubles
 
 # the paper's prompt; its numbers and magnifications are options here
 TEMPLATE = (

@@ -1,13 +1,15 @@
 """Class descriptions: a JSON file of terms and explanations, low ones first, then their high ones."""
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
+from datasets.slide_names import composed
 from utils.errors import Fault, UserError
+from utils.files import read_json
+from utils.tables import some
 
 TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
 
@@ -33,14 +35,11 @@ def read_descriptions(
     low text. text_format: both, term or explanation. Raises UserError with every fault: a class without descriptions,
     another number than O + O*S, empty or doubled ones.
     """
-    if not path.is_file():
+    if not path.exists():
         mend = f"name a file with --text_prompt, or make it: {_command(str(path), class_names)}"
         raise UserError(Fault("prompt.missing", str(path), "the descriptions are not there", mend=mend))
-    try:
-        by_class = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
-    except ValueError as error:
-        found = f"not valid JSON of {{class: {{term: explanation}}}} ({error})"
-        raise UserError(Fault("prompt.unreadable", str(path), found)) from error
+    by_class = read_json(path, "prompt.unreadable", "{class: {term: explanation}}")
+    by_class = with_composed_names(by_class)
     names = sorted(by_class) if class_names is None and isinstance(by_class, dict) else class_names or []
     return arrange_descriptions(by_class, names, num_low, num_subtexts, text_format, str(path))
 
@@ -77,8 +76,7 @@ def arrange_descriptions(
             mend = "see --num_low_mag_texts and --num_high_mag_subtexts"
             found = f"class {name!r} has {len(entries)} descriptions"
             faults.append(Fault("prompt.number", source, found, wanted, mend))
-        if any(not term.strip() or not text.strip() for term, text in entries.items()):
-            faults.append(Fault("prompt.empty", source, f"class {name!r} has an empty term or explanation"))
+        faults += text_faults(source, name, [*entries, *entries.values()], "term or explanation")
         texts = [TEXT_FORMATS[text_format].format(term=term, explanation=text) for term, text in entries.items()]
         low_texts += texts[:num_low]
         high_texts += texts[num_low:]
@@ -92,9 +90,21 @@ def _command(source: str, class_names: Sequence[str] | None) -> str:
     return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
 
 
-def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON file, for ``object_pairs_hook``. Raises ValueError where a key stands in it twice."""
-    for key, count in Counter(key for key, _ in pairs).items():
-        if count > 1:
-            raise ValueError(f"the key {key!r} stands {count} times in one object")
-    return dict(pairs)
+def text_faults(source: str, class_name: str, texts: Sequence[str], what: str) -> list[Fault]:
+    """The texts of a class, ``what`` they are called, that describe nothing: without a letter or digit, or with control
+    characters."""
+    empty = [text for text in texts if not any(sign.isalnum() for sign in text)]
+    controlled = [text for text in texts if any(category(sign) == "Cc" and not sign.isspace() for sign in text)]
+    faults = []
+    if empty:
+        found = f"class {class_name!r} has an empty {what} ({some(map(repr, empty))})"
+        faults.append(Fault("prompt.empty", source, found, "letters or digits"))
+    if controlled:
+        found = f"class {class_name!r} has control characters in a {what} ({some(map(repr, controlled))})"
+        faults.append(Fault("prompt.characters", source, found, "text alone"))
+    return faults
+
+
+def with_composed_names(by_class: Any) -> Any:
+    """{class: anything} with the names of the classes as ``read_slides`` gives them; any other value as it is."""
+    return {composed(name): value for name, value in by_class.items()} if isinstance(by_class, dict) else by_class

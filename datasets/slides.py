@@ -9,12 +9,10 @@ import openslide
 from PIL import Image
 
 from datasets.numbers import positive_number
+from datasets.slide_names import SUFFIXES, slide_name
 from utils.errors import Fault, UserError
 from utils.files import files_below
 
-SUFFIXES = (
-    ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
-)  # fmt: skip
 NOMINAL_MAGNIFICATIONS = 5, 10, 20, 40, 60, 80
 MICRONS_AT_1X = 10.0  # a pixel at 20x is 0.5 microns wide, at 40x 0.25
 MPP_TOLERANCE = 0.2  # scanners differ in what they call 20x or 40x
@@ -32,7 +30,7 @@ class Magnification:
 
 def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
     """{slide_id: file} of all slides in or below a folder, or of those ``wanted``, sorted; the id is the file's name
-    without its extension.
+    without its extension (``slide_name``).
 
     Raises UserError where the folder is missing, has no slide, lacks a wanted one, or has two of one name.
     """
@@ -42,8 +40,9 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
         raise UserError(Fault("folder.missing", str(folder), problem, expected))
     files = [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
     if wanted is not None:
-        files = [file for file in files if file.stem in wanted]
-        missing = [slide_id for slide_id in wanted if slide_id not in {file.stem for file in files}]
+        files = [file for file in files if slide_name(file.name) in wanted]
+        there = {slide_name(file.name) for file in files}
+        missing = [slide_id for slide_id in wanted if slide_id not in there]
         if missing:
             listed = f"{len(missing)} of {len(wanted)} slides of the table are not there ({', '.join(missing[:3])})"
             raise UserError(Fault("slide.missing", str(folder), listed))
@@ -57,9 +56,9 @@ def by_name(files: Iterable[Path]) -> dict[str, Path]:
     """{name without extension: file}. Raises UserError for each file whose name another one has."""
     found: dict[str, Path] = {}
     faults = [
-        Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[file.stem]}")
+        Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[slide_name(file.name)]}")
         for file in files
-        if found.setdefault(file.stem, file) != file
+        if found.setdefault(slide_name(file.name), file) != file
     ]
     if faults:
         raise UserError(faults)

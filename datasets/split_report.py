@@ -1,7 +1,7 @@
 """What splits hold, in tables: of splits just made, and of any split files, which are audited."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,26 @@ from datasets.splits import (
 from datasets.task import NO_LABEL, Slide, read_sites, read_slides
 from utils.config import PROJECT
 from utils.errors import Fault, Faults, UserError
-from utils.files import file_sha256
+from utils.files import file_sha256, read_json
+from utils.typed import mistakes
 
 MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class ListedFold:
+    """fold: its number. sha256: of the split file."""
+
+    fold: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the audit reads of a manifest.json."""
+
+    folds: list[ListedFold]
+
 
 # ---- auditing --------------------------------------------------------------------------------------------------------
 
@@ -106,12 +123,14 @@ def _manifest_faults(folder: Path) -> Iterator[Fault]:
     if not path.is_file():
         return
     try:
-        expected = {
-            record["fold"]: record["sha256"] for record in json.loads(path.read_text(encoding="utf-8"))["folds"]
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        yield Fault("manifest.unreadable", str(path), f"not a manifest of create_splits.py ({error!r})")
+        content = read_json(path, "manifest.unreadable")
+    except UserError as error:
+        yield from error.faults
         return
+    if wrong := mistakes(Manifest, content):
+        yield Fault("manifest.unreadable", str(path), f"not a manifest of create_splits.py ({wrong[0]})")
+        return
+    expected = {record["fold"]: record["sha256"] for record in content["folds"]}
     found = {fold: file_sha256(file) for fold, file in split_files(folder).items()}
     for fold in sorted(expected | found):
         if found.get(fold) != expected.get(fold):

@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from datasets.slide_names import slide_name
 from datasets.task import NO_LABEL, Slide
 from utils.errors import Fault, UserError
+from utils.names import check_names
+from utils.tables import read_csv, some
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
 MANIFEST = "manifest.json"
+BOOLEANS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,27 @@ def split_files(folder: Path) -> dict[int, Path]:
 
 def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict[str, list[str]]:
     """Slide ids of train, val and test from splits_<fold>.csv: an index column, then one column a split, padded with
-    blanks. ``command`` is named where the file is missing. Raises UserError where the file or a column is missing."""
-    if not path.is_file():
+    blanks; or, as CLAM's splits_<fold>_bool.csv, the slides in the index column and True or False in the others.
+
+    command: named where the file is missing. Raises UserError where the file or a column is missing, and where the file
+    is no table.
+    """
+    if not path.exists():
         mend = f"name the folder with --split_dir, or make the splits: {command}"
         raise UserError(Fault("split.missing", str(path), "no such split file", mend=mend))
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(Fault("split.unreadable", str(path), f"not a readable CSV ({error})")) from error
+    table = read_csv("split.unreadable", path)
     absent = [name for name in SPLIT_NAMES if name not in table]
     if absent:
         found = f"no column {absent[0]!r}; found {list(table)}"
         raise UserError(Fault("split.columns", str(path), found, expected="an index, train, val, test"))
-    return {name: [slide_id.strip() for slide_id in table[name] if slide_id.strip()] for name in SPLIT_NAMES}
+    slides = table.iloc[:, 0].map(slide_name)
+    parts = {name: table[name].str.lower() for name in SPLIT_NAMES}
+    if table.columns[0] not in SPLIT_NAMES and len(table) and all(part.isin(BOOLEANS).all() for part in parts.values()):
+        ids = {name: slides[part == "true"].tolist() for name, part in parts.items()}
+    else:
+        ids = {name: [slide_name(slide_id) for slide_id in table[name] if slide_id] for name in SPLIT_NAMES}
+    check_names([slide_id for members in ids.values() for slide_id in members], str(path), "slide ids")
+    return ids
 
 
 def build_split(
@@ -89,11 +101,11 @@ def _split_faults(
     unknown = [slide_id for slide_id in places if slide_id not in slides]
     if unknown:
         as_text = "are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
-        found = f"{len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])})"
+        found = f"{len(unknown)} slides are not in the table of slides ({some(unknown)})"
         yield Fault("split.unknown_slide", str(path), found, mend=as_text)
     unlabelled = [slide_id for slide_id in places if slide_id in slides and slides[slide_id].label == NO_LABEL]
     if unlabelled:
-        found = f"{len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
+        found = f"{len(unlabelled)} slides have no label in the table of slides ({some(unlabelled)})"
         yield Fault("split.unlabelled_slide", str(path), found)
     for name, members in ids.items():
         if not set(members) <= set(slides):

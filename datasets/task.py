@@ -1,5 +1,6 @@
 """The slides of a task, and the reader of its table of slides. Adding a task needs no code."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,15 @@ import pandas as pd
 
 from datasets.barcodes import is_barcode, patient_of, site_of
 from datasets.numbers import positive_number
+from datasets.slide_names import composed, slide_name
 from utils.config import Config
 from utils.errors import Fault, UserError
+from utils.names import check_names
+from utils.tables import read_csv, some
 
 NO_LABEL = -1
+COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag")
+"""What is read of a table, also where the header spells it "Slide ID"."""
 
 
 @dataclass(frozen=True)
@@ -29,35 +35,47 @@ class Slide:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """The data set's CSV, all columns as text; a slide without case_id is a case of its own.
+    """The data set's CSV, all columns as text in Unicode's form NFC, slides as ``slide_name`` names them. A slide
+    without case_id is a case of its own.
 
-    Raises UserError where the file is missing, lacks slide_id, or has a slide twice.
+    Raises UserError where the file is missing or no table, lacks slide_id, has a column of ``COLUMNS`` in two
+    spellings, or has a slide twice, without a name, or with a name that no file can have.
     """
-    if not path.is_file():
+    if not path.exists():
         mend = "name it with --dataset_csv, or make it: python create_dataset_csv.py"
         raise UserError(Fault("table.missing", str(path), "the table of slides is not there", mend=mend))
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, index_col=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(Fault("table.unreadable", str(path), f"not a readable CSV ({error})")) from error
-    table.columns = table.columns.str.strip()
-    table = table.apply(lambda column: column.str.strip())
-    table = table[(table != "").any(axis=1)].reset_index(drop=True)  # spreadsheets leave blank rows
+    table = _with_known_columns(path, read_csv("table.unreadable", path).map(composed))
     if "slide_id" not in table:
         found = f"no column slide_id; found {list(table)}"
         raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
+    table["slide_id"] = table["slide_id"].map(slide_name)
     cases = table["case_id"] if "case_id" in table else table["slide_id"]
     table["case_id"] = cases.where(cases != "", table["slide_id"])
     nameless = int((table["slide_id"] == "").sum())
     if nameless:
         raise UserError(Fault("table.nameless_slide", str(path), f"{nameless} rows have no slide_id"))
+    check_names(table["slide_id"], str(path), "slide ids")
     twice = [slide_id for slide_id, count in Counter(table["slide_id"]).items() if count > 1]
     if twice:
-        found = f"{len(twice)} slides stand there more than once ({', '.join(twice[:3])})"
+        found = f"{len(twice)} slides stand there more than once ({some(twice)})"
         raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
         raise UserError(Fault("table.empty", str(path), "no slides"))
     return table
+
+
+def _with_known_columns(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the spelling of ``COLUMNS``. Raises UserError where a column is there in two spellings."""
+    spelt: dict[str, list[str]] = {}
+    for name in table:
+        known = re.sub(r"[\s-]+", "_", str(name)).casefold()
+        if known in COLUMNS:
+            spelt.setdefault(known, []).append(str(name))
+    for names in spelt.values():
+        if len(names) > 1:
+            found = f"the columns {' and '.join(map(repr, names))} are spelt alike"
+            raise UserError(Fault("table.columns", str(path), found, "one of them", "remove or rename the other"))
+    return table.rename(columns={names[0]: known for known, names in spelt.items()})
 
 
 def read_labels(path: Path) -> list[str]:
@@ -76,13 +94,21 @@ def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[
     labels = table["label"] if "label" in table else pd.Series([""] * len(table))
     found = sorted(set(labels) - {""})
     if class_names is None and len(found) < 2:
-        expected = "at least two classes in the column label"
-        raise UserError(Fault("table.classes", str(path), f"the labels are {found}", expected))
+        columns = list(read_csv("table.unreadable", path))
+        said = f"the labels are {found}" if "label" in table else f"no column label; found {columns}"
+        raise UserError(Fault("table.classes", str(path), said, "at least two classes in the column label"))
+    spelt: dict[str, list[str]] = {}
+    for name in found:
+        spelt.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    alike = [names for names in spelt.values() if len(names) > 1]
+    if class_names is None and alike:
+        said = f"the labels {' and '.join(map(repr, alike[0]))} differ in case or blanks alone"
+        raise UserError(Fault("table.classes", str(path), said, "one spelling for a class"))
     names = found if class_names is None else class_names
-    unknown = [label for label in found if label not in names]
+    index = {composed(name): label for label, name in enumerate(names)}
+    unknown = [label for label in found if label not in index]
     if unknown:
         raise UserError(Fault("table.unknown_class", str(path), f"unknown class {unknown[0]!r}", f"one of {names}"))
-    index = {name: label for label, name in enumerate(names)}
     rows = zip(table["slide_id"], table["case_id"], labels, strict=True)
     slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL)) for slide_id, case_id, label in rows]
     return names, {slide.slide_id: slide for slide in slides}

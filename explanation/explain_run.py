@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from datasets.bags import read_bag
+from datasets.slide_names import slide_name
 from datasets.task import Slide, read_level0_magnifications
 from explanation.contributions import mean_explanation
 from explanation.explain_model import explain
@@ -21,6 +22,7 @@ from training.evaluation import autocast
 from training.trained_run import TrainedRun, load_run
 from utils.errors import Fault, UserError
 from utils.interface import Bag
+from utils.names import check_names
 
 
 def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> TrainedRun:
@@ -40,7 +42,9 @@ def slides_to_explain(run: TrainedRun, slide_ids: Sequence[str] | None, split: s
     Raises UserError where the split file of a fold is missing.
     """
     if slide_ids:
-        return {slide_id: list(run.models) for slide_id in slide_ids}
+        names = [slide_name(slide_id) for slide_id in slide_ids]
+        check_names(names, "--slide", "slide ids")
+        return {name: list(run.models) for name in names}
     unknown = [fold for fold in run.models if fold not in run.parts]
     if unknown:
         found = f"no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}"

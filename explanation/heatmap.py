@@ -28,7 +28,7 @@ class Canvas:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the maps."""
-        return round(self.frame[2] / self.pixel), round(self.frame[3] / self.pixel)
+        return max(1, round(self.frame[2] / self.pixel)), max(1, round(self.frame[3] / self.pixel))
 
     def place(self, coords: np.ndarray, size: int) -> np.ndarray:
         """Which patch covers each pixel: (height, width) indices into ``coords`` (N, 2), NO_PATCH where none does."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reports.comparison import Comparison, compare
-from reports.finished_runs import EXPERIMENT, FinishedRun, FoundRuns, read_runs
+from reports.finished_runs import FinishedRun, FoundRuns, read_runs
 from reports.markdown import MarkdownReport, file_name
 from reports.sections import add_calibration, add_figures, add_results, add_runs
 from reports.settings import ResultsTable, Setting, build_tables
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256
+from utils.listed_runs import EXPERIMENT
 
 METHODS = """\
 - Results: mean ± population standard deviation over the finished folds of all seeds, in %; of one fold its value. AUC:

@@ -13,10 +13,9 @@ from training.fold_result import FoldResult
 from training.run_reader import RunReader, RunRecord, is_fold_result
 from training.run_tables import arrays
 from utils.config import Config
-from utils.errors import Attempt, Fault, Faults, UserError
-from utils.files import files_below, read_json
-
-EXPERIMENT = "experiment.json"
+from utils.errors import Attempt, Fault, Faults
+from utils.files import files_below
+from utils.listed_runs import EXPERIMENT, listed_runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,20 +169,7 @@ def _read_if_run(path: Path, name: str) -> FinishedRun | None:
 
 
 def _read_experiment(file: Path) -> list[tuple[Path, ExperimentEntry]]:
-    if not file.exists():
-        return []
-    try:
-        return [
-            (
-                (file.parent / listed["path"]).resolve(),
-                ExperimentEntry(" ".join(str(listed["label"]).split()), listed.get("preset"), place),
-            )
-            for place, listed in enumerate(read_json(file)["runs"])
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            Fault(
-                "experiment.unreadable", str(file), f"not a list of runs ({error!r})",
-                expected='{"runs": [{"label", "preset", "path", ...}]}, as python run_experiments.py writes it',
-            )
-        ) from error  # fmt: skip
+    return [
+        ((file.parent / run.path).resolve(), ExperimentEntry(" ".join(run.label.split()), run.preset, place))
+        for place, run in enumerate(listed_runs(file))
+    ]

@@ -1,33 +1,19 @@
 """The scripts take the same thing under the same names, each spelt with - and with _."""
 
-import argparse
-import importlib
-from functools import cache
-
 import pytest
 
-from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
+from tests.support.parsers import SCRIPTS, parser_of
 from utils.arguments import ALIASES
 
-SCRIPTS = sorted(file.stem for file in PROJECT.glob("*.py"))
 # names that came to mean something else in one script before they were other names of an option
 OTHERS = {("create_dataset_csv", "slides_dir"), ("create_text_prompt", "dataset_name")}
 
 
-@cache
 def options_of(script: str) -> dict[str, str]:
     """{name with its dashes: what the namespace calls it}, of all options of a script."""
-    parsers = []
-
-    def keep(parser: argparse.ArgumentParser, *arguments: object) -> None:
-        parsers.append(parser)
-        raise InterruptedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", keep)
-        with pytest.raises(InterruptedError):
-            importlib.import_module(script).parse([])
-    return {name: action.dest for action in parsers[0]._actions for name in action.option_strings if len(name) > 2}
+    actions = parser_of(script)._actions
+    return {name: action.dest for action in actions for name in action.option_strings if len(name) > 2}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -9,6 +9,7 @@ from training.metrics import Metrics
 from utils.errors import Fault, UserError
 from utils.files import read_json
 from utils.sealed import DIGESTS, damaged_fields
+from utils.typed import mistakes
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,18 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
         found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
         raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
-    if not is_whole or not all(isinstance(content[name], int | float) for name in names):
-        raise UserError(Fault("run.unreadable_result", str(file), "not the result of a fold", mend=mend))
+    wrong = mistakes(FoldRecord, _nested(content)) if is_whole else []
+    if wrong or not is_whole:
+        found = ": ".join(["not the result of a fold", *wrong[:1]])
+        raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     if content["fold"] != fold:
         raise UserError(Fault("run.foreign", str(file), f"the result of fold {content['fold']}", mend=mend))
-    result = FoldResult(**{name: content[name] for name in names})
-    return FoldRecord(result, *(content[name] for name in ("run", "files") if links))
+    nested = _nested(content)
+    return FoldRecord(FoldResult(**nested["result"]), nested["run"], nested["files"])
+
+
+def _nested(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a ``FoldRecord``, of what ``FoldRecord.content`` gave."""
+    names = {item.name for item in fields(FoldResult)}
+    result = {name: value for name, value in content.items() if name in names}
+    return {"result": result, "run": content.get("run"), "files": content.get("files")}

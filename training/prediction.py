@@ -19,6 +19,7 @@ from utils.config import Config
 from utils.effects import FREE
 from utils.errors import Fault, UserError
 from utils.files import read_json, tensors_sha256, text_sha256, write_json
+from utils.typed import mistakes
 
 SLIDES_A_CHUNK = 32  # after which finished ones are written down
 
@@ -54,6 +55,22 @@ class RunPredictions:
             return table
         spread = self.by_fold.std(axis=1)
         return table.assign(**{f"std_{name}": spread[:, k] for k, name in enumerate(self.class_names)})
+
+
+@dataclass(frozen=True)
+class KeptSlide:
+    """features: digest of what was predicted from. probabilities: (folds, K)."""
+
+    features: str
+    probabilities: list[list[float]]
+
+
+@dataclass(frozen=True)
+class KeptPredictions:
+    """What an interrupted call leaves. made_by: digest of the models. slides: by slide_id."""
+
+    made_by: str
+    slides: dict[str, KeptSlide]
 
 
 def make_features(wsi_dir: Path, config: Config) -> list[str]:
@@ -109,9 +126,12 @@ def _fingerprint(run: TrainedRun) -> str:
 
 def _read_kept(kept: Path, made_by: str, run: TrainedRun) -> dict[str, dict[str, Any]]:
     """The finished slides whose features are the same as then."""
-    before = read_json(kept)
-    if not isinstance(before, dict) or before.get("made_by") != made_by:
-        mend = "remove the file, or predict without --resume"
-        raise UserError(Fault("predictions.other_models", str(kept), "not made with these checkpoints", mend=mend))
+    before, mend = read_json(kept), "remove the file, or predict without --resume"
+    if wrong := mistakes(KeptPredictions, before):
+        raise UserError(Fault("predictions.unreadable", str(kept), f"not kept predictions ({wrong[0]})", mend=mend))
     slides: dict[str, dict[str, Any]] = before["slides"]
+    shape = [len(run.class_names)] * len(run.models)
+    shapes = [[len(fold) for fold in entry["probabilities"]] for entry in slides.values()]
+    if before["made_by"] != made_by or any(other != shape for other in shapes):
+        raise UserError(Fault("predictions.other_models", str(kept), "not made with these checkpoints", mend=mend))
     return {name: entry for name, entry in slides.items() if run.digests.get(name) == entry["features"]}

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from datasets.slide_names import slide_name
 from training.fold_result import FoldRecord, FoldResult, read_fold_record
 from training.loop import FoldFiles
 from training.metrics import HISTORY_COLUMNS, classification_metrics
 from training.run_tables import (
-    PREDICTION_TEXTS,
     TOLERANCE,
     TableFile,
     arrays,
+    as_numbers,
     check_probabilities,
     check_slides,
     read_table,
@@ -30,8 +31,10 @@ from utils.effects import CIRCUMSTANCES, options_without_effect
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, read_json, text_sha256
 from utils.sealed import DIGESTS, damaged_fields, json_sha256
+from utils.typed import mistakes
 
-RECORD_TYPES = {"options": dict, "class_names": list, "descriptions": dict, "inputs": dict}
+NEEDED = ("options", "class_names", "descriptions", "inputs")
+"""What config.json holds in all versions."""
 FOLD_RESULT = re.compile(r"fold_\d+\.json")
 OWN_FILE = re.compile(
     r"config\.json|fold_\d+\.json|(splits|history|predictions)_\d+\.csv|s_\d+_checkpoint\.pt|resume_\d+\.pt"
@@ -54,7 +57,7 @@ class RunRecord:
     options: dict[str, Any]
     class_names: list[str]
     feature_dim: int | None
-    descriptions: Mapping[str, Mapping[str, str]]
+    descriptions: Mapping[str, Mapping[str, str | list[str]]]
     inputs: dict[str, str]
     versions: dict[str, str]
     num_threads: int | None = None
@@ -191,8 +194,9 @@ class RunReader:
         """
         source = TableFile(self.predictions(result.fold), self._mend(result.fold))
         self.check_files(result.fold, source.file)
-        table = read_table(source, dtype=dict.fromkeys(PREDICTION_TEXTS, str), keep_default_na=False)
+        table = read_table(source)
         check_slides(table, class_names, source)
+        table["slide_id"] = table["slide_id"].map(slide_name)
         check_probabilities(table, class_names, source)
         for split in ("val", "test"):
             metrics = classification_metrics(*arrays(table[table["split"] == split], class_names))
@@ -208,10 +212,9 @@ class RunReader:
         a column that is drawn, or is not that of the result."""
         source = TableFile(self.training(result.fold).history, self._mend(result.fold))
         self.check_files(result.fold, source.file)
-        table = read_table(source)
+        table = read_table(source).replace("", "nan")  # how pandas writes NaN
         wanted = ("epoch", *HISTORY_COLUMNS)
-        wrong = [name for name in wanted if name not in table or table[name].dtype.kind not in "if"]
-        if wrong:
+        if wrong := as_numbers(table, wanted):
             found = f"no column of numbers {', '.join(wrong)}; found {', '.join(table)}"
             raise source.error("history.columns", found)
         if len(table) != result.epochs:
@@ -237,7 +240,7 @@ class RunReader:
             raise UserError(
                 Fault(
                     "run.foreign", str(self.config), "not a config.json of main.py",
-                    expected=f"its {', '.join(RECORD_TYPES)}", mend="name another folder, or move the file away",
+                    expected=f"its {', '.join(NEEDED)}", mend="name another folder, or move the file away",
                 )
             )  # fmt: skip
         wrong = _damaged(content)
@@ -266,22 +269,27 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 
 def _is_record(content: Any) -> bool:
-    return isinstance(content, dict) and (set(RECORD_TYPES) <= set(content) or DIGESTS in content)
+    return isinstance(content, dict) and (set(NEEDED) <= set(content) or DIGESTS in content)
+
+
+def _unfit_options(options: Mapping[str, Any]) -> list[str]:
+    """Why values are none that main.py takes, by option; an option that this version does not know may have any."""
+    known = {name: value for name, value in options.items() if name in OPTIONS}
+    reasons = ((name, OPTIONS[name].refuses(value)) for name, value in known.items())
+    return mistakes(Config, known, "options") or [f"options.{name}: {why}" for name, why in reasons if why]
 
 
 def _damaged(content: Mapping[str, Any]) -> list[str]:
     """The fields of a record that are damaged: by their digests or, without any, as far as the others tell."""
-    wrong = damaged_fields(content) or [
-        name for name, kind in RECORD_TYPES.items() if not isinstance(content.get(name), kind)
-    ]
+    whole = {"feature_dim": None, "versions": {}, **content}
+    wrong = damaged_fields(content) or mistakes(RunRecord, whole) or _unfit_options(content["options"])
     if wrong:
         return wrong
     if DIGESTS not in content:
         wrong = sorted(set(content) - {item.name for item in fields(RunRecord)})
-    if not isinstance(content["options"].get("k", Config.k), int) or not content["class_names"]:
-        wrong.append("k or class_names")
-    if not isinstance(content.get("num_threads"), int | None):
-        wrong.append("num_threads")
+    names = content["class_names"]
+    if len(set(names)) < max(len(names), 1):
+        wrong.append(f"class_names: {names}")
     known = content["inputs"].get("text_prompt")
     if known is not None and known != text_sha256(json.dumps(content["descriptions"])):
         wrong.append("descriptions")

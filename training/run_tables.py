@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.errors import Fault, UserError
+from utils.tables import read_csv
 
 TOLERANCE = 1e-6
 PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
@@ -35,13 +35,27 @@ class TableFile:
         return UserError(Fault(code, str(self.file), found, expected, self.mend))
 
 
-def read_table(source: TableFile, **how: Any) -> pd.DataFrame:
-    if not source.file.is_file():
+def read_table(source: TableFile) -> pd.DataFrame:
+    """The cells as text. Raises UserError where the file is not there or no table."""
+    if not source.file.exists():
         raise source.error("run.missing_file", "file not found, though the fold is finished")
     try:
-        return pd.read_csv(source.file, **how)
-    except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
-        raise source.error("run.unreadable_table", f"not a readable table ({error})") from error
+        return read_csv("run.unreadable_table", source.file)
+    except UserError as error:
+        raise source.error("run.unreadable_table", f"not a readable table ({error.faults[0].found})") from error
+
+
+def as_numbers(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Make columns of the table float64. Returns those that are not there, or whose cells are no numbers, and why."""
+    wrong = []
+    for name in columns:
+        try:
+            table[name] = table[name].astype(np.float64)
+        except KeyError:
+            wrong.append(name)
+        except ValueError as error:
+            wrong.append(f"{name} ({error})")
+    return wrong
 
 
 def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:
@@ -59,11 +73,9 @@ def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableF
 def check_probabilities(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:
     """Make the probabilities of the table numbers, and check that those of each slide add up to 1."""
     columns = _probability_columns(class_names)
-    try:
-        table[columns] = table[columns].astype(np.float64)
-    except ValueError as error:
-        found = f"found probabilities that are no numbers ({error})"
-        raise source.error("predictions.no_numbers", found) from error
+    if wrong := as_numbers(table, columns):
+        found = f"found probabilities that are no numbers in {', '.join(wrong)}"
+        raise source.error("predictions.no_numbers", found)
     shares = table[columns].to_numpy()
     if not np.allclose(shares.sum(axis=1), 1, rtol=0, atol=TOLERANCE) or (shares < 0).any():
         raise source.error("predictions.sum", "found probabilities that do not add up to 1")

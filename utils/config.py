@@ -3,12 +3,28 @@ same names."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import Fault, UserError
-from utils.options import GIVEN, OVER_SLIDES, TRAINING, Nature, Option, at_least, magnification, option, path, switch
+from utils.names import folder_name
+from utils.options import (
+    GIVEN,
+    MOST_FOLDS,
+    MOST_WORKERS,
+    OVER_SLIDES,
+    TRAINING,
+    Nature,
+    Option,
+    any_seed,
+    at_least,
+    magnification,
+    option,
+    path,
+    switch,
+    within,
+    words,
+)
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +60,10 @@ TEXTS = frozenset(name for name, model in MODEL_TYPES.items() if model.texts)
 HIVE = frozenset({"HiVE_MIL"})
 CLAM = frozenset({"CLAM_SB", "CLAM_MB"})
 
+# bounds of options, beyond which there is no sense
+MOST_TEXTS = 1000
+MOST_PARTS = 10_000
+
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
 NO_INSTANCE_LOSS = {"bag_weight": 1}
 
@@ -53,11 +73,12 @@ class Config:
     """Options of main.py; the names are those of the released code where it has them."""
 
     task: str = option(
-        "", "name of the task: its CSV, splits, prompts and features carry it", nature=Nature.NAME, may_change=True
-    )
+        "", "name of the task: its CSV, splits, prompts and features carry it", folder_name, nature=Nature.NAME,
+        may_change=True,
+    )  # fmt: skip
     data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
     feature_extractor: str = option(
-        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", nature=Nature.NAME
+        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", folder_name, nature=Nature.NAME
     )
     vlm_path: str | None = option(
         None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id", path, nature=Nature.SOURCE, models=TEXTS
@@ -74,8 +95,9 @@ class Config:
         models=TEXTS,
     )  # fmt: skip
     LLM: str = option(
-        "builtin", "which descriptions, a folder of text_prompt/<model>", models=TEXTS, unless=[{"text_prompt": GIVEN}]
-    )
+        "builtin", "which descriptions, a folder of text_prompt/<model>", folder_name, models=TEXTS,
+        unless=[{"text_prompt": GIVEN}],
+    )  # fmt: skip
     results_dir: str = option("./results", "where runs are written", path, nature=Nature.CALL, stages=TRAINING)
 
     model_type: str = option("HiVE_MIL", "the model", choices=[*MODEL_TYPES], nature=Nature.NAME)
@@ -88,9 +110,9 @@ class Config:
     )
     low_mag: int = option(5, "magnification of the parents", magnification)
     high_mag: int = option(20, "magnification of the children", magnification)
-    num_low_mag_texts: int = option(4, "low descriptions a class", at_least(1), models=TEXTS)
-    num_high_mag_subtexts: int = option(3, "high descriptions a low description", at_least(1), models=TEXTS)
-    num_context_tokens: int = option(16, "learned tokens in a prompt", at_least(1), models=TEXTS - {"MSCPT"})
+    num_low_mag_texts: int = option(4, "low descriptions a class", within(1, MOST_TEXTS), models=TEXTS)
+    num_high_mag_subtexts: int = option(3, "high descriptions a low description", within(1, MOST_TEXTS), models=TEXTS)
+    num_context_tokens: int = option(16, "learned tokens in a prompt", within(1, MOST_TEXTS), models=TEXTS - {"MSCPT"})
     class_specific_token: bool = switch("learn the context tokens for each class", models=HIVE)
     class_token_position: str = option(
         "end", "where the description stands: behind the context (end), within it, in front",
@@ -100,7 +122,7 @@ class Config:
         "both", "what of a description is read", choices=["both", "term", "explanation"], models=HIVE | {"MSCPT"}
     )
     filter_alpha: float = option(
-        0.5, "TGDF keeps similarities of mean + alpha * std and more", at_least(-inf, float), models=HIVE,
+        0.5, "TGDF keeps similarities of mean + alpha * std and more", at_least(-1000, float, 1000), models=HIVE,
         unless=[{"tgdf": "none"}],
     )  # fmt: skip
     tgdf: str = option(
@@ -143,8 +165,10 @@ class Config:
         models=HIVE | CLAM | {"MaxPooling", "MeanPooling", "ABMIL", "TransMIL", "WiKG", "MSCPT", "FOCUS"},
         stages=TRAINING, unless=[RELEASED_HIVE],
     )  # fmt: skip
-    mode: str = option("transformer", "no effect; accepted since the released code has it", models=())
-    prototype_number: int = option(16, "of ViLa_MIL: learned prototypes a scale", at_least(1), models={"ViLa_MIL"})
+    mode: str = option("transformer", "no effect; accepted since the released code has it", words, models=())
+    prototype_number: int = option(
+        16, "of ViLa_MIL: learned prototypes a scale", within(1, MOST_PARTS), models={"ViLa_MIL"}
+    )
     k_sample: int = option(
         8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1), models=CLAM,
         stages=TRAINING, unless=[NO_INSTANCE_LOSS],
@@ -160,11 +184,11 @@ class Config:
         unless=[NO_INSTANCE_LOSS],
     )  # fmt: skip
     two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent", models={"DSMIL"})
-    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", at_least(1), models={"DTFD_MIL"})
+    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", within(1, MOST_PARTS), models={"DTFD_MIL"})
     num_mean_inference: int = option(
-        1, "of DTFD_MIL: groupings whose predictions are averaged", at_least(1), models={"DTFD_MIL"}
+        1, "of DTFD_MIL: groupings whose predictions are averaged", within(1, MOST_PARTS), models={"DTFD_MIL"}
     )
-    num_neighbours: int = option(6, "of WiKG: neighbours a patch", at_least(1), models={"WiKG"})
+    num_neighbours: int = option(6, "of WiKG: neighbours a patch", within(1, MOST_PARTS), models={"WiKG"})
     readout: str = option("attention", "of WiKG: pooling of the nodes", choices=["attention", "mean"], models={"WiKG"})
 
     few_shot_num: int = option(
@@ -175,20 +199,30 @@ class Config:
     max_epochs: int = option(50, "epochs at most", at_least(1), stages=TRAINING)
     early_stopping: bool = switch("stop after 10 epochs without a lower validation error", stages=TRAINING)
     opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
-    lr: float = option(1e-4, "learning rate", at_least(0, float), stages=TRAINING)
-    reg: float = option(1e-5, "weight decay", at_least(0, float), stages=TRAINING)
+    lr: float = option(1e-4, "learning rate", at_least(0, float, 1000), stages=TRAINING)
+    reg: float = option(1e-5, "weight decay", at_least(0, float, 1000), stages=TRAINING)
     seed: int = option(
-        1, "every fold starts from it", int, nature=Nature.NAME, stages={"training": ALL, "prediction": {"DTFD_MIL"}}
+        1,
+        "every fold starts from it",
+        any_seed,
+        nature=Nature.NAME,
+        stages={"training": ALL, "prediction": {"DTFD_MIL"}},
     )
-    k: int = option(5, "folds", at_least(1), stages=TRAINING)
-    k_start: int = option(-1, "first fold (-1: 0)", at_least(-1), nature=Nature.CALL, stages=TRAINING)
-    k_end: int = option(-1, "fold to stop before (-1: k)", at_least(-1), nature=Nature.CALL, stages=TRAINING)
+    k: int = option(5, "folds", within(1, MOST_FOLDS), stages=TRAINING)
+    k_start: int = option(-1, "first fold (-1: 0)", within(-1, MOST_FOLDS), nature=Nature.CALL, stages=TRAINING)
+    k_end: int = option(-1, "fold to stop before (-1: k)", within(-1, MOST_FOLDS), nature=Nature.CALL, stages=TRAINING)
     testing: bool = switch("a quick try of the whole path: two slides a class and split, two epochs", stages=TRAINING)
 
-    device: str | None = option(None, "cpu, cuda or cuda:<n> (default: cuda where there is one)", nature=Nature.MACHINE)
+    device: str | None = option(
+        None, "cpu, cuda or cuda:<n> (default: cuda where there is one)", words, nature=Nature.MACHINE
+    )
     precision: str = option("fp32", "bf16 runs the model under autocast", choices=["fp32", "bf16"], may_change=True)
     num_workers: int = option(
-        1, "threads that read slides ahead", at_least(0), nature=Nature.MACHINE, stages=OVER_SLIDES
+        1,
+        "threads that read slides ahead",
+        within(0, MOST_WORKERS),
+        nature=Nature.MACHINE,
+        stages=OVER_SLIDES,
     )
     cache_gb: float | None = option(
         None, "memory for features that were read, in GB (default: half of what is free)", at_least(0, float),

@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,18 @@ import torch
 from utils.errors import Fault, UserError
 from utils.whole_files import write_bytes
 
+# how files begin that are no text in UTF-8
+OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive, as Excel's .xlsx is",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+DEEPEST_JSON = 50  # no file of this project is nested deeper than 6
+NO_JSON = "is it damaged, or not a file of this project?"
 FOLDER_BIT = 0x10  # of the attributes that DOS gives a file
 
 
@@ -35,15 +49,70 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError where the file is not there, or is not JSON."""
+def read_text(code: str, path: Path, mend: str) -> str:
+    """A file's text, without a byte order mark.
+
+    code: of the fault where it has none. mend: what a user does about a file of another kind. Raises UserError where
+    the path is no file, and where the file is not text in UTF-8 or holds NUL.
+    """
+    if path.is_dir():
+        raise UserError(Fault(code, str(path), "is a folder", "a file"))
+    data = path.read_bytes()
+    kind = next((words for start, words in OTHER_KINDS.items() if data.startswith(start)), None)
+    if kind:
+        raise UserError(Fault(code, str(path), kind, "text in UTF-8", mend))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(Fault("file.missing", str(path), "file not found")) from error
-    except ValueError as error:
-        found = f"not valid JSON ({error}); it is damaged, or not a file of this project"
-        raise UserError(Fault("json.unreadable", str(path), found)) from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"not text in UTF-8 (line {line} has the byte {data[error.start]:#04x})"
+        raise UserError(Fault(code, str(path), found, mend=mend)) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(Fault(code, str(path), f"a NUL character in line {line}", "text in UTF-8", mend))
+    return text
+
+
+def read_json(path: Path, code: str = "json.unreadable", expected: str = "") -> Any:
+    """The value of a JSON file; a byte order mark is passed over.
+
+    code: of the fault where the file is not JSON. expected: what it should be, for the fault. Raises UserError where
+    the file is missing, is not JSON in UTF-8, has a key twice in one object, is nested deeper than ``DEEPEST_JSON``, or
+    has text that no file in UTF-8 can have (NUL, half of a surrogate pair).
+    """
+    if not path.exists():
+        raise UserError(Fault("file.missing", str(path), "file not found"))
+    text = read_text(code, path, NO_JSON)
+    try:
+        value = json.loads(text, object_pairs_hook=without_doubles)
+        _check_json(value)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(Fault(code, str(path), f"not valid JSON ({why})", expected, NO_JSON)) from error
+    return value
+
+
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file, for ``object_pairs_hook``. Raises ValueError where a key stands in it twice."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands {count} times in one object")
+    return dict(pairs)
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    """Raises RecursionError or ValueError where a value is nested too deeply, or has text that cannot be written."""
+    if depth > DEEPEST_JSON:
+        raise RecursionError
+    if isinstance(value, str) and UNWRITABLE.search(value):
+        raise ValueError(f"text with NUL or half of a surrogate pair: {value[:60]!r}")
+    if isinstance(value, dict):
+        for name, member in value.items():
+            _check_json(name, depth + 1)
+            _check_json(member, depth + 1)
+    elif isinstance(value, list):
+        for member in value:
+            _check_json(member, depth + 1)
 
 
 def read_tensors(path: Path) -> Any:

@@ -2,18 +2,22 @@
 
 import argparse
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 Stage = Literal["training", "prediction", "explanation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 TRAINING: tuple[Stage, ...] = ("training",)
 OVER_SLIDES: tuple[Stage, ...] = ("training", "prediction")
 """Stages that go over many slides, one after the other."""
+LONGEST_TOLD = 80
+"""Characters of a value that a message quotes."""
 GIVEN = object()
 """In ``Option.unless``: any value but none."""
 
@@ -49,6 +53,16 @@ class Option:
     def is_path(self) -> bool:
         return self.kind is path
 
+    def refuses(self, value: Any) -> str:
+        """Why a value of the option's type, of a record or of code, is none that the command line takes; empty where it
+        is one."""
+        if value is None:
+            return ""
+        if self.choices and value not in self.choices:
+            return f"{value!r} is not among {', '.join(self.choices)}"
+        why = self.kind.refuses(value) if isinstance(self.kind, Number) else ""
+        return f"{value} {why}" if why else ""
+
     def is_read(self, model_type: str, stage: Stage) -> bool:
         """Whether the model reads the option in that stage."""
         models = self.readers.get(stage, ())
@@ -81,69 +95,136 @@ def switch(text: str, **more: Any) -> Any:
 
 # ---- argparse types --------------------------------------------------------------------------------------------------
 
+MOST = 1_000_000
+"""Of a count that nothing bounds more tightly."""
+MOST_FOLDS = 1000
+MOST_WORKERS = 1024
+LARGEST_SEED = 2**32 - 1
 
-def path(text: str) -> str:
-    """A file or folder; some name a hub id in its place."""
-    return text
+
+@dataclass(frozen=True)
+class Number:
+    """An argparse type: a finite number not below ``lowest`` nor above ``highest``.
+
+    kind: int or float. suffix: what may stand behind the number, as in 20x.
+    """
+
+    kind: type[int] | type[float]
+    lowest: float
+    highest: float
+    suffix: str = ""
+
+    def __call__(self, text: str) -> Any:
+        try:
+            value = self.kind(text.lower().removesuffix(self.suffix))
+        except ValueError:
+            expected = "an integer" if self.kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{shortened(text)!r} is not {expected}") from None
+        if why := self.refuses(value):
+            raise argparse.ArgumentTypeError(f"{shortened(text)} {why}")
+        return value
+
+    def refuses(self, value: float) -> str:
+        """Why a number cannot be the option's value; empty where it can."""
+        if isinstance(value, float) and not isfinite(value):
+            return "is not a finite number"
+        if value < self.lowest:
+            return f"is less than {self.lowest}"
+        return f"is more than {self.highest}" if value > self.highest else ""
 
 
-def magnification(text: str) -> int:
-    """5 or 5x -> 5."""
-    return int(text.lower().removesuffix("x"))
+@dataclass(frozen=True)
+class GpuShare(Number):
+    """An argparse type: a part of a GPU, or whole ones."""
+
+    def refuses(self, value: float) -> str:
+        whole = super().refuses(value)
+        return whole or ("is neither a part of a GPU (0.25) nor whole ones" if value > 1 and value % 1 else "")
+
+
+def at_least(lowest: float, kind: type[int] | type[float] = int, highest: float = MOST) -> Number:
+    """An argparse type: a number not below ``lowest`` nor above ``highest``."""
+    return Number(kind, lowest, highest)
+
+
+def within(lowest: float, highest: float, kind: type[int] | type[float] = int) -> Number:
+    """As ``at_least``, for bounds of the option's own."""
+    return Number(kind, lowest, highest)
+
+
+magnification = Number(int, 1, 160, suffix="x")
+"""An argparse type: 5 or 5x."""
+seed = Number(int, 0, LARGEST_SEED)
+"""An argparse type: of a generator of random numbers."""
+any_seed = Number(int, -(2**63), 2**63 - 1)
+"""As ``seed``, where the generator takes any integer of 64 bits."""
+
+
+def words(given: str) -> str:
+    """An argparse type: words, in Unicode's form NFC."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    if unfit := {sign for sign in given if not sign.isprintable()}:
+        raise argparse.ArgumentTypeError(f"{shortened(given)!r} has {', '.join(map(ascii, sorted(unfit)[:3]))}")
+    return unicodedata.normalize("NFC", given)
+
+
+def path(given: str) -> str:
+    """An argparse type: a file or folder; some name a hub id in its place."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("it is empty, expected the name of a file or folder")
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{given!a} is not UTF-8, so reports could not name it") from None
+    return given
+
+
+def location(given: str) -> Path:
+    """An argparse type: ``path``, as a Path."""
+    return Path(path(given))
+
+
+def shortened(given: str) -> str:
+    """A value for a message."""
+    return given if len(given) <= LONGEST_TOLD else f"{given[:LONGEST_TOLD]}..."
 
 
 def flag(text: str) -> bool:
     """The value behind a flag, for those who write ``--early_stopping True``."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+        raise argparse.ArgumentTypeError(f"{shortened(text)!r} is neither true nor false")
     return values[text.lower()]
 
 
-def at_least(lowest: float, kind: type = int, highest: float = inf) -> Any:
-    """An argparse type: a number not below ``lowest`` nor above ``highest``."""
-
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
-        if value > highest:
-            raise argparse.ArgumentTypeError(f"{text} is more than {highest}")
-        return value
-
-    parse.__name__ = kind.__name__
-    return parse
-
-
-def folder_name(text: str) -> str:
-    """An argparse type: a name that folders carry."""
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (hub ids are for --vlm_path)")
-    return text
-
-
-def named_class(text: str) -> tuple[str, str]:
+def named_class(given: str) -> tuple[str, str]:
     """An argparse type: CLASS=full name -> the two."""
-    label, equals, name = text.partition("=")
+    label, equals, name = words(given).partition("=")
     if not (label and equals and name.strip()):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected CLASS=full name")
+        raise argparse.ArgumentTypeError(f"{shortened(given)!r}: expected CLASS=full name")
     return label, name.strip()
 
 
-def address(text: str) -> str:
+def address(given: str) -> str:
     """An argparse type: the address of a server."""
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected http://... or https://...")
-    return text
+    try:
+        parts = urlsplit(given)
+        is_whole = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and given.isprintable()
+        )
+    except ValueError:
+        is_whole = False
+    if not is_whole or " " in given:
+        raise argparse.ArgumentTypeError(f"{shortened(given)!r}: expected http://... or https://...")
+    return given
 
 
 def one_group(pattern: str) -> str:
     """An argparse type: a regular expression whose one group is the patient."""
     try:
         groups = re.compile(pattern).groups
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression ({error})") from error
     if groups != 1:
         raise argparse.ArgumentTypeError(f"{pattern!r} has {groups} groups, expected one, the patient: '^([^_]+)_'")

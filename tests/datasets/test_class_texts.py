@@ -115,7 +115,7 @@ def test_the_authors_form_is_read_where_rows_name_themselves(tmp_path: Path) -> 
          "2 low prompts of the class 'A'"),
         (["A at low resolution", "B at low resolution", "A at high resolution"], "3 rows, the first"),
         (["A at low resolution", "B at low resolution", "A at high resolution", "B at high resolution", "C"], "5 rows"),
-        ([], "0 rows"),
+        ([], "it is empty"),
     ],
 )  # fmt: skip
 def test_rows_that_do_not_name_themselves(tmp_path: Path, rows: list[str], part: str) -> None:
@@ -159,7 +159,7 @@ def test_all_faults_of_mscpt_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ('{"small_mag"', "not readable"),
+        ('{"small_mag"', "not valid JSON"),
         ('["small_mag"]', "found a list"),
         ('{"A": {"small_mag": []}, "A": 1}', "stands 2 times"),
     ],

@@ -78,7 +78,7 @@ def test_all_faults_of_a_file_are_listed() -> None:
     assert {fault.where for fault in faults} == {"task.json"}
     assert [fault.found for fault in faults] == [
         "class 'A' has 8 descriptions",
-        "class 'B' has an empty term or explanation",
+        "class 'B' has an empty term or explanation (' ')",
         "class 'C' is not of the form {term: explanation}",
         "no descriptions of the class 'D'; found ['A', 'B', 'C', 'E']",
     ]

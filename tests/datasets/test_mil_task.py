@@ -44,7 +44,7 @@ def test_rows_of_a_bag_need_not_lie_together(tmp_path: Path) -> None:
         ("1,a/b,2\n0,c,3\n", ["names that files cannot have, of 1 bags (a/b)"]),
         ("1,a,2\n0,a,x\n", ["no finite numbers in 1 rows (2)", "more than one label"]),
         ("", ["not a readable CSV"]),
-        ("1,a,2\n1,a,2,3,4\n", ["not a readable CSV"]),
+        ("1,a,2\n1,a,2,3,4\n", ["1 rows have another number, first line 2; 3 columns found"]),
     ],
 )
 def test_a_bad_table_is_refused_with_all_its_faults(tmp_path: Path, text: str, found: list[str]) -> None:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.patches import read_patches
+from datasets.patches import read_patches, whole_coords
 from tests.support.faults import expect_faults
 from tests.support.feature_files import WIDTH, some_features, square, write_file
 from utils.errors import UserError
@@ -91,3 +91,41 @@ def test_a_file_that_is_cut_off_or_lacks_features_is_refused(tmp_path: Path) -> 
     for name, message in (("b", "cut off"), ("c", "no data set 'features'"), ("d", "file not found")):
         with pytest.raises(UserError, match=message):
             read_patches(tmp_path / f"{name}.h5", 20)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [np.nan, np.inf, -np.inf, -1.0, -(2.0**62), 1e7, 1e300],
+    ids=str,
+)
+def test_places_of_no_slide(tmp_path: Path, place: float) -> None:
+    coords = square(4, 1, 512).astype(float)
+    coords[2, 0] = place
+    write_file(tmp_path / "a.h5", some_features(4), coords, {})
+    with expect_faults("features.coords") as faults:
+        read_patches(tmp_path / "a.h5", 20)
+    assert "1 of 4 patches" in faults[0].found and f"[{place}" in faults[0].found
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_whole_numbers_of_no_slide(tmp_path: Path, kind: type) -> None:
+    coords = square(4, 1, 512).astype(kind)
+    coords[2, 0] = np.iinfo(kind).max
+    write_file(tmp_path / "a.h5", some_features(4), coords, {})
+    with expect_faults("features.coords"):
+        read_patches(tmp_path / "a.h5", 20)
+
+
+def test_places_that_are_shares_of_a_slide(tmp_path: Path) -> None:
+    """Rounded to pixels, they would be one place."""
+    write_file(tmp_path / "a.h5", some_features(4), square(4, 1, 512) / 10_000, {})
+    with expect_faults("features.coords") as faults:
+        read_patches(tmp_path / "a.h5", 20)
+    assert "4 places that round to 1" in faults[0].found
+
+
+def test_slots_without_a_patch_may_hold_anything() -> None:
+    coords = np.array([[[1024.0, 3.0], [np.nan, -7.0]], [[512.4, 0.0], [9.0, 1e300]]])
+    real = np.array([[True, False], [True, False]])
+    whole = whole_coords(Path("a.h5"), coords, (2, 2, 2), real)
+    assert whole.tolist() == [[[1024, 3], [0, 0]], [[512, 0], [0, 0]]]

@@ -222,3 +222,26 @@ def test_few_are_the_first_of_every_class_in_every_part(split: Split, number: in
             if [other.label for other in all_slides[:place]].count(slide.label) < number
         ]
         assert few == expected, name
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_the_boolean_form_of_clam(tmp_path: Path, yes: str, no: str) -> None:
+    """As CLAM's splits_<fold>_bool.csv: the slides in the index column."""
+    file = tmp_path / "splits_0.csv"
+    file.write_text(
+        f",train,val,test\ns0.svs,{yes},{no},{no}\ns1,{no},{yes},{no}\ns2,{no},{no},{yes}\ns3,{yes},{no},{no}\n"
+    )
+    assert read_split_ids(file) == {"train": ["s0", "s3"], "val": ["s1"], "test": ["s2"]}
+
+
+def test_slides_may_be_called_as_booleans_are(tmp_path: Path) -> None:
+    file = tmp_path / "splits_0.csv"
+    file.write_text(",train,val,test\n0,true,s1,s2\n")
+    assert read_split_ids(file) == {"train": ["true"], "val": ["s1"], "test": ["s2"]}
+
+
+def test_an_id_that_shifts_a_row_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "splits_0.csv"
+    file.write_text(",train,val,test\n0,s,0,s1,s2\n")
+    with expect_faults("split.unreadable"):
+        read_split_ids(file)

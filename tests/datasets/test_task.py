@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from datasets.folders import FeatureFolders
+from datasets.splits import read_split_ids
 from datasets.task import NO_LABEL, Slide, read_level0_magnifications, read_sites, read_slides, read_table
 from tests.conftest import SHARED
 from tests.support.faults import expect_faults
@@ -126,3 +128,81 @@ def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None
     assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": "Basel", "s2": ""}
     table.write_text("slide_id,label\nTCGA-A7-0001-01Z,A\ns1,A\n")
     assert read_sites(table) == {"TCGA-A7-0001-01Z": "A7", "s1": ""}
+
+
+@pytest.mark.parametrize("header", ["Slide ID,Case-ID,LABEL", "SLIDE_ID,case id,Label", " slide-id , CASE_ID,label"])
+def test_columns_in_another_spelling(table: Path, header: str) -> None:
+    table.write_text(f"{header}\ns0,p0,A\ns1,p0,B\n")
+    assert list(read_slides(table)[1].values()) == [Slide("s0", "p0", 0), Slide("s1", "p0", 1)]
+
+
+@pytest.mark.parametrize("other", ["Slide_ID", "slide id", "SLIDE-ID"])
+def test_a_column_in_two_spellings(table: Path, other: str) -> None:
+    table.write_text(f"slide_id,{other},label\ns0,t0,A\ns1,t1,B\n")
+    with expect_faults("table.columns") as faults:
+        read_slides(table)
+    assert "'slide_id' and '" in faults[0].found and other in faults[0].found
+
+
+@pytest.mark.parametrize("labels", ["A a", "Tumour TUMOUR", "B1 b1"])
+def test_classes_that_differ_in_case_alone(table: Path, labels: str) -> None:
+    one, other = labels.split()
+    table.write_text(f"slide_id,label\ns0,{one}\ns1,{other}\ns2,C\n")
+    with expect_faults("table.classes") as faults:
+        read_slides(table)
+    assert repr(one) in faults[0].found and repr(other) in faults[0].found
+    assert read_slides(table, [one, other, "C"])[0] == [one, other, "C"]  # a run that knows them keeps them
+
+
+def test_a_table_without_labels_lists_what_it_has(table: Path) -> None:
+    table.write_text("slide_id,class,age\ns0,A,50\n")
+    with expect_faults("table.classes") as faults:
+        read_slides(table)
+    assert faults[0].found == "no column label; found ['slide_id', 'class', 'age']"
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("s1.svs", "s1"), ("s1.SVS", "s1"), ("s1.ome.tiff", "s1.ome"), ("s1.svs.h5", "s1"), ("s1.pt", "s1"),
+        ("TCGA-69-7765-01Z-00-DX1.ac389366-febb", "TCGA-69-7765-01Z-00-DX1.ac389366-febb"), ("v1.50", "v1.50"),
+        (DECOMPOSED, COMPOSED), (f"{DECOMPOSED}.ndpi", COMPOSED),
+    ],
+)  # fmt: skip
+def test_names_of_slides_are_those_of_their_files(tmp_path: Path, table: Path, written: str, name: str) -> None:
+    """In the table and in split files."""
+    table.write_text(f"slide_id,label\n{written},A\ns2,{DECOMPOSED}\n")
+    assert list(read_slides(table)[1].values()) == [Slide(name, name, 0), Slide("s2", "s2", 1)]
+    assert read_slides(table, ["A", DECOMPOSED])[1]["s2"].label == 1  # the run of an earlier version
+    split = tmp_path / "splits_0.csv"
+    split.write_text(f",train,val,test\n0,{written},s2,s3\n")
+    assert read_split_ids(split)["train"] == [name]
+
+
+@pytest.mark.parametrize("there", [f"{COMPOSED}.h5", f"{DECOMPOSED}.h5", f"{COMPOSED}.svs.h5", f"{DECOMPOSED}.ndpi.h5"])
+def test_features_under_another_spelling_of_the_name(tmp_path: Path, there: str) -> None:
+    folders = FeatureFolders(tmp_path, "t", "e")
+    folder = tmp_path / "t_e" / "e_5x"
+    assert folders.low_file(COMPOSED) == folder / f"{COMPOSED}.h5"  # where it would be written
+    folder.mkdir(parents=True)
+    (folder / there).write_bytes(b"")
+    assert folders.low_file(COMPOSED) == folder / there
+    (folder.parent / "e_20x").mkdir()
+    (folder.parent / "e_20x" / there).write_bytes(b"")
+    assert folders.slide_ids("patches") == [COMPOSED]
+
+
+def test_two_slides_that_share_a_file(table: Path) -> None:
+    table.write_text("slide_id,label\ns0.svs,A\ns0.tif,B\n")
+    with expect_faults("table.repeated_slide"):
+        read_slides(table)
+
+
+@pytest.mark.parametrize("name", ["../s0", "a/b", "..", "s\x07", '"s\n1"', 300 * "s", "s\u202e0"])
+def test_names_that_no_file_can_have(table: Path, name: str) -> None:
+    table.write_text(f"slide_id,label\n{name},A\ns1,B\n")
+    with expect_faults("name.unusable"):
+        read_slides(table)

@@ -93,6 +93,20 @@ SLIDE_FAULTS = {
         LOW, lambda path: change(path, "coords", lambda x: x[:, [0, 1, 1]]), "features.coords",
         ("coords are int64 of shape (", ", 3)", ", 2)"),
     ),
+    "low_far_away": (
+        LOW, lambda path: change(path, "coords", first_is(10**9, np.int64)), "features.coords",
+        ("1 of ", "[1000000000, "),
+    ),
+    "low_coords_nan": (
+        LOW, lambda path: change(path, "coords", first_is(np.nan, np.float64)), "features.coords", ("[nan, ",),
+    ),
+    "high_negative": (
+        HIGH, lambda path: change(path, "coords", lambda x: x - 10**6), "features.coords", ("patches are of no slide",),
+    ),
+    "high_zero_rows": (
+        HIGH, lambda path: change(path, "features", lambda x: x * (np.arange(len(x)) != 1)[:, None, None]),
+        "features.values", ("all zero",),
+    ),
     "high_coords_of_parents": (
         HIGH, lambda path: change(path, "coords", lambda x: x[:, 0]), "features.coords",
         ("coords are int64 of shape (", ", 16, 2)"),

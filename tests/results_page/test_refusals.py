@@ -23,7 +23,7 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ("config.json", lambda text: None, "run.missing", "no run found", "a folder with a config.json"),
     ("config.json", lambda text: "[]", "run.foreign", "not a config.json of main.py", "class_names"),
     ("config.json", lambda text: text.replace('"inputs": {}', '"inputs": 3'), "run.unreadable", "inputs", ""),
-    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.unreadable", "k or class_names", ""),
+    ("config.json", lambda text: text.replace('"k": 2', '"k": "2"'), "run.unreadable", "options.k: ", ""),
     ("fold_0.json", lambda text: '{"fold": 0}', "run.unreadable_result", "not the result of a fold", ""),
     ("fold_0.json", lambda text: text.replace('"fold": 0', '"fold": 1'), "run.foreign", "fold 1", ""),
     ("fold_0.json", lambda text: text.replace(": 0.", ": null, \"_\": 0.", 1), "run.unreadable_result", "", ""),
