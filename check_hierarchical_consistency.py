@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
 from utils.options import at_least
 
@@ -15,7 +15,7 @@ EXIT_FAULTS = 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     add_folder_options(parser)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import Parser, add_config_option, add_option
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import folder_name, one_group
+from utils.options import one_group
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -18,10 +18,10 @@ FOLDER_OPTIONS = {"case_pattern": None}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add_config_option(parser, "task", required=True, type=folder_name, help="name of the task")
+    add_config_option(parser, "task", required=True, help="name of the task")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gdc", action="store_true", help="list the slides of TCGA and other projects at the GDC")
     add_option(

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
-from utils.arguments import add_config_option, add_folder_options, add_option, check_magnifications
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
 from utils.options import at_least
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     add_folder_options(parser)

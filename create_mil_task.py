@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import Parser, add_config_option, add_option
 from utils.errors import run_script
-from utils.options import at_least, folder_name
+from utils.options import at_least
 
 PACKAGED = ("ucsb", "musk1")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -24,9 +24,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     source.add_argument("--dataset", choices=PACKAGED, help="UCSB breast cancer or Musk1, from the package mil")
     add("output-dir", type=Path, required=True, metavar="DIR", help="folder to write to")
     of_main = partial(add_config_option, parser)
-    of_main("task", type=folder_name, default=None, help="its name (default: the data set's, or that of the file)")
+    of_main("task", default=None, help="its name (default: the data set's, or that of the file)")
     of_main(
-        "feature_extractor", type=folder_name, default=None,
+        "feature_extractor", default=None,
         help="what made the features (default: mil<number of features>)",
     )  # fmt: skip
     add("k", type=at_least(2), default=10, metavar="N", help="folds (default: 10)")

@@ -7,16 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from datasets.simulation_settings import SimulationSettings
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.errors import run_script
 
 TASK, FEATURE_EXTRACTOR = "simulated", "tinyclip"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_option(parser, "output-dir", type=Path, required=True, help="folder to write to")
     parser.add_argument("--classes", type=int, default=3, choices=range(2, 9), metavar="2..8", help="number of classes")
     add_option(parser, "slides-per-class", type=int, default=40)

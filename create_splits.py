@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import PROJECT, Config
 from utils.errors import run_script
+from utils.names import folder_name
 from utils.options import at_least
 
 OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
@@ -16,13 +17,13 @@ OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
 
 def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     """The options that were given."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(description=__doc__, argument_default=argparse.SUPPRESS)
 
     def add(name: str, text: str, **settings: Any) -> None:
         add_option(parser, name, help=text, **settings)
 
     positive: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
-    add("task", "name of the task; needed but for --audit of folders called <task>_<shots>")
+    add("task", "name of the task; needed but for --audit of folders called <task>_<shots>", type=folder_name)
     add("dataset_csv", "CSV of slides and labels (default: dataset_csv/<task>.csv)", type=Path, metavar="FILE")
     add("output_dir", "folder to write <task>_<shots>/ to (default: splits/<task>)", type=Path, metavar="DIR")
     add("few_shot_num", "training slides a class, several at once (default: 4 8 16)", nargs="+", **positive)

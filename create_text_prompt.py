@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_config_option, add_option, check_magnifications
+from utils.arguments import Parser, add_config_option, add_option, check_magnifications
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import address, at_least, folder_name, named_class
+from utils.options import address, at_least, named_class
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     count: dict[str, Any] = {"type": at_least(1), "metavar": "N"}
     of_main = partial(add_config_option, parser)
-    of_main("task", required=True, type=folder_name, help="name of the task", aliases=())
+    of_main("task", required=True, help="name of the task", aliases=())
     add("classes", required=True, nargs="+", metavar="CLASS", help="as the table of slides labels them")
     add("class-names", nargs="+", type=named_class, default=[], metavar="CLASS=NAME", help="full names for the prompt")
     add("title", aliases=("dataset-name",), help="what the prompt calls the data set (default: the task)")
-    of_main("LLM", required=True, type=folder_name, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
+    of_main("LLM", required=True, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
     add("output", metavar="FILE", help="write to this file instead")
     add("model", help="the endpoint's name of the model (default: --LLM)")
     add("base-url", type=address, help="OpenAI-compatible endpoint (default: OPENAI_BASE_URL, else OpenAI's own)")

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Fault, Faults, UserError, run_script
+from utils.names import folder_name
 from utils.options import at_least
 
 PARTS = ("train", "val", "test")
@@ -17,16 +18,15 @@ PARTS = ("train", "val", "test")
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The script's own options, and those of main.py that were given."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below.",
-        allow_abbrev=False,
     )
     add = partial(add_option, parser)
     add("checkpoint", type=Path, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; of several folds of a run probabilities and scores are averaged")  # fmt: skip
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--slide", nargs="+", metavar="ID", help="slides to explain")
+    chosen.add_argument("--slide", nargs="+", type=folder_name, metavar="ID", help="slides to explain")
     chosen.add_argument("--split", choices=PARTS, help="explain a part of the data, each slide by the folds it is in")
     add("output-dir", type=Path, required=True, help="folder to write to")
     add("wsi-dir", type=Path, help="folder with the slides, searched through: patches are shown, not only their places")

@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
 from utils.options import at_least
 
@@ -17,7 +17,7 @@ HIGHEST_MAGNIFICATION = 160
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     add("wsi-dir", type=Path, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)

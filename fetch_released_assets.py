@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import PROJECT
 from utils.errors import run_script
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = partial(add_option, parser)
     add("output-dir", type=Path, default=PROJECT, metavar="DIR", help="gets dataset_csv/, splits/, ... (the project)")
     add("base-url", metavar="URL", help="folder of the tables, splits and descriptions (default: on GitHub)")

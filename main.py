@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.errors import run_script
@@ -16,7 +16,7 @@ from utils.errors import run_script
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The script's own options, and those of ``Config`` that were given."""
     usage = "main.py --task TASK --data_root_dir DIR [options]\n       main.py --from_config RUN/config.json [options]"
-    parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
+    parser = Parser(usage=usage, description=__doc__)
     add_options(parser)
     add_option(
         parser, "from_config", type=Path, metavar="FILE",

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Fault, UserError, run_script
 
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Checkpoints, output and slides, and the options of main.py that were given."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below. With "
         "--resume, slides that an interrupted call had finished are kept.",
-        allow_abbrev=False,
     )
     add_option(
         parser, "checkpoint", type=Path, nargs="+", required=True, metavar="FILE",

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.errors import run_script
 from utils.options import at_least
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, nargs="+", help="folders of results, or runs' folders")
     add = partial(add_option, parser)
     add("output-dir", type=Path, required=True, help="folder for report.md, tables/ and figures/")

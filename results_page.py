@@ -5,11 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.arguments import Parser
 from utils.errors import run_script
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "runs", metavar="RUN_FOLDER", nargs="+", type=Path, help="folder of a run, with its config.json"
     )

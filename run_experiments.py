@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import OPTIONS
 from utils.errors import run_script
 from utils.options import Nature, at_least, flag
@@ -24,10 +24,9 @@ def part_of_gpu(text: str) -> float:
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, list[str]]]:
     """The script's own options, and those of main.py that were given, each with its values."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="run_experiments.py [--grid FILE] [--preset NAME ...] [options] [options of main.py with their values]",
         description=__doc__,
-        allow_abbrev=False,
     )
     add = partial(add_option, parser)
     whole: dict[str, Any] = {"type": at_least(1), "metavar": "N"}

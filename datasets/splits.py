@@ -11,6 +11,8 @@ import pandas as pd
 
 from datasets.task import NO_LABEL, Slide
 from utils.errors import Fault, UserError
+from utils.names import check_names
+from utils.spreadsheets import csv_text, unescaped_table
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
@@ -38,7 +40,7 @@ class Split:
     def to_csv(self) -> str:
         """The split in the form it is read in."""
         columns = {name: pd.Series([slide.slide_id for slide in slides], dtype=str) for name, slides in self.parts()}
-        return str(pd.DataFrame(columns).fillna("").to_csv())
+        return csv_text(pd.DataFrame(columns).fillna(""))
 
 
 def split_files(folder: Path) -> dict[int, Path]:
@@ -54,14 +56,16 @@ def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict
         mend = f"name the folder with --split_dir, or make the splits: {command}"
         raise UserError(Fault("split.missing", str(path), "no such split file", mend=mend))
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = unescaped_table(pd.read_csv(path, dtype=str, keep_default_na=False))
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(Fault("split.unreadable", str(path), f"not a readable CSV ({error})")) from error
     absent = [name for name in SPLIT_NAMES if name not in table]
     if absent:
         found = f"no column {absent[0]!r}; found {list(table)}"
         raise UserError(Fault("split.columns", str(path), found, expected="an index, train, val, test"))
-    return {name: [slide_id.strip() for slide_id in table[name] if slide_id.strip()] for name in SPLIT_NAMES}
+    ids = {name: [slide_id.strip() for slide_id in table[name] if slide_id.strip()] for name in SPLIT_NAMES}
+    check_names([slide_id for members in ids.values() for slide_id in members], str(path), "slide ids")
+    return ids
 
 
 def build_split(

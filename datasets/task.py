@@ -10,6 +10,8 @@ from datasets.barcodes import is_barcode, patient_of, site_of
 from datasets.numbers import positive_number
 from utils.config import Config
 from utils.errors import Fault, UserError
+from utils.names import check_names
+from utils.spreadsheets import unescaped_table
 
 NO_LABEL = -1
 
@@ -43,6 +45,7 @@ def read_table(path: Path) -> pd.DataFrame:
     table.columns = table.columns.str.strip()
     table = table.apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)].reset_index(drop=True)  # spreadsheets leave blank rows
+    table = unescaped_table(table)
     if "slide_id" not in table:
         found = f"no column slide_id; found {list(table)}"
         raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
@@ -57,6 +60,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
         raise UserError(Fault("table.empty", str(path), "no slides"))
+    check_names(table["slide_id"], str(path), "slide ids")
     return table
 
 

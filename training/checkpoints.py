@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader, RunRecord
+from utils.commands import options_text
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
@@ -26,7 +27,7 @@ def fold_names(checkpoints: Sequence[Path]) -> list[str]:
         raise UserError([Fault("checkpoint.missing", str(file), "no such checkpoint", expected) for file in absent])
     names = [f"fold {match[1]}" if (match := CHECKPOINT.fullmatch(file.name)) else file.stem for file in checkpoints]
     if len({file.parent.resolve() for file in checkpoints}) > 1 or len(set(names)) < len(names):
-        where = f"--checkpoint {' '.join(map(str, checkpoints))}"
+        where = options_text({"checkpoint": list(checkpoints)})
         found = "files of several folders, or one fold twice"
         raise UserError(Fault("checkpoint.several_runs", where, found, "different folds of one run's folder"))
     return names

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import Fault, UserError
+from utils.names import check_names
+from utils.spreadsheets import unescaped_table
 
 TOLERANCE = 1e-6
 PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
@@ -39,7 +41,7 @@ def read_table(source: TableFile, **how: Any) -> pd.DataFrame:
     if not source.file.is_file():
         raise source.error("run.missing_file", "file not found, though the fold is finished")
     try:
-        return pd.read_csv(source.file, **how)
+        return unescaped_table(pd.read_csv(source.file, **how))
     except ValueError as error:  # what pandas raises for a file that is no table, no text, or empty
         raise source.error("run.unreadable_table", f"not a readable table ({error})") from error
 
@@ -52,6 +54,7 @@ def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableF
     for column, known in (("split", ["val", "test"]), ("label", class_names), ("prediction", class_names)):
         if unknown := sorted(set(table[column].astype(str)) - set(known)):
             raise source.error("predictions.unknown", f"found {column} {', '.join(unknown)}", ", ".join(known))
+    check_names(table["slide_id"], str(source.file), "slide ids")
     if set(table["split"]) != {"val", "test"} or table.duplicated(["split", "slide_id"]).any():
         raise source.error("predictions.slides", "found a part without slides, or slides that are there twice")
 

@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from utils.config import OPTIONS, Config
-from utils.options import flag, folder_name, path
+from utils.names import folder_name
+from utils.options import flag, path
+from utils.redaction import redacted
 
 ALIASES = {
     "task": ("dataset_name",),
@@ -16,6 +18,16 @@ ALIASES = {
     "wsi_dir": ("slides_dir",),
 }
 """Other names of an option, in every script that takes it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a script; what the parser says of a faulty command line holds no passwords, keys and tokens."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redacted(message))
 
 
 def add_option(
@@ -34,7 +46,7 @@ def add_option(
 def add_config_option(parser: argparse._ActionsContainer, name: str, **changes: Any) -> None:
     """An option of main.py, for another script too. changes: what is other there, as ``add_argument`` takes it."""
     told, default = OPTIONS[name], getattr(Config, name)
-    metavar = {str: "NAME", path: "PATH", flag: "BOOL"}.get(told.kind, "N")
+    metavar = {str: "NAME", folder_name: "NAME", path: "PATH", flag: "BOOL"}.get(told.kind, "N")
     settings: dict[str, Any] = {"type": told.kind, "default": default, "help": told.help}
     if told.kind is flag:
         settings |= {"nargs": "?", "const": True}
@@ -57,8 +69,8 @@ def add_folder_options(parser: argparse._ActionsContainer) -> None:
     """The options by which the preprocessing scripts name a task's feature folders."""
     add = partial(add_config_option, parser)
     add("data_root_dir", type=Path, required=True)
-    add("task", type=folder_name, required=True, help="name of the task")
-    add("feature_extractor", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
+    add("task", required=True, help="name of the task")
+    add("feature_extractor", required=True, help="plip, quiltnet, conch, or the name of another")
     add("low_mag")
     add("high_mag")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import Fault, UserError
+from utils.names import check_names, folder_name
 from utils.options import GIVEN, OVER_SLIDES, TRAINING, Nature, Option, at_least, magnification, option, path, switch
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -53,11 +54,12 @@ class Config:
     """Options of main.py; the names are those of the released code where it has them."""
 
     task: str = option(
-        "", "name of the task: its CSV, splits, prompts and features carry it", nature=Nature.NAME, may_change=True
-    )
+        "", "name of the task: its CSV, splits, prompts and features carry it", folder_name, nature=Nature.NAME,
+        may_change=True,
+    )  # fmt: skip
     data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
     feature_extractor: str = option(
-        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", nature=Nature.NAME
+        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", folder_name, nature=Nature.NAME
     )
     vlm_path: str | None = option(
         None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id", path, nature=Nature.SOURCE, models=TEXTS
@@ -74,8 +76,9 @@ class Config:
         models=TEXTS,
     )  # fmt: skip
     LLM: str = option(
-        "builtin", "which descriptions, a folder of text_prompt/<model>", models=TEXTS, unless=[{"text_prompt": GIVEN}]
-    )
+        "builtin", "which descriptions, a folder of text_prompt/<model>", folder_name, models=TEXTS,
+        unless=[{"text_prompt": GIVEN}],
+    )  # fmt: skip
     results_dir: str = option("./results", "where runs are written", path, nature=Nature.CALL, stages=TRAINING)
 
     model_type: str = option("HiVE_MIL", "the model", choices=[*MODEL_TYPES], nature=Nature.NAME)
@@ -205,6 +208,13 @@ class Config:
     )  # fmt: skip
     dry_run: bool = switch("check everything and stop before training", nature=Nature.CALL, stages=OVER_SLIDES)
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the task, the feature extractor or the LLM cannot be a folder's name, wherever the
+        options are from: a command line, a grid, or the record of a run."""
+        for name in NAMES:
+            if getattr(self, name) != getattr(Config, name):
+                check_names([getattr(self, name)], f"--{name}", "names")
+
     @property
     def text_form(self) -> str | None:
         """Whose form of descriptions the model reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none."""
@@ -260,4 +270,5 @@ class Config:
 
 
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Config)}
+NAMES = tuple(name for name, told in OPTIONS.items() if told.kind is folder_name)
 PATHS = frozenset(name for name, told in OPTIONS.items() if told.is_path)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from utils.redaction import redacted
+
 EXIT_USER_ERROR = 2
 MOST_SHOWN = 40
 
@@ -26,6 +28,11 @@ class Fault:
     found: str
     expected: str = ""
     mend: str = ""
+
+    def __post_init__(self) -> None:
+        """Take passwords, keys and tokens out of the texts: a fault is shown, and kept in logs and files."""
+        for name in ("where", "found", "expected", "mend"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         """where: found; expected ...; mend"""
@@ -120,7 +127,7 @@ def run_script(script: Callable[[Sequence[str] | None], None], argv: Sequence[st
     try:
         script(argv)
     except (UserError, OSError) as error:
-        print(error if isinstance(error, UserError) else f"error: {error}", file=sys.stderr)
+        print(error if isinstance(error, UserError) else redacted(f"error: {error}"), file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

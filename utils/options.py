@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf, isfinite
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 Stage = Literal["training", "prediction", "explanation"]
@@ -115,13 +114,6 @@ def at_least(lowest: float, kind: type = int, highest: float = inf) -> Any:
 
     parse.__name__ = kind.__name__
     return parse
-
-
-def folder_name(text: str) -> str:
-    """An argparse type: a name that folders carry."""
-    if text in ("", "..") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a name without slashes (hub ids are for --vlm_path)")
-    return text
 
 
 def named_class(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import Tensor, nn
@@ -105,7 +106,8 @@ def _from_hub(hub_id: str) -> ImageSide:
                 "vlm.not_downloaded",
                 f"{HUB_PREFIX}{hub_id}",
                 f"the open_clip model cannot be loaded from the hub: {first_line(error)}",
-                mend=f"give --vlm_path a folder with its {CONFIG_FILE} and weights, {HOW_TO_DOWNLOAD.format(hub_id)}",
+                mend=f"give --vlm_path a folder with its {CONFIG_FILE} and weights, "
+                f"{HOW_TO_DOWNLOAD.format(quote(hub_id))}",
             )
         ) from error
     return build_image_side(read_json(config_file), weights, f"{CONFIG_FILE} of {hub_id}")
