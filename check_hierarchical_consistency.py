@@ -35,14 +35,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from conch.image_tower import read_projection
     from datasets.consistency_report import check_slides
     from datasets.folders import FeatureFolders
     from datasets.projection import load_projection
     from datasets.task import optional_table
 
     table = optional_table(options.task, options.dataset_csv)
-    project = options.project_with and load_projection(options.project_with, read_projection)
+    project = options.project_with and load_projection(options.project_with)
     if not check_slides(FeatureFolders.of(options), table, options.fix, project, options.workers):
         sys.exit(EXIT_FAULTS)
 

@@ -11,9 +11,9 @@ from utils.commands import options_text
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
-from utils.files import read_tensors
 from utils.interface import SlideModel
 from utils.options import Nature
+from utils.tensors import read_state
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
 
@@ -105,7 +105,7 @@ def refuse_other_options(
 
 def load_weights(model: SlideModel, file: Path, config: Config) -> SlideModel:
     """The model with a checkpoint's weights, in evaluation mode. Raises UserError where they do not fit."""
-    saved = read_tensors(file)
+    saved = read_state(file)
     try:
         model.load_checkpoint(saved)
     except ValueError as error:

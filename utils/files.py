@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +12,6 @@ from typing import Any
 import torch
 
 from utils.errors import Fault, UserError
-
-FOLDER_BIT = 0x10  # of the attributes that DOS gives a file
 
 
 @contextmanager
@@ -65,29 +62,6 @@ def read_json(path: Path) -> Any:
     except ValueError as error:
         found = f"not valid JSON ({error}); it is damaged, or not a file of this project"
         raise UserError(Fault("json.unreadable", str(path), found)) from error
-
-
-def read_tensors(path: Path) -> Any:
-    """What ``write_tensors`` or PyTorch saved, on the CPU. Raises UserError where it cannot be read, or where it is not
-    what was saved."""
-    if not path.is_file():
-        raise UserError(Fault("file.missing", str(path), "file not found"))
-    try:
-        _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises what its unpickler meets
-        found = "not readable as tensors; it is damaged, or not a checkpoint"
-        raise UserError(Fault("tensors.unreadable", str(path), found)) from error
-
-
-def _check_archive(path: Path) -> None:
-    """Raises BadZipFile, among others, where a member of a zip archive of tensors is not what its checksum tells;
-    ``torch.load`` looks at no checksum, and reads a member that is marked as a folder as zeros."""
-    if not zipfile.is_zipfile(path):  # PyTorch's form of before 1.6, without checksums
-        return
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() or any(member.external_attr & FOLDER_BIT for member in archive.infolist()):
-            raise zipfile.BadZipFile(str(path))
 
 
 def write_tensors(path: Path, value: dict[str, Any]) -> None:
