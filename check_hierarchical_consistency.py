@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, location, within
 
@@ -14,7 +14,7 @@ EXIT_FAULTS = 1
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     add_folder_options(parser)
@@ -34,14 +34,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from conch.image_tower import read_projection
     from datasets.consistency_report import check_slides
     from datasets.folders import FeatureFolders
     from datasets.projection import load_projection
     from datasets.task import optional_table
 
     table = optional_table(options.task, options.dataset_csv)
-    project = options.project_with and load_projection(options.project_with, read_projection)
+    project = options.project_with and load_projection(options.project_with)
     if not check_slides(FeatureFolders.of(options), table, options.fix, project, options.workers):
         sys.exit(EXIT_FAULTS)
 

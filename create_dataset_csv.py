@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import Parser, add_config_option, add_option
 from utils.config import Config
 from utils.errors import run_script
 from utils.options import address, location, one_group, words
@@ -17,7 +17,7 @@ FOLDER_OPTIONS = {"case_pattern": None}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     hidden: dict[str, Any] = {"default": argparse.SUPPRESS}
     add_config_option(parser, "task", required=True, help="name of the task")

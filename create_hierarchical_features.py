@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import partial
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
-from utils.arguments import add_config_option, add_folder_options, add_option, check_magnifications
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, location, seed, within
 
@@ -16,7 +16,7 @@ MOST_CHILDREN = 10_000
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     add_folder_options(parser)
@@ -46,14 +46,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    from conch.image_tower import read_projection
     from datasets.folders import FeatureFolders
     from datasets.linking import LinkOptions, link_slides
     from datasets.projection import load_projection
     from datasets.task import optional_table
 
     table = optional_table(options.task, options.dataset_csv)
-    project = options.project_with and load_projection(options.project_with, read_projection)
+    project = options.project_with and load_projection(options.project_with)
     how = LinkOptions(**{item.name: getattr(options, item.name) for item in fields(LinkOptions)})
     link_slides(FeatureFolders.of(options), table, how, project)
 

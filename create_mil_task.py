@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import Parser, add_config_option, add_option
 from utils.errors import run_script
 from utils.options import MOST_FOLDS, location, seed, within
 
@@ -13,7 +13,7 @@ PACKAGED = ("ucsb", "musk1")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from datasets.simulation_settings import SimulationSettings
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.errors import run_script
 from utils.options import MOST_FOLDS, location, seed, within
 
@@ -16,9 +16,7 @@ HEADS = 4  # of the CLIP
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_option(parser, "output-dir", type=location, required=True, help="folder to write to")
     parser.add_argument("--classes", type=within(2, 8), default=3, metavar="2..8", help="number of classes")
     add_option(parser, "slides-per-class", type=within(5, MOST_SLIDES), default=40, help="slides a class")

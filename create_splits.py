@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import PROJECT, Config
 from utils.errors import run_script
 from utils.names import folder_name
@@ -16,7 +16,7 @@ OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
 
 def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     """The options that were given."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser = Parser(description=__doc__, argument_default=argparse.SUPPRESS)
 
     def add(name: str, text: str, **settings: Any) -> None:
         add_option(parser, name, help=text, **settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_config_option, add_option, check_magnifications
+from utils.arguments import Parser, add_config_option, add_option, check_magnifications
 from utils.config import Config
 from utils.errors import run_script
 from utils.options import address, any_seed, at_least, named_class, path, within, words
@@ -16,7 +16,7 @@ HOTTEST = 100  # endpoints have bounds of their own, mostly 2
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
     count: dict[str, Any] = {"type": within(1, MOST_ATTEMPTS), "metavar": "N"}

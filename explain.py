@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Faults, run_script
-from utils.options import location, within, words
+from utils.names import folder_name
+from utils.options import location, within
 from utils.outputs import check_output_folder, check_outputs
 
 PARTS = ("train", "val", "test")
@@ -18,16 +19,15 @@ MOST_SHOWN, MOST_DRAWS = 1000, 10_000
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The script's own options, and those of main.py that were given."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below.",
-        allow_abbrev=False,
     )
     add = partial(add_option, parser)
     add("checkpoint", type=location, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; of several folds of a run probabilities and scores are averaged")  # fmt: skip
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--slide", nargs="+", type=words, metavar="ID", help="slides to explain")
+    chosen.add_argument("--slide", nargs="+", type=folder_name, metavar="ID", help="slides to explain")
     chosen.add_argument("--split", choices=PARTS, help="explain a part of the data, each slide by the folds it is in")
     add("output-dir", type=location, required=True, help="folder to write to")
     add(

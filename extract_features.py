@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 
-from utils.arguments import add_config_option, add_folder_options, add_option
+from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, at_least, location, within
 
@@ -16,7 +16,7 @@ HIGHEST_MAGNIFICATION = 160
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     add("wsi-dir", type=location, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)

@@ -11,16 +11,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import PROJECT
 from utils.errors import run_script
 from utils.options import address, location, words
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = partial(add_option, parser)
     add(
         "output-dir",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_option, add_options, check_magnifications
+from utils.arguments import Parser, add_option, add_options, check_magnifications
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.errors import run_script
@@ -17,7 +17,7 @@ from utils.outputs import check_outputs
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The script's own options, and those of ``Config`` that were given."""
     usage = "main.py --task TASK --data_root_dir DIR [options]\n       main.py --from_config RUN/config.json [options]"
-    parser = argparse.ArgumentParser(usage=usage, description=__doc__, allow_abbrev=False)
+    parser = Parser(usage=usage, description=__doc__)
     add_options(parser)
     add_option(
         parser, "from_config", type=location, metavar="FILE",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import run_script
 from utils.options import location
@@ -15,11 +15,10 @@ from utils.outputs import check_outputs
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """Checkpoints, output and slides, and the options of main.py that were given."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below. With "
         "--resume, slides that an interrupted call had finished are kept.",
-        allow_abbrev=False,
     )
     add_option(
         parser, "checkpoint", type=location, nargs="+", required=True, metavar="FILE",

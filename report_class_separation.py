@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from utils.arguments import add_config_option, add_option
+from utils.arguments import Parser, add_config_option, add_option
 from utils.errors import Faults, run_script
 from utils.options import at_least, location
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("descriptions", type=location, help="JSON file of {class: {term: explanation}}")
 
     of_main = partial(add_config_option, parser)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.errors import run_script
 from utils.options import location, seed, within, words
 from utils.outputs import check_output_folder
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=location, nargs="+", help="folders of results, or runs' folders")
     add = partial(add_option, parser)
     add("output-dir", type=location, required=True, help="folder for report.md, tables/ and figures/")

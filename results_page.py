@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from utils.arguments import Parser
 from utils.errors import run_script
 from utils.options import location
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "runs", metavar="RUN_FOLDER", nargs="+", type=location, help="folder of a run, with its config.json"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import add_option
+from utils.arguments import Parser, add_option
 from utils.config import OPTIONS
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, GpuShare, Nature, flag, location, path, within, words
@@ -17,10 +17,9 @@ MOST_RETRIES = 1000
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, list[str]]]:
     """The script's own options, and those of main.py that were given, each with its values."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         usage="run_experiments.py [--grid FILE] [--preset NAME ...] [options] [options of main.py with their values]",
         description=__doc__,
-        allow_abbrev=False,
     )
     add = partial(add_option, parser)
     whole: dict[str, Any] = {"type": within(1, MOST_WORKERS), "metavar": "N"}

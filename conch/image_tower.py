@@ -7,10 +7,10 @@ texts. The file's second pooler serves captions alone and is left out.
 timm imports torchvision: ``utils.torchvision_compat`` must be imported before a tower is built.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,11 +32,11 @@ WHOLE_FILE = (
 
 
 class WeightsError(ValueError):
-    """A file of CONCH that cannot be used. is_readable: whether its contents are at fault, and not the file itself."""
+    """A file of CONCH whose contents cannot be used."""
 
-    def __init__(self, file: Path, found: str, expected: str = WHOLE_FILE, is_readable: bool = True):
+    def __init__(self, file: Path, found: str, expected: str = WHOLE_FILE):
         super().__init__(f"{file}: {found}; expected {expected}")
-        self.file, self.found, self.expected, self.is_readable = file, found, expected, is_readable
+        self.file, self.found, self.expected = file, found, expected
 
 
 class ConchImageTower(nn.Module):
@@ -75,13 +75,17 @@ class ConchImageTower(nn.Module):
         return nn.functional.normalize(self.pool(images) @ self.proj_contrast, dim=-1)
 
 
-def load_image_tower(weights: Path) -> ConchImageTower:
+def load_image_tower(weights: Path, state: Mapping[str, Tensor]) -> ConchImageTower:
     """Build the tower from CONCH's ``pytorch_model.bin``; sizes are the published ones unless the ``vision_cfg`` of an
     ``open_clip_config.json`` beside it says otherwise.
 
-    Raises WeightsError where it cannot be read and where ``visual.*`` is missing or of another shape.
+    weights: where the file lies. state: its tensors by name. Raises WeightsError where ``visual.*`` is missing or of
+    another shape.
     """
-    state = {name: value for name, value in _read_visual(weights).items() if not name.startswith(OF_CAPTIONS)}
+    visual = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
+    if not visual:
+        raise WeightsError(weights, "no weights of visual.* found")
+    state = {name: value for name, value in visual.items() if not name.startswith(OF_CAPTIONS)}
     try:
         config = read_config(weights)
         with torch.device("meta"):  # no time is spent on weights that are replaced
@@ -106,35 +110,3 @@ def load_image_tower(weights: Path) -> ConchImageTower:
         raise WeightsError(weights, f"weights of visual.* do not fit: {'; '.join(faults)}")
     tower.load_state_dict(state, assign=True)
     return tower.float()
-
-
-def read_projection(weights: Path) -> np.ndarray:
-    """``visual.proj_contrast`` of CONCH's ``pytorch_model.bin``: (D, D) float32, features (N, D) stand on its left.
-
-    Raises WeightsError where it cannot be read or has no such matrix.
-    """
-    matrix = _read_visual(weights).get("proj_contrast")
-    if matrix is None or matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-        found = "none" if matrix is None else f"one of shape {tuple(matrix.shape)}"
-        raise WeightsError(weights, f"{found} found of the matrix visual.proj_contrast")
-    return matrix.float().numpy()
-
-
-def _read_visual(weights: Path) -> dict[str, Tensor]:
-    """The tensors of ``visual.*``, without that prefix. Raises WeightsError where there are none."""
-    try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(weights, "file not found", is_readable=False) from error
-    except Exception as error:  # PyTorch raises what its unpickler meets
-        found = "not readable as PyTorch tensors (a git-lfs pointer, or cut off?)"
-        raise WeightsError(weights, found, is_readable=False) from error
-    named = state.items() if isinstance(state, dict) else ()
-    visual = {
-        name.removeprefix("visual."): value
-        for name, value in named
-        if isinstance(name, str) and name.startswith("visual.") and isinstance(value, Tensor)
-    }
-    if not visual:
-        raise WeightsError(weights, "no weights of visual.* found")
-    return visual

@@ -1,10 +1,10 @@
 """CONCH's text tower (Lu et al., Nature Medicine 2024) as open_clip's TextTransformer, from CONCH's weight file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 PUBLISHED_CONFIG: dict[str, Any] = {
@@ -30,16 +30,16 @@ def read_config(weights: Path) -> dict[str, Any]:
     return config
 
 
-def load_text_transformer(weights: Path) -> tuple[Any, Tensor]:
+def load_text_transformer(weights: Path, state: Mapping[str, Tensor]) -> tuple[Any, Tensor]:
     """Build open_clip's TextTransformer from CONCH's ``pytorch_model.bin`` (its image tower may be missing); and the
     logit scale, a scalar.
 
+    weights: where the file lies. state: its tensors by name.
     Raises RuntimeError when keys or shapes of ``text.*`` do not fit, KeyError without ``logit_scale``.
     """
     from open_clip.transformer import TextTransformer
 
     config = read_config(weights)
-    state = torch.load(weights, map_location="cpu", weights_only=True)
     transformer = TextTransformer(
         **config["text_cfg"], output_dim=config["embed_dim"], output_tokens=True, correct_cls_mask=False
     )

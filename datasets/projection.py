@@ -5,18 +5,24 @@ them before both steps, as wide as after: nothing but the lengths of the rows te
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from datasets.folders import FeatureFolders
 from datasets.patches import Patches, row_norms
 from utils.errors import Fault, UserError
 from utils.files import file_sha256
+from utils.tensors import misfit, read_state
 
+MATRIX = "visual.proj_contrast"
+WHOLE_FILE = (
+    "a square matrix, as in CONCH's whole pytorch_model.bin from the hub repository MahmoodLab/CONCH (a file without "
+    "the image tower is enough for training, but not for this)"
+)
 TOLERANCE = 0.01  # of a row's length: float16 rows stay within
 
 
@@ -109,9 +115,12 @@ class Projection:
         return replace(patches, features=self.of_rows(patches.features), attributes={**told, **made}, as_is=False)
 
 
-def load_projection(file: Path, read: Callable[[Path], np.ndarray]) -> Projection:
-    """read: what reads the matrix from CONCH's weights. Raises UserError where it raises a ValueError."""
-    try:
-        return Projection(read(file), file, file_sha256(file))
-    except ValueError as error:
-        raise UserError(Fault("projection.unreadable", str(file), str(error).removeprefix(f"{file}: "))) from error
+def load_projection(file: Path) -> Projection:
+    """The projection of CONCH's weights. Raises UserError as ``read_state``, and where the file has no such matrix."""
+    matrix = read_state(file).get(MATRIX)
+    square = torch.empty(len(matrix), len(matrix)) if matrix is not None and matrix.dim() else torch.empty(0, 0)
+    problem = "is not there" if matrix is None else misfit(matrix, square)
+    if problem or matrix is None:
+        found = f"the matrix {MATRIX} {problem}"
+        raise UserError(Fault("projection.unreadable", str(file), found, WHOLE_FILE))
+    return Projection(matrix.float().numpy(), file, file_sha256(file))

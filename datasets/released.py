@@ -13,7 +13,8 @@ from datasets.folders import FeatureFolders
 from utils.archives import unpack
 from utils.download import download, download_from_drive
 from utils.errors import Fault, Faults, UserError
-from utils.files import file_sha256, read_tensors
+from utils.files import file_sha256
+from utils.tensors import read_state
 
 RELEASED = json.loads(Path(__file__).with_name("released_assets.json").read_text(encoding="utf-8"))
 GIGABYTE = 10**9
@@ -107,7 +108,7 @@ def fetch_conch_weights(path: Path) -> Path:
     temporary = path.with_name(f"{path.name}.download")
     download_from_drive(RELEASED["conch_weights"], temporary, mend, lambda so_far, total: None)
     try:
-        read_tensors(temporary)
+        read_state(temporary)
         return temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from utils import __version__
 from utils.errors import Fault, UserError
 from utils.files import write_json, write_text
 from utils.h5 import write_h5
+from utils.spreadsheets import csv_text
 
 CHILDREN_PER_SIDE = 4
 CHILDREN_PER_PARENT = CHILDREN_PER_SIDE**2
@@ -188,7 +189,7 @@ def write_simulated_task(
             rows.append({"case_id": f"simulated_{label}{number:03d}", "slide_id": slide_id, "label": name})
             write_simulated_slide(folders, slide_id, simulator.draw(generator, label), seed)
     table = pd.DataFrame(rows).assign(level0_mag=LEVEL0_MAGNIFICATION)
-    write_text(root / f"{folders.task}.csv", table.to_csv(index=False))
+    write_text(root / f"{folders.task}.csv", csv_text(table, index=False))
     write_json(root / f"{folders.task}.json", descriptions)
     for number in shots:
         for fold in range(num_folds):

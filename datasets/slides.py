@@ -12,6 +12,7 @@ from datasets.numbers import positive_number
 from datasets.slide_names import SUFFIXES, slide_name
 from utils.errors import Fault, UserError
 from utils.files import files_below
+from utils.names import check_names
 
 NOMINAL_MAGNIFICATIONS = 5, 10, 20, 40, 60, 80
 MICRONS_AT_1X = 10.0  # a pixel at 20x is 0.5 microns wide, at 40x 0.25
@@ -53,7 +54,10 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
 
 
 def by_name(files: Iterable[Path]) -> dict[str, Path]:
-    """{name without extension: file}. Raises UserError for each file whose name another one has."""
+    """{name without extension: file}. Raises UserError for each file whose name another one has, and for names
+    that ``check_names`` refuses."""
+    files = list(files)
+    check_names([file.stem for file in files], str(files[0].parent) if files else "", "slides")
     found: dict[str, Path] = {}
     faults = [
         Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[slide_name(file.name)]}")

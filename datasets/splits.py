@@ -13,6 +13,7 @@ from datasets.slide_names import slide_name
 from datasets.task import NO_LABEL, Slide
 from utils.errors import Fault, UserError
 from utils.names import check_names
+from utils.spreadsheets import csv_text
 from utils.tables import read_csv, some
 
 SPLIT_NAMES = ("train", "val", "test")
@@ -42,7 +43,7 @@ class Split:
     def to_csv(self) -> str:
         """The split in the form it is read in."""
         columns = {name: pd.Series([slide.slide_id for slide in slides], dtype=str) for name, slides in self.parts()}
-        return str(pd.DataFrame(columns).fillna("").to_csv())
+        return csv_text(pd.DataFrame(columns).fillna(""))
 
 
 def split_files(folder: Path) -> dict[int, Path]:

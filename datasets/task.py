@@ -61,6 +61,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
         raise UserError(Fault("table.empty", str(path), "no slides"))
+    check_names(table["slide_id"], str(path), "slide ids")
     return table
 
 

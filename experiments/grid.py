@@ -5,15 +5,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
-
-import yaml
 
 from utils.arguments import add_options
 from utils.config import OPTIONS, PATHS, PROJECT, Config
 from utils.effects import NAMED, of_nature, options_without_effect
 from utils.errors import Fault, Faults, UserError
 from utils.options import Nature
+from utils.yaml_files import read_yaml
 
 PRESETS = PROJECT / "experiments" / "presets.yaml"
 # options that run_experiments.py gives to every fold itself
@@ -77,7 +77,7 @@ def setting_folder(config: Config) -> str:
     """The folder of a setting, '' for main.py's defaults: {"htcl": "none", "early_stopping": True} ->
     early_stopping,htcl=none"""
     words = [name if value is True else f"{name}={value}" for name, value in sorted(setting(config).items())]
-    return ",".join(words).replace("/", "-")
+    return ",".join(words)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -91,8 +91,7 @@ def read_grid(path: Path) -> tuple[Values, list[str], Rows | None]:
     content = _read_yaml(path)
     faults = Faults()
     presets = _values(content.pop("preset", []), f"{path}: preset", faults)
-    runs = content.pop("runs", None)
-    rows = Rows(_rows(runs, f"{path}: runs", faults)) if runs is not None else None
+    rows = Rows(_rows(content.pop("runs"), f"{path}: runs", faults)) if "runs" in content else None
     options = _options(content, str(path), faults)
     faults.raise_any()
     return options, presets, rows
@@ -117,10 +116,7 @@ def read_presets(names: Sequence[str]) -> list[Rows]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(Fault("grid.missing", str(path), "file not found", "YAML", "see experiments/README.md"))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(Fault("grid.yaml", str(path), f"not valid YAML ({error})")) from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         found = f"found a {type(content).__name__}"
         raise UserError(Fault("grid.form", str(path), found, "lines of the form option: value"))
@@ -129,16 +125,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _rows(value: Any, source: str, faults: Faults) -> dict[str, Values]:
     if not isinstance(value, dict) or not value:
-        faults.add(Fault("grid.form", source, f"found {value!r}", "rows of the form label: {option: value}"))
+        faults.add(Fault("grid.form", source, f"found {short(value)}", "rows of the form label: {option: value}"))
         return {}
-    return {str(label): _options(row, f"{source}: {label}", faults) for label, row in value.items()}
+    return {label: _options(row, f"{source}: {label}", faults) for label, row in value.items()}
 
 
 def _options(value: Any, source: str, faults: Faults) -> Values:
     if not isinstance(value, dict):
-        faults.add(Fault("grid.form", source, f"found {value!r}", "{option: value}"))
+        faults.add(Fault("grid.form", source, f"found {short(value)}", "{option: value}"))
         return {}
-    spelt = {str(name).replace("-", "_"): given for name, given in value.items()}
+    spelt = {name.replace("-", "_"): given for name, given in value.items()}
+    if len(spelt) < len(value):
+        faults.add(Fault("grid.repeated_option", source, "an option stands there twice, with - and with _"))
     for name in sorted(spelt.keys() - OPTIONS):
         faults.add(Fault("option.unknown", source, f"{name} is no option of main.py"))
     for name in sorted(spelt.keys() & OWN):
@@ -150,7 +148,7 @@ def _options(value: Any, source: str, faults: Faults) -> Values:
 def _values(value: Any, source: str, faults: Faults) -> list[str]:
     values = value if isinstance(value, list) else [value]
     if any(item is None or isinstance(item, list | dict) for item in values):
-        faults.add(Fault("grid.form", source, f"found {value!r}", "one value or a list of values"))
+        faults.add(Fault("grid.form", source, f"found {short(value)}", "one value or a list of values"))
         return []
     return [str(item) for item in values]
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from experiments.grid import GridRun, Rows, expand, read_grid, read_presets, replaced_by_rows
 from experiments.jobs import NO_GPU, FoldJob, Outcomes, gpu_shares, last_lines, on_ray, on_this_machine
 from experiments.progress import GridProgress
+from utils.commands import paths_text
 from utils.config import PROJECT, Config
 from utils.errors import Fault, Faults, UserError
 from utils.files import write_json
@@ -94,7 +95,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
     if faults:
         report(faults)
         return False
-    print(f"results in {results}; python report_results.py {results} makes tables of them")
+    print(f"results in {results}; python report_results.py {paths_text([results])} makes tables of them")
     return True
 
 

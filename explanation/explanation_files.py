@@ -12,6 +12,7 @@ from explanation.qupath import feature_collection
 from explanation.score_tables import patch_table, removal_table, text_table
 from explanation.slide_page import render_explanation
 from utils.files import write_text
+from utils.spreadsheets import csv_text
 
 
 def files_of_slide(folder: Path, slide_id: str) -> list[Path]:
@@ -34,13 +35,16 @@ def write_explanation(
     contents: dict[str, tuple[str, str]] = {}  # file -> what is in it, text
     for scale in explained.scales:
         at = f"{scale.magnification}x"
-        table = patch_table(explained, scale).to_csv(index=False)
+        table = csv_text(patch_table(explained, scale), index=False)
         contents[f"{name}_{at}.csv"] = f"scores of all {at} patches", table
         features = json.dumps(feature_collection(explained, scale), allow_nan=False)
         contents[f"{name}_{at}.geojson"] = f"{at} patches for QuPath (drag it onto the open slide)", features
-    contents[f"{name}_texts.csv"] = "what each text adds", text_table(explained).to_csv(index=False)
+    contents[f"{name}_texts.csv"] = "what each text adds", csv_text(text_table(explained), index=False)
     if explained.removal:
-        contents[f"{name}_removal.csv"] = "the removal of patches", removal_table(explained.removal).to_csv(index=False)
+        contents[f"{name}_removal.csv"] = (
+            "the removal of patches",
+            csv_text(removal_table(explained.removal), index=False),
+        )
     page = render_explanation(explained, run_name, top, {file: title for file, (title, _) in contents.items()})
     contents[f"{name}.html"] = "", page
     for file, (_, text) in contents.items():

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from reports.plots import save_png
 from reports.tables import Table, escape_markdown
 from utils.files import write_text
+from utils.spreadsheets import csv_text
 
 
 @dataclass
@@ -30,7 +31,7 @@ class MarkdownReport:
             self.add("\n".join(f"- {escape_markdown(line)}" for line in lines))
 
     def add_table(self, name: str, table: Table, numbers: pd.DataFrame) -> None:
-        write_text(self.folder / "tables" / f"{name}.csv", numbers.to_csv(index=False))
+        write_text(self.folder / "tables" / f"{name}.csv", csv_text(numbers, index=False))
         write_text(self.folder / "tables" / f"{name}.tex", table.latex())
         self.add(f"{table.markdown()}\n\n([CSV](tables/{name}.csv), [LaTeX](tables/{name}.tex))")
 

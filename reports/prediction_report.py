@@ -6,6 +6,7 @@ from reports.plots import confusion_figure, reliability_figure, roc_figure, save
 from training.metrics import classification_metrics
 from training.prediction import RunPredictions
 from utils.files import write_json, write_text
+from utils.spreadsheets import csv_text
 
 BESIDE = ("metrics.json", "roc.png", "confusion.png", "calibration.png")  # written of labelled slides
 
@@ -22,7 +23,7 @@ def write_predictions(output: Path, predictions: RunPredictions) -> str:
     """
     for file in output_files(output)[1:]:
         file.unlink(missing_ok=True)
-    write_text(output, predictions.table().to_csv(index=False))
+    write_text(output, csv_text(predictions.table(), index=False))
     labels, probabilities = predictions.labelled()
     if not len(labels):
         return ""

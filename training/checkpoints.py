@@ -8,12 +8,13 @@ from typing import Any
 from datasets.folders import FeatureFolders
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader, RunRecord
+from utils.commands import options_text
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
-from utils.files import read_tensors
 from utils.interface import SlideModel
 from utils.options import Nature
+from utils.tensors import read_state
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
 
@@ -27,7 +28,7 @@ def fold_names(checkpoints: Sequence[Path]) -> list[str]:
         raise UserError([Fault("checkpoint.missing", str(file), "no such checkpoint", expected) for file in absent])
     names = [f"fold {match[1]}" if (match := CHECKPOINT.fullmatch(file.name)) else file.stem for file in checkpoints]
     if len({file.parent.resolve() for file in checkpoints}) > 1 or len(set(names)) < len(names):
-        where = f"--checkpoint {' '.join(map(str, checkpoints))}"
+        where = options_text({"checkpoint": list(checkpoints)})
         found = "files of several folders, or one fold twice"
         raise UserError(Fault("checkpoint.several_runs", where, found, "different folds of one run's folder"))
     return names
@@ -115,7 +116,7 @@ def refuse_other_options(
 
 def load_weights(model: SlideModel, file: Path, config: Config) -> SlideModel:
     """The model with a checkpoint's weights, in evaluation mode. Raises UserError where they do not fit."""
-    saved = read_tensors(file)
+    saved = read_state(file)
     try:
         model.load_checkpoint(saved)
     except ValueError as error:

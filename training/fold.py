@@ -13,6 +13,7 @@ from training.run_folder import RunFolder
 from utils.config import Config
 from utils.files import write_text
 from utils.interface import SlideModel
+from utils.spreadsheets import csv_text
 
 SLIDES_OF_A_QUICK_TRY = 2
 
@@ -48,7 +49,7 @@ def run_fold(
     validated, tested = (evaluate(model, bags, device, config.precision) for bags in (val, test))
     tables = {"val": validated.table(class_names), "test": tested.table(class_names)}
     run.training(split.fold).require_folder()
-    write_text(run.predictions(split.fold), pd.concat(tables, names=["split"]).droplevel(1).to_csv())
+    write_text(run.predictions(split.fold), csv_text(pd.concat(tables, names=["split"]).droplevel(1)))
     result = FoldResult.of(
         split.fold, tested.metrics(), validated.metrics(), tested.hit_ratio, progress.best_epoch, progress.epochs
     )

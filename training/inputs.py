@@ -22,6 +22,7 @@ from models.text_length import room_for
 from models.vlms import TextSide, load_text_side
 from training.fold import choose_slides
 from training.run_reader import RunRecord
+from utils.commands import command
 from utils.config import Config
 from utils.effects import effect_notes, has_effect
 from utils.errors import Attempt, Fault, Faults, UserError
@@ -169,8 +170,8 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunIn
     reader = InputReader(config, faults)
     table = faults.check("table of slides", read_slides, config.csv_path())
     texts = faults.check("descriptions", reader.read_texts, table.value[0] if table else None)
-    command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
-    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), command) for fold in config.folds()}
+    make = command("create_splits.py", task=config.task, k=config.k, few_shot_num=config.few_shot_num)
+    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), make) for fold in config.folds()}
     splits = [
         faults.check(f"splits of fold {fold}", _build_split, config, fold, members, table)
         for fold, members in ids.items()

@@ -22,6 +22,7 @@ from utils.errors import Fault, UserError
 from utils.files import write_tensors, write_text
 from utils.interface import Bag, SlideModel
 from utils.reproducibility import seed_everything
+from utils.spreadsheets import csv_text
 
 PATIENCE = 10
 SGD_MOMENTUM = 0.9
@@ -146,7 +147,7 @@ def fit(
             progress.best_error, progress.best_epoch = error, epoch
             progress.best_weights = trained_weights(model)
         files.require_folder()
-        write_text(files.history, pd.DataFrame(progress.history).to_csv(index=False))
+        write_text(files.history, csv_text(pd.DataFrame(progress.history), index=False))
         save_state(model, optimizer, progress, origin, files.state)
         if config.log_data:
             log_epoch(files.tensorboard, epoch, row)

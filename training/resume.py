@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from utils.errors import Fault, UserError
-from utils.files import read_tensors, write_tensors
+from utils.files import write_tensors
 from utils.interface import SlideModel
+from utils.tensors import is_weight, read_tensors
 
 MOMENTS = {torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}
 """What an optimiser keeps of each parameter."""
@@ -144,4 +145,5 @@ def _optimizer_misfits(saved: Any, optimizer: torch.optim.Optimizer) -> list[str
 
 
 def _shape(value: Any) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
+    """None of what is no weight."""
+    return value.shape if is_weight(value) else None

@@ -14,6 +14,7 @@ from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.locks import LockedError, locked
 from utils.sealed import write_sealed
+from utils.spreadsheets import csv_text
 
 
 class RunFolder(RunReader):
@@ -100,8 +101,8 @@ class RunFolder(RunReader):
         summary = pd.DataFrame([asdict(result) for result in results])
         metrics = summary[list(RESULT_COLUMNS)]
         table = pd.DataFrame({"mean": metrics.mean(), "std": metrics.std(ddof=0)}).T
-        write_text(self.path / f"summary{suffix}.csv", summary.to_csv(index=False))
-        write_text(self.path / f"results{suffix}.csv", table.to_csv(index_label="metric"))
+        write_text(self.path / f"summary{suffix}.csv", csv_text(summary, index=False))
+        write_text(self.path / f"results{suffix}.csv", csv_text(table, index_label="metric"))
         return table
 
 

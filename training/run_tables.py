@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.errors import Fault, UserError
+from utils.names import check_names
 from utils.tables import read_csv
 
 TOLERANCE = 1e-6
@@ -66,6 +67,7 @@ def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableF
     for column, known in (("split", ["val", "test"]), ("label", class_names), ("prediction", class_names)):
         if unknown := sorted(set(table[column].astype(str)) - set(known)):
             raise source.error("predictions.unknown", f"found {column} {', '.join(unknown)}", ", ".join(known))
+    check_names(table["slide_id"], str(source.file), "slide ids")
     if set(table["split"]) != {"val", "test"} or table.duplicated(["split", "slide_id"]).any():
         raise source.error("predictions.slides", "found a part without slides, or slides that are there twice")
 

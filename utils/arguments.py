@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from utils.config import OPTIONS, Config
 from utils.names import folder_name
 from utils.options import flag, location, path, words
+from utils.redaction import redacted
 
 ALIASES = {
     "task": ("dataset_name",),
@@ -16,6 +17,16 @@ ALIASES = {
     "wsi_dir": ("slides_dir",),
 }
 """Other names of an option, in every script that takes it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a script; what the parser says of a faulty command line holds no passwords, keys and tokens."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redacted(message))
 
 
 def add_option(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.errors import Fault, UserError
-from utils.names import folder_name
+from utils.names import check_names, folder_name
 from utils.options import (
     GIVEN,
     MOST_FOLDS,
@@ -239,6 +239,13 @@ class Config:
     )  # fmt: skip
     dry_run: bool = switch("check everything and stop before training", nature=Nature.CALL, stages=OVER_SLIDES)
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the task, the feature extractor or the LLM cannot be a folder's name, wherever the
+        options are from: a command line, a grid, or the record of a run."""
+        for name in NAMES:
+            if getattr(self, name) != getattr(Config, name):
+                check_names([getattr(self, name)], f"--{name}", "names")
+
     @property
     def text_form(self) -> str | None:
         """Whose form of descriptions the model reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none."""
@@ -294,4 +301,5 @@ class Config:
 
 
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Config)}
+NAMES = tuple(name for name, told in OPTIONS.items() if told.kind is folder_name)
 PATHS = frozenset(name for name, told in OPTIONS.items() if told.is_path)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from utils.redaction import redacted
+
 EXIT_USER_ERROR, EXIT_UNFORESEEN, EXIT_INTERRUPTED = 2, 3, 130
 MOST_SHOWN = 40
 LONGEST_TOLD = 300
@@ -32,6 +34,11 @@ class Fault:
     found: str
     expected: str = ""
     mend: str = ""
+
+    def __post_init__(self) -> None:
+        """Take passwords, keys and tokens out of the texts: a fault is shown, and kept in logs and files."""
+        for name in ("where", "found", "expected", "mend"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         """where: found; expected ...; mend"""
@@ -130,7 +137,7 @@ def run_script(script: Callable[[Sequence[str] | None], None], argv: Sequence[st
         script(argv)
         sys.stdout.flush()
     except (UserError, OSError) as error:
-        _tell(error if isinstance(error, UserError) else f"error: {error}")
+        _tell(error if isinstance(error, UserError) else redacted(f"error: {error}"))
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         _tell("interrupted")
@@ -160,7 +167,7 @@ def _leave_no_output() -> None:
 
 def _unforeseen(error: Exception) -> str:
     """The line about an error that nobody foresaw, whose traceback is kept."""
-    told = " ".join(f"{type(error).__name__}: {error}".split())
+    told = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
     if len(told) > LONGEST_TOLD:
         told = f"{told[:LONGEST_TOLD]}..."
     last = traceback.extract_tb(error.__traceback__)[-1]
@@ -171,7 +178,7 @@ def _unforeseen(error: Exception) -> str:
 
 def _keep_traceback(error: Exception) -> Path | None:
     """Write a traceback to a new file that its user alone can read; where. None where it cannot be written."""
-    text = "".join(traceback.format_exception(error))
+    text = redacted("".join(traceback.format_exception(error)))
     for folder in _folders_of_tracebacks():
         with suppress(OSError):
             handle, name = tempfile.mkstemp(".log", f"{Path(sys.argv[0]).stem}-", folder)

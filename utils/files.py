@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ OTHER_KINDS = {
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 DEEPEST_JSON = 50  # no file of this project is nested deeper than 6
 NO_JSON = "is it damaged, or not a file of this project?"
-FOLDER_BIT = 0x10  # of the attributes that DOS gives a file
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -113,29 +111,6 @@ def _check_json(value: Any, depth: int = 0) -> None:
     elif isinstance(value, list):
         for member in value:
             _check_json(member, depth + 1)
-
-
-def read_tensors(path: Path) -> Any:
-    """What ``write_tensors`` or PyTorch saved, on the CPU. Raises UserError where it cannot be read, or where it is not
-    what was saved."""
-    if not path.is_file():
-        raise UserError(Fault("file.missing", str(path), "file not found"))
-    try:
-        _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # PyTorch raises what its unpickler meets
-        found = "not readable as tensors; it is damaged, or not a checkpoint"
-        raise UserError(Fault("tensors.unreadable", str(path), found)) from error
-
-
-def _check_archive(path: Path) -> None:
-    """Raises BadZipFile, among others, where a member of a zip archive of tensors is not what its checksum tells;
-    ``torch.load`` looks at no checksum, and reads a member that is marked as a folder as zeros."""
-    if not zipfile.is_zipfile(path):  # PyTorch's form of before 1.6, without checksums
-        return
-    with zipfile.ZipFile(path) as archive:
-        if archive.testzip() or any(member.external_attr & FOLDER_BIT for member in archive.infolist()):
-            raise zipfile.BadZipFile(str(path))
 
 
 def write_tensors(path: Path, value: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from utils.tensors import misfit
+
 # what a model reads of a slide: parents with their children; the high patches as one flat bag; parents and flat bag
 BagForm = Literal["hierarchy", "patches", "both"]
 
@@ -107,18 +109,17 @@ class SlideModel(nn.Module):
         return {saved: state[ours].detach().cpu() for ours, saved in self.tensor_names().items()}
 
     def load_checkpoint(self, saved: Mapping[str, Tensor]) -> None:
-        """Take over a checkpoint. Raises ValueError unless its names and shapes are exactly those expected."""
-        if not isinstance(saved, dict):
-            raise ValueError(f"found a {type(saved).__name__}, expected tensors by name")
+        """Take over a checkpoint. Raises ValueError unless its names and shapes are exactly those expected, and its
+        numbers finite."""
         names = self.tensor_names()
         state = self.state_dict()
         missing, unexpected = set(names.values()) - set(saved), set(saved) - set(names.values())
-        misshapen = [
-            f"{theirs} is {tuple(saved[theirs].shape)}, expected {tuple(state[ours].shape)}"
+        unfit = [
+            f"{theirs} {problem}"
             for ours, theirs in names.items()
-            if theirs in saved and saved[theirs].shape != state[ours].shape
+            if theirs in saved and (problem := misfit(saved[theirs], state[ours]))
         ]
-        kinds = {"are missing": sorted(missing), "are unknown": sorted(unexpected), "have another shape": misshapen}
+        kinds = {"are missing": sorted(missing), "are unknown": sorted(unexpected), "do not fit": unfit}
         faults = [f"{len(names)} tensors {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
         if faults:
             raise ValueError("; ".join(faults))

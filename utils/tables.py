@@ -9,6 +9,7 @@ import pandas as pd
 
 from utils.errors import Fault, UserError
 from utils.files import read_text
+from utils.spreadsheets import unescaped
 
 SAVE_AS = "save it as CSV in UTF-8, with commas"
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -54,7 +55,7 @@ def read_rows(code: str, path: Path) -> list[tuple[int, list[str]]]:
     rows = []
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
+            stripped = [unescaped(cell.strip()) for cell in cells]
             if any(stripped):
                 rows.append((reader.line_num, stripped))
     except csv.Error as error:

@@ -6,7 +6,6 @@ Texts are read as CONCH itself encodes them: causal attention over the tokens, a
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from models.vlms.prefix_tree import Block, PrefixTree, last_states
 from models.vlms.preprocessing import Preprocessing
 from models.vlms.sides import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
 from utils.errors import Fault, UserError
+from utils.tensors import is_weight, read_state
 
 NAME = "conch"
 WEIGHTS = Path(__file__).resolve().parents[2] / "conch" / "pytorch_model.bin"
@@ -121,12 +121,10 @@ def load_text(weights: Path) -> ConchTextSide:
                 mend=HOW_TO_GET_TOKENIZER,
             )
         )
+    state = _read(weights)
     try:
-        transformer, logit_scale = load_text_transformer(weights)
-        return ConchTextSide(transformer, logit_scale, ConchTokenizer(tokenizer_file))
-    except UnpicklingError as error:
-        found = "not readable as PyTorch tensors (a git-lfs pointer, or cut off?)"
-        raise UserError(Fault("vlm.unreadable", str(weights), found, "CONCH's weights", HOW_TO_GET_WEIGHTS)) from error
+        transformer, logit_scale = load_text_transformer(weights, state)
+        return ConchTextSide(transformer, logit_scale.reshape(()), ConchTokenizer(tokenizer_file))
     except Exception as error:  # each file format has exceptions of its own
         raise UserError(
             Fault(
@@ -148,10 +146,10 @@ def load_image(weights: Path) -> ImageSide:
     """
     _check_there(weights)
     try:
-        tower = load_image_tower(weights)
+        tower = load_image_tower(weights, _read(weights))
     except WeightsError as error:
-        code = "vlm.incomplete" if error.is_readable else "vlm.unreadable"
-        raise UserError(Fault(code, str(error.file), error.found, error.expected, HOW_TO_GET_WEIGHTS)) from error
+        fault = Fault("vlm.incomplete", str(error.file), error.found, error.expected, HOW_TO_GET_WEIGHTS)
+        raise UserError(fault) from error
     size = tower.image_size
     return ImageSide(tower, tower.output_dim, Preprocessing(size, size), normalised=True)
 
@@ -162,6 +160,19 @@ def load_image(weights: Path) -> ImageSide:
 def _check_there(weights: Path) -> None:
     if not weights.is_file():
         raise UserError(Fault("vlm.missing", str(weights), "CONCH's weights are not there", mend=HOW_TO_GET_WEIGHTS))
+
+
+def _read(weights: Path) -> dict[str, Tensor]:
+    """The tensors of the file, all of them floating-point numbers."""
+    try:
+        state = read_state(weights)
+    except UserError as error:
+        found = "; ".join(fault.found for fault in error.faults)
+        raise UserError(Fault("vlm.unreadable", str(weights), found, "CONCH's weights", HOW_TO_GET_WEIGHTS)) from error
+    if others := [name for name, value in state.items() if not is_weight(value)]:
+        found = f"{len(others)} tensors of whole numbers ({', '.join(others[:3])})"
+        raise UserError(Fault("vlm.unreadable", str(weights), found, "CONCH's weights", HOW_TO_GET_WEIGHTS))
+    return state
 
 
 def _recognises(source: Source) -> bool:

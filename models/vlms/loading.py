@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
@@ -36,7 +37,7 @@ def loading_from_transformers(source: str, model_type: str, files: str) -> Itera
                 source,
                 f"the vision-language model cannot be loaded: {first_line(error)}",
                 expected=files,
-                mend=mend if is_local else f"{mend}, {HOW_TO_DOWNLOAD.format(source)}",
+                mend=mend if is_local else f"{mend}, {HOW_TO_DOWNLOAD.format(quote(source))}",
             )
         ) from error
     finally:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from models.vlms.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 from models.vlms.sides import Family, ImageSide, Source
 from utils.errors import Fault, UserError
 from utils.files import read_json
+from utils.tensors import misfit, read_state
 
 ARCHITECTURE_PREFIX = "open_clip:"
 HUB_PREFIX = "hf-hub:"
@@ -39,7 +41,6 @@ def build_image_side(config: Mapping[str, Any], weights: Path, told_by: str) -> 
     config: ``model_cfg`` and, where there is one, ``preprocess_cfg``, as in open_clip_config.json. told_by: where it
     is from. Raises UserError where it describes no model, and where weights are missing or do not fit it.
     """
-    from open_clip.factory import load_state_dict
     from open_clip.model import _build_vision_tower
 
     try:
@@ -57,12 +58,13 @@ def build_image_side(config: Mapping[str, Any], weights: Path, told_by: str) -> 
             )
         ) from error
     try:
-        state = {key: value for key, value in load_state_dict(str(weights)).items() if key.startswith("visual.")}
-    except Exception as error:  # each file format has exceptions of its own
-        found = f"not readable as the weights of an open_clip model ({first_line(error)})"
+        state = {key: value for key, value in read_state(weights).items() if key.startswith("visual.")}
+    except UserError as error:
+        problem = "; ".join(fault.found for fault in error.faults)
+        found = f"not readable as the weights of an open_clip model ({problem})"
         raise UserError(Fault("vlm.unreadable", str(weights), found, mend="fetch the whole file again")) from error
     wanted = tower.state_dict()
-    misshapen = [key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape]
+    misshapen = [key for key in wanted.keys() & state.keys() if misfit(state[key], wanted[key])]
     check_complete(
         f"{weights} with {told_by}", "image", wanted.keys() - state.keys(), misshapen, state.keys() - wanted.keys()
     )
@@ -105,7 +107,8 @@ def _from_hub(hub_id: str) -> ImageSide:
                 "vlm.not_downloaded",
                 f"{HUB_PREFIX}{hub_id}",
                 f"the open_clip model cannot be loaded from the hub: {first_line(error)}",
-                mend=f"give --vlm_path a folder with its {CONFIG_FILE} and weights, {HOW_TO_DOWNLOAD.format(hub_id)}",
+                mend=f"give --vlm_path a folder with its {CONFIG_FILE} and weights, "
+                f"{HOW_TO_DOWNLOAD.format(quote(hub_id))}",
             )
         ) from error
     return build_image_side(read_json(config_file), weights, f"{CONFIG_FILE} of {hub_id}")

@@ -1,19 +1,21 @@
 """CONCH features from before the projection: told, projected as CONCH does, and repaired, even after interruptions."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from datasets.consistency import check_slide
 from datasets.patches import Patches
 from datasets.projection import Projection, load_projection, projection_attributes, projection_fault
 from datasets.repair import repair_slide
 from tests.support.conch_features import COMMAND, as_conch, conch_folders, unit
-from tests.support.conch_weights import golden_visual
-from tests.support.faults import expect_faults
+from tests.support.conch_weights import golden_visual, save_small
+from tests.support.faults import check_fault, expect_faults
 from tests.support.h5_files import changed
 from tests.support.linked_slide import SLIDE, WIDTH, draw_slide, write_linked
 
@@ -150,13 +152,29 @@ def test_rows_of_two_kinds_are_not_projected(projection: Projection) -> None:
 
 def test_the_file_of_the_projection_is_fingerprinted(tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
-    file.write_bytes(b"abc")
-    loaded = load_projection(file, lambda path: np.eye(len(path.read_bytes())))
-    assert (loaded.file, loaded.matrix.shape) == (file, (3, 3))
-    assert loaded.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    matrix = torch.arange(9.0).reshape(3, 3).half()
+    torch.save({"visual.proj_contrast": matrix}, file)  # the rest of the image tower is not needed
+    loaded = load_projection(file)
+    assert (loaded.file, loaded.sha256) == (file, hashlib.sha256(file.read_bytes()).hexdigest())
+    assert loaded.matrix.dtype == np.float32
+    np.testing.assert_array_equal(loaded.matrix, matrix)
 
-    def refuse(path: Path) -> np.ndarray:
-        raise ValueError(f"{path}: no matrix")
 
-    with expect_faults("projection.unreadable"):
-        load_projection(file, refuse)
+NO_MATRIX = {
+    "none": torch.ones(0),
+    "absent": None,
+    "a_number": torch.tensor(4.0),
+    "a_row": torch.ones(4),
+    "no_square": torch.ones(4, 3),
+    "three_axes": torch.ones(2, 2, 2),
+    "whole_numbers": torch.ones(4, 4, dtype=torch.int64),
+    "infinite": torch.full((4, 4), torch.inf),
+}
+
+
+@pytest.mark.parametrize("case", NO_MATRIX)
+def test_a_projection_that_is_no_square_matrix(tmp_path: Path, case: str) -> None:
+    weights = save_small(tmp_path, **{"visual.proj_contrast": NO_MATRIX[case]})
+    with expect_faults("projection.unreadable") as faults:
+        load_projection(weights)
+    check_fault(faults[0], "projection.unreadable", weights, "visual.proj_contrast", "MahmoodLab/CONCH")

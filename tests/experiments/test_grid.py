@@ -85,9 +85,9 @@ def test_main_reads_the_options_as_the_grid_means_them(options: dict[str, list[A
 
 
 def test_folder_of_a_setting() -> None:
-    options = {**BASE, "early_stopping": ["True"], "htcl": ["none"], "LLM": ["a/b"], "device": ["cpu"], "seed": ["7"]}
+    options = {**BASE, "early_stopping": ["True"], "htcl": ["none"], "LLM": ["a b"], "device": ["cpu"], "seed": ["7"]}
     (run,) = expand(options, PLAIN, Path("R"))
-    assert run.config.run_path() == Path("R/LLM=a-b,early_stopping,htcl=none/t/plip/16/t_plip_HiVE_MIL_16_s7")
+    assert run.config.run_path() == Path("R/LLM=a b,early_stopping,htcl=none/t/plip/16/t_plip_HiVE_MIL_16_s7")
 
 
 def test_what_varies_stands_in_the_label() -> None:
@@ -212,13 +212,15 @@ def test_grid_file(tmp_path: Path) -> None:
     [
         ("tusk: a", ["option.unknown: tusk"]),
         ("k_start: 1\nresume: true", ["grid.own_option: k_start", "grid.own_option: resume"]),
-        ("task:\nseed: {a: 1}", ["grid.form: found None", "grid.form: found {'a': 1}"]),
-        ("seed: [1, [2]]", ["grid.form: found [1, [2]]"]),
+        ("task:\nseed: {a: 1}", ["grid.form: found None", "grid.form: found {'a': '1'}"]),
+        ("seed: [1, [2]]", ["grid.form: found ['1', ['2']]"]),
         ("runs: [a]", ["grid.form: found ['a']"]),
         ("runs: {}", ["grid.form: found {}"]),
-        ("runs: {a: 3}\ntusk: 1", ["grid.form: found 3", "option.unknown: tusk"]),
+        ("runs:", ["grid.form: found None"]),
+        ("top-k-low: 1\ntop_k_low: 2", ["grid.repeated_option: an option stands there twice"]),
+        ("runs: {a: 3}\ntusk: 1", ["grid.form: found '3'", "option.unknown: tusk"]),
         ("- a", ["grid.form: found a list"]),
-        ("a: [", ["grid.yaml: not valid YAML"]),
+        ("a: [", ["yaml.unreadable: not valid YAML"]),
         ("", ["grid.form: found a NoneType"]),
     ],
 )

@@ -1,5 +1,6 @@
 """What predict.py refuses."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -120,11 +121,6 @@ def test_no_checkpoint_given(run_main: RunMain) -> None:
     assert "required: --checkpoint" in err
 
 
-def misshapen(state: dict) -> dict:
-    name = next(name for name in state if name.endswith("context_tokens"))
-    return {**state, name: state[name][:-1]}
-
-
 UNREADABLE_CHECKPOINTS = {
     "text": lambda file: file.write_text("not a checkpoint"),
     "pointer": lambda file: file.write_bytes(LFS_POINTER),
@@ -143,25 +139,52 @@ def test_a_checkpoint_that_cannot_be_read(predict_refused: Refused, run_folder: 
     assert "weights_only" not in str(fault)  # PyTorch's advice to trust the file is none to pass on
 
 
+def changed(state: dict, change: Callable[[torch.Tensor], object]) -> dict:
+    """The context tokens of a state changed."""
+    return {name: change(value) if name.endswith("context_tokens") else value for name, value in state.items()}
+
+
 CHECKPOINT_FAULTS = {
-    "list": (lambda state: list(state.values()), ("found a list",)),
-    "one_tensor": (lambda state: next(iter(state.values())), ("found a Tensor",)),
-    "model_inside": (lambda state: {"model": state, "epoch": 3}, ("2 tensors are unknown (epoch, model)",)),
-    "prefixed": (lambda state: {f"module.{name}": x for name, x in state.items()}, ("are missing", "(module.")),
-    "tensor_missing": (lambda state: dict(list(state.items())[1:]), ("1 tensors are missing (",)),
-    "tensor_unknown": (lambda state: {**state, "surplus": torch.ones(1)}, ("1 tensors are unknown (surplus)",)),
-    "another_shape": (misshapen, ("1 tensors have another shape", "(15, 16), expected (16, 16)")),
-}
+    "list": (lambda state: list(state.values()), "tensors.form", ("found a list",)),
+    "to_go_on_from": (
+        lambda state: {"model": state, "optimizer": {}, "progress": {}}, "tensors.form", ("a state to go on from",),
+    ),
+    "an_int": (lambda state: changed(state, lambda value: 3), "tensors.form", ("context_tokens: int",)),
+    "sparse": (lambda state: changed(state, lambda value: value.to_sparse()), "tensors.form", ("sparse",)),
+    "meta": (lambda state: changed(state, lambda value: value.to("meta")), "tensors.form", ("meta",)),
+    "nan": (lambda state: changed(state, lambda value: value * torch.nan), "tensors.form", ("NaN",)),
+    "infinite": (
+        lambda state: changed(state, lambda value: value + torch.inf), "checkpoint.mismatch", ("256 numbers",),
+    ),
+    "whole_numbers": (
+        lambda state: changed(state, lambda value: value.long()), "checkpoint.mismatch", ("is of torch.int64",),
+    ),
+    "another_program": (lambda state: {"fc.weight": torch.ones(2)}, "checkpoint.mismatch", ("are missing", "unknown")),
+    "prefix_of_one": (
+        lambda state: changed({f"module.{name}": x for name, x in state.items()} | {"x": torch.ones(1)}, lambda x: x),
+        "checkpoint.mismatch", ("(module.",),
+    ),
+    "tensor_missing": (
+        lambda state: dict(list(state.items())[1:]), "checkpoint.mismatch", ("1 tensors are missing (",),
+    ),
+    "tensor_unknown": (
+        lambda state: {**state, "surplus": torch.ones(1)}, "checkpoint.mismatch", ("1 tensors are unknown (surplus)",),
+    ),
+    "another_shape": (
+        lambda state: changed(state, lambda value: value[:-1]), "checkpoint.mismatch",
+        ("1 tensors do not fit", "(15, 16), expected (16, 16)"),
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CHECKPOINT_FAULTS)
 def test_a_checkpoint_that_does_not_fit(predict_refused: Refused, run_folder: Path, case: str) -> None:
     file = run_folder / "s_0_checkpoint.pt"
     forget_digests(run_folder)
-    new, words = CHECKPOINT_FAULTS[case]
+    new, code, words = CHECKPOINT_FAULTS[case]
     torch.save(new(torch.load(file, weights_only=True)), file)
     (fault,) = predict_refused()
-    check_fault(fault, "checkpoint.mismatch", file, *words)
+    check_fault(fault, code, file, *words)
 
 
 RECORD_FAULTS = {

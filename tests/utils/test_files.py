@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.support.faults import expect_faults
 from utils.files import (
     file_sha256,
     read_json,
-    read_tensors,
     tensors_sha256,
     write_json,
     write_tensors,
@@ -116,14 +114,3 @@ def test_what_is_not_json_is_told_of(tmp_path: Path, content: bytes) -> None:
     with expect_faults("json.unreadable") as faults:
         read_json(tmp_path / "x.json")
     assert faults[0].where == str(tmp_path / "x.json")
-
-
-def test_tensors_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
-    file = tmp_path / "x.pt"
-    with expect_faults("file.missing") as faults:
-        read_tensors(file)
-    assert faults[0].where == str(file)
-    for content in (b"", b"{", pickle.dumps(print, protocol=2)):
-        file.write_bytes(content)
-        with expect_faults("tensors.unreadable"):
-            read_tensors(file)

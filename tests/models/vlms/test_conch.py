@@ -118,9 +118,9 @@ OF_IMAGES: dict[str, Case] = {
     "cut_off": (cut, "vlm.unreadable", "not readable"),
 }
 OF_TEXTS: dict[str, Case] = {
-    "no_bytes": (lambda file: file.write_bytes(b""), "vlm.incomplete", "cannot be loaded"),
-    "cut_off": (cut, "vlm.incomplete", "cannot be loaded"),
-    "list": (lambda file: torch.save([torch.ones(2)], file), "vlm.incomplete", "cannot be loaded"),
+    "no_bytes": (lambda file: file.write_bytes(b""), "vlm.unreadable", "not readable"),
+    "cut_off": (cut, "vlm.unreadable", "not readable"),
+    "list": (lambda file: torch.save([torch.ones(2)], file), "vlm.unreadable", "found a list"),
     "a_tensor_missing": (change(**{"text.cls_emb": None}), "vlm.incomplete", "cls_emb"),
     "no_logit_scale": (change(logit_scale=None), "vlm.incomplete", "logit_scale"),
     "another_shape": (change(**{"text.text_projection": torch.ones(16, 9)}), "vlm.incomplete", "text_projection"),

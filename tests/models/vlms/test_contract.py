@@ -20,6 +20,7 @@ from models.vlms.sides import Source
 from tests.support.images import as_pillow, assert_alike, draw_images, encode, grey_levels
 from tests.support.published_vlms import save_conch, save_open_clip
 from utils.errors import UserError
+from utils.tensors import read_state
 
 TEXTS = ["small nests", "mitoses", "clear cells (5x)"]
 
@@ -75,7 +76,7 @@ def conch_pixels(weights: Path, images: Tensor) -> Tensor:
 def conch_features(weights: Path, pixels: Tensor) -> Tensor:
     from conch.image_tower import load_image_tower
 
-    return load_image_tower(weights).eval()(pixels)
+    return load_image_tower(weights, read_state(weights)).eval()(pixels)
 
 
 def conch_ids(texts: list[str]) -> Tensor:
@@ -90,7 +91,7 @@ def conch_ids(texts: list[str]) -> Tensor:
 def conch_text_features(weights: Path, ids: Tensor) -> Tensor:
     from conch.text_tower import load_text_transformer
 
-    return load_text_transformer(weights)[0].eval()(ids)[0]
+    return load_text_transformer(weights, read_state(weights))[0].eval()(ids)[0]
 
 
 # ---- open_clip -------------------------------------------------------------------------------------------------------
