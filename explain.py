@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import add_labels_optional, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Fault, Faults, UserError, run_script
 from utils.options import at_least
@@ -19,20 +19,23 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     """The script's own options, and those of main.py that were given."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below.",
+        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below. All "
+        "slides of the table, or where a task has no table all with features, are explained unless --slides or --split "
+        "choose some.",
         allow_abbrev=False,
     )
     add = partial(add_option, parser)
     add("checkpoint", type=Path, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; of several folds of a run probabilities and scores are averaged")  # fmt: skip
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--slide", nargs="+", metavar="ID", help="slides to explain")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--slides", "--slide", nargs="+", metavar="ID", help="slides to explain")
     chosen.add_argument("--split", choices=PARTS, help="explain a part of the data, each slide by the folds it is in")
     add("output-dir", type=Path, required=True, help="folder to write to")
     add("wsi-dir", type=Path, help="folder with the slides, searched through: patches are shown, not only their places")
     add("top", type=at_least(1), default=8, help="patches shown for each class and scale (default: 8)")
     add("draws", type=at_least(0), default=5,
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
+    add_labels_optional(parser)
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
     return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
@@ -48,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if options.output_dir.is_file():
         raise UserError(Fault("output.file", f"--output-dir {options.output_dir}", "is a file", "a folder"))
-    run = load_hive_mil(options.checkpoint, given)
+    run = load_hive_mil(options.checkpoint, given, options.slides, options.labels_optional)
     if run.notes:
         print("\n".join(run.notes))
-    chosen = slides_to_explain(run, options.slide, options.split)
+    chosen = slides_to_explain(run, options.slides, options.split)
     files = find_slides(options.wsi_dir, list(chosen)) if options.wsi_dir else {}
     faults = Faults()
     for slide_id, folds in tqdm(chosen.items(), desc="explaining", unit="slide", disable=None):

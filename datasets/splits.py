@@ -11,11 +11,13 @@ import pandas as pd
 
 from datasets.task import NO_LABEL, Slide
 from utils.errors import Fault, UserError
+from utils.words import listed
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
 MANIFEST = "manifest.json"
+CREATE_SPLITS = "python create_splits.py"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def split_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict[str, list[str]]:
+def read_split_ids(path: Path, command: str = CREATE_SPLITS) -> dict[str, list[str]]:
     """Slide ids of train, val and test from splits_<fold>.csv: an index column, then one column a split, padded with
     blanks. ``command`` is named where the file is missing. Raises UserError where the file or a column is missing."""
     if not path.is_file():
@@ -65,19 +67,22 @@ def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict
 
 
 def build_split(
-    path: Path, fold: int, ids: Mapping[str, list[str]], slides: Mapping[str, Slide], class_names: Sequence[str]
+    path: Path,
+    fold: int,
+    ids: Mapping[str, list[str]],
+    slides: Mapping[str, Slide],
+    class_names: Sequence[str],
+    command: str = CREATE_SPLITS,
 ) -> Split:
-    """The fold that a split file's ids describe. Raises UserError with every fault: a slide that is unknown, without a
-    label or there twice, a split that lacks a class."""
-    faults = list(_split_faults(path, ids, slides, class_names))
+    """The fold that a split file's ids describe. command: what makes the task's splits. Raises UserError with every
+    fault: a slide that is unknown, without a label or there twice, a split that lacks a class."""
+    faults = [*_split_faults(path, ids, slides), *_class_faults(path, ids, slides, class_names, command)]
     if faults:
         raise UserError(faults)
     return Split(fold, **{name: [slides[slide_id] for slide_id in ids[name]] for name in SPLIT_NAMES})
 
 
-def _split_faults(
-    path: Path, ids: Mapping[str, list[str]], slides: Mapping[str, Slide], class_names: Sequence[str]
-) -> Iterator[Fault]:
+def _split_faults(path: Path, ids: Mapping[str, list[str]], slides: Mapping[str, Slide]) -> Iterator[Fault]:
     places: dict[str, list[str]] = {}
     for name, members in ids.items():
         for slide_id in members:
@@ -95,14 +100,38 @@ def _split_faults(
     if unlabelled:
         found = f"{len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
         yield Fault("split.unlabelled_slide", str(path), found)
+
+
+def _class_faults(
+    path: Path,
+    ids: Mapping[str, list[str]],
+    slides: Mapping[str, Slide],
+    class_names: Sequence[str],
+    command: str,
+) -> Iterator[Fault]:
+    """A fault for each split whose slides are known and lack classes: which, and how many slides the table has of
+    them."""
+    available = class_counts(list(slides.values()), class_names)
     for name, members in ids.items():
         if not set(members) <= set(slides):
             continue
-        labels = {slides[slide_id].label for slide_id in members if slide_id in slides}
-        absent = [class_name for label, class_name in enumerate(class_names) if label not in labels]
-        if absent:
-            found = f"no slide of class {absent[0]!r} in {name}"
-            yield Fault("split.missing_class", str(path), found, expected=f"slides of {list(class_names)}")
+        found = class_counts([slides[slide_id] for slide_id in members], class_names)
+        absent = [class_name for class_name, number in found.items() if number == 0]
+        if not absent:
+            continue
+        counts = {class_name: available[class_name] for class_name in absent}
+        has = listed((f"{number} of {class_name!r}" for class_name, number in counts.items()), quote=False)
+        told = f"no slide of class {listed(absent)} in {name}, which has {len(members)} slides; the table has {has}"
+        if min(counts.values()) >= len(SPLIT_NAMES):
+            mend = f"put slides of each class into {name}, or make the splits: {command}"
+        else:
+            mend = (
+                "train, val and test need slides of each class: label more of them in the table, or leave a label that "
+                f"is no class blank there; then make the splits: {command}"
+            )
+        if name == "test":
+            mend += "; a cohort that lacks a class is for predict.py, once the model is trained"
+        yield Fault("split.missing_class", str(path), told, f"slides of [{listed(class_names)}]", mend)
 
 
 # ---- what a fold holds -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,19 @@ class FoldRecord:
     files: Mapping[str, str] | None = None
 
     def content(self) -> dict[str, Any]:
-        """What is written."""
-        return {**asdict(self.result), "run": self.run, "files": self.files}
+        """What is written: null in place of NaN, which JSON does not know."""
+        values = {name: None if value != value else value for name, value in asdict(self.result).items()}
+        return {**values, "run": self.run, "files": self.files}
+
+
+UNDEFINED = frozenset(item.name for item in fields(FoldResult) if item.type is float)
+"""The numbers that a fold may lack."""
+
+
+def _may_be(name: str, value: Any) -> bool:
+    """Whether a field of the result may have a value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number or (value is None and name in UNDEFINED)
 
 
 def read_fold_record(file: Path, fold: int) -> FoldRecord:
@@ -65,9 +77,10 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
         found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
         raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
-    if not is_whole or not all(isinstance(content[name], int | float) for name in names):
+    if not is_whole or not all(_may_be(name, content[name]) for name in names):
         raise UserError(Fault("run.unreadable_result", str(file), "not the result of a fold", mend=mend))
     if content["fold"] != fold:
         raise UserError(Fault("run.foreign", str(file), f"the result of fold {content['fold']}", mend=mend))
-    result = FoldResult(**{name: content[name] for name in names})
+    values: dict[str, Any] = {name: nan if content[name] is None else content[name] for name in names}
+    result = FoldResult(**values)
     return FoldRecord(result, *(content[name] for name in ("run", "files") if links))

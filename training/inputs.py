@@ -172,7 +172,7 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunIn
     command = f"python create_splits.py --task {config.task} --k {config.k} --few_shot_num {config.few_shot_num}"
     ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), command) for fold in config.folds()}
     splits = [
-        faults.check(f"splits of fold {fold}", _build_split, config, fold, members, table)
+        faults.check(f"splits of fold {fold}", _build_split, config, fold, members, table, command)
         for fold, members in ids.items()
     ]
     chosen = faults.attempt(_slides_of_splits, table, list(ids.values()))
@@ -218,9 +218,9 @@ def check_options(config: Config) -> Config:
     return config
 
 
-def _build_split(config: Config, fold: int, ids: Attempt[SplitIds], table: Attempt[Table]) -> Split:
+def _build_split(config: Config, fold: int, ids: Attempt[SplitIds], table: Attempt[Table], command: str) -> Split:
     class_names, slides = table.value
-    return build_split(config.split_path(fold), fold, ids.value, slides, class_names)
+    return build_split(config.split_path(fold), fold, ids.value, slides, class_names, command)
 
 
 def _slides_of_splits(table: Attempt[Table], splits: Sequence[Attempt[SplitIds]]) -> list[Slide]:
