@@ -1,7 +1,7 @@
 """Reads every feature file of a task once before any training, and remembers which were found good."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,19 @@ def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
 
 
 def check_features(
-    cache: BagCache, slides: Iterable[Slide], checked: Path | None = None, verify: bool = False
+    cache: BagCache,
+    slides: Iterable[Slide],
+    checked: Path | None = None,
+    verify: bool = False,
+    warn: Callable[[Fault], None] = lambda fault: print(f"warning: {fault}"),
 ) -> dict[str, str]:
     """Check the features of some slides; those unchanged since an earlier check are not read again, others are kept in
     the cache.
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all
-    slides.
+    by slide_id. warn: gets a fault where CONCH's features are from before the projection. Raises UserError with the
+    faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_checked(checked) if checked else {}
@@ -74,9 +78,8 @@ def check_features(
         write_sealed(checked, known)
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
-        print(
-            f"warning: {longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
-        )
+        found = f"{longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
+        warn(Fault("features.length", "", found))
     faults.raise_any()
     return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
 

@@ -153,8 +153,8 @@ def shared_sites(split: Split, first: str, second: str, sites: Mapping[str, str]
     return (found[0] & found[1]) - {""}
 
 
-def patient_audit(splits: Sequence[Split]) -> str | None:
-    """One sentence on patients with slides in two splits of a fold, or None where there are none."""
+def patient_audit(splits: Sequence[Split]) -> Fault | None:
+    """What to know of patients with slides in two splits of a fold, or None where there are none."""
     found = []
     for first, second in PAIRS:
         counts = [len(shared_patients(split, first, second)) for split in splits]
@@ -162,11 +162,10 @@ def patient_audit(splits: Sequence[Split]) -> str | None:
             found.append(f"{first} and {second} share {', '.join(map(str, counts))}")
     if not found:
         return None
-    folds = ", ".join(str(split.fold) for split in splits)
-    return (
-        f"patients with slides in two splits, in fold {folds}: {'; '.join(found)}. Scores on such slides are too good; "
-        "python create_splits.py --group patient makes splits without them"
-    )
+    folds, pairs = ", ".join(str(split.fold) for split in splits), "; ".join(found)
+    told = f"patients with slides in two splits, in fold {folds}: {pairs}. Scores on such slides are too good"
+    mend = "python create_splits.py --group patient makes splits without them"
+    return Fault("split.shared_patients", "", told, mend=mend)
 
 
 # ---- fewer slides ----------------------------------------------------------------------------------------------------

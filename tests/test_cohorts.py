@@ -177,7 +177,10 @@ def test_explanations_without_a_table(
     ("labels", "words"),
     [
         ({"SIM-0000": "unknown"}, ("no slide of class 'unknown' in", "the table has 1 of 'unknown'", "leave a label")),
-        ({f"SIM-000{n}": "unknown" for n in range(9)}, ("9 of 'unknown'", "put slides of each class", "make the splits: python")),
+        (
+            {f"SIM-000{n}": "unknown" for n in range(9)},
+            ("'SIMULATED_A'", "put slides of each class", "splits: python"),
+        ),
     ],
 )
 def test_a_class_that_a_split_lacks(
