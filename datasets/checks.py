@@ -17,6 +17,7 @@ from utils.errors import Fault, Faults, UserError
 from utils.files import tensors_sha256
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
+from utils.words import listed
 
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
@@ -51,7 +52,8 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. warn: gets a fault where CONCH's features are from before the projection. Raises UserError with the
+    by slide_id. warn: gets a fault where CONCH's features are from before the projection, and where contents have
+    changed though size and time have not. Raises UserError with the
     faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
@@ -67,15 +69,23 @@ def check_features(
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
+    lied = []
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
         if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
+            before: Any = known.get(_name(folders, slide, form))
+            if isinstance(before, dict) and before.get("stamp") == stamp and before.get("sha256") != entry["sha256"]:
+                lied.append(slide.slide_id)
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
             cache.put(bag.value)
     if checked and unread:
         write_sealed(checked, known)
+    if lied:
+        found = f"{len(lied)} slides hold other features than at the last check, with the same size and time"
+        mend = "train on them in another --results_dir, or bring the features of then back"
+        warn(Fault("features.changed", "", f"{found} ({listed(lied)})", mend=mend))
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
         found = f"{longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"

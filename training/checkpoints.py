@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.splits import read_split_ids
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError

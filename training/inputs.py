@@ -19,7 +19,7 @@ from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.vlms import TextSide, load_text_side
 from models.vlms.sides import Source
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import has_effect
 from utils.errors import Attempt, Fault, Faults
@@ -58,19 +58,21 @@ class RunInputs:
         return model.to(self.device)
 
     def record(self) -> RunRecord:
-        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions and
-        threads."""
+        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, of the features
+        by slide as well, versions and threads."""
         config = self.config
         read = {"dataset_csv": file_sha256(config.csv_path())}
         if self.tower is not None:
             read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
             read["text_tower"] = self.tower.fingerprint()
             read["tokenizer"] = tokens_sha256(self.tower, self.descriptions)
+        features: dict[str, str] = {}
         for split in self.splits:
             read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
-            slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
-            lines = [f"{slide_id} {self.digests[slide_id]}" for slide_id in slide_ids]
+            of_fold = {slide.slide_id: self.digests[slide.slide_id] for _, slides in split.parts() for slide in slides}
+            lines = [f"{slide_id} {digest}" for slide_id, digest in sorted(of_fold.items())]
             read[f"features_{split.fold}"] = text_sha256("\n".join(lines))
+            features |= of_fold
         return RunRecord(
             options=config.to_dict(),
             class_names=self.class_names,
@@ -79,6 +81,7 @@ class RunInputs:
             inputs=read,
             versions=versions(),
             num_threads=torch.get_num_threads(),
+            features=dict(sorted(features.items())),
         )
 
 

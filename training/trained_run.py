@@ -11,12 +11,13 @@ from datasets.model_texts import arrange_texts
 from datasets.task import NO_LABEL, Slide, labels_told, other_labels, read_labels, read_slides, read_table
 from training.checkpoints import check_checkpoints, fold_names, load_weights, parts_of, read_settings
 from training.inputs import InputReader, RunInputs, tokens_sha256
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
 from utils.options import Stage
+from utils.words import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,11 @@ def load_run(
     cache = reader.open_cache(chosen, record.feature_dim if record else None)
     digests = faults.attempt(check_features, cache, chosen) if check else Attempt(dict[str, str]())
     faults.raise_any()
+    if changed := record.changed_slides(digests.value) if record else []:
+        notes.append(
+            f"warning: the features of {len(changed)} slides are not those that the run read ({listed(changed)}); the "
+            "run's own predictions for them are of other features"
+        )
     inputs = RunInputs(
         config=config,
         class_names=class_names.value,

@@ -12,7 +12,8 @@ from tests.support.made_page import write_made_up_run
 from training.fold_result import FoldResult
 from training.metrics import Metrics
 from training.run_folder import RunFolder
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.sealed import DIGESTS, seal, write_sealed
