@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from utils.arguments import Parser, add_option, add_options
+from utils.arguments import Parser, add_labels_optional, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import Faults, run_script
 from utils.names import folder_name
@@ -21,13 +21,15 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     """The script's own options, and those of main.py that were given."""
     parser = Parser(
         description=__doc__,
-        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below.",
+        epilog="Settings come from config.json beside the checkpoint; without one, from main.py's options below. All "
+        "slides of the table, or where a task has no table all with features, are explained unless --slides or --split "
+        "choose some.",
     )
     add = partial(add_option, parser)
     add("checkpoint", type=location, nargs="+", required=True, metavar="FILE",
         help="s_<fold>_checkpoint.pt; of several folds of a run probabilities and scores are averaged")  # fmt: skip
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--slide", nargs="+", type=folder_name, metavar="ID", help="slides to explain")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--slides", "--slide", nargs="+", type=folder_name, metavar="ID", help="slides to explain")
     chosen.add_argument("--split", choices=PARTS, help="explain a part of the data, each slide by the folds it is in")
     add("output-dir", type=location, required=True, help="folder to write to")
     add(
@@ -43,6 +45,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     )
     add("draws", type=within(0, MOST_DRAWS), default=5,
         help="removals at random, to compare that of high scores with; 0: without this test (default: 5)")  # fmt: skip
+    add_labels_optional(parser)
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
     return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
@@ -58,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from training.checkpoints import input_paths
 
     check_output_folder("--output-dir", options.output_dir)
-    run = load_hive_mil(options.checkpoint, given)
+    run = load_hive_mil(options.checkpoint, given, options.slides, options.labels_optional)
     if run.notes:
         print("\n".join(run.notes))
-    chosen = slides_to_explain(run, options.slide, options.split)
+    chosen = slides_to_explain(run, options.slides, options.split)
     outputs = [file for slide_id in chosen for file in files_of_slide(options.output_dir, slide_id)]
     check_outputs(f"--output-dir {options.output_dir}", outputs, input_paths(options.checkpoint, given))
     files = find_slides(options.wsi_dir, list(chosen)) if options.wsi_dir else {}

@@ -36,8 +36,8 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
+    from training.examination import checked_inputs
     from training.fold import run_fold
-    from training.inputs import checked_inputs
     from training.repeat import bytes_notes, check_repetition, read_repetition
     from training.run_folder import RunFolder
     from utils.reproducibility import seed_everything

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import Parser, add_option, add_options
+from utils.arguments import Parser, add_labels_optional, add_option, add_options
 from utils.config import OPTIONS
 from utils.errors import run_script
 from utils.options import location
@@ -29,6 +29,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
         parser, "wsi-dir", type=location,
         help="predict the slides in this folder; their features are made first, in --data_root_dir",
     )  # fmt: skip
+    add_labels_optional(parser)
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
     return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.wsi_dir:
         _, config = read_settings(options.checkpoint[0], given)
         slide_ids = make_features(options.wsi_dir, config)
-    run = load_run(options.checkpoint, given, slide_ids)
+    run = load_run(options.checkpoint, given, slide_ids, labels_optional=options.labels_optional)
     print("\n".join([*run.notes, f"classes: {', '.join(run.class_names)}", *seen_note(run)]))
     if run.config.dry_run:
         print("dry run: all checks passed")

@@ -39,7 +39,7 @@ from models.build import build_model
 from models.losses import slide_loss
 from training.fold import run_fold
 from training.run_folder import RunFolder
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.errors import run_script
 from utils.interface import Bag, ModelOutput, SlideModel

@@ -1,6 +1,6 @@
 """Reads every feature file of a task once before any training, and remembers which were found good."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from utils.h5 import read_attributes
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
 from utils.typed import mistakes
+from utils.words import listed
 
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
@@ -53,15 +54,20 @@ def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
 
 
 def check_features(
-    cache: BagCache, slides: Iterable[Slide], checked: Path | None = None, verify: bool = False
+    cache: BagCache,
+    slides: Iterable[Slide],
+    checked: Path | None = None,
+    verify: bool = False,
+    warn: Callable[[Fault], None] = lambda fault: print(f"warning: {fault}"),
 ) -> dict[str, str]:
     """Check the features of some slides; those unchanged since an earlier check are not read again, others are kept in
     the cache.
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all
-    slides.
+    by slide_id. warn: gets a fault where CONCH's features are from before the projection, and where contents have
+    changed though size and time have not. Raises UserError with the
+    faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_checked(checked) if checked else {}
@@ -79,20 +85,27 @@ def check_features(
             good[slide.slide_id] = entry
         else:
             unread.append(slide)
+    lied = []
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
         if bag := faults.attempt(_read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
             entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
+            before: Any = known.get(_name(folders, slide, form))
+            if isinstance(before, dict) and before.get("stamp") == stamp and before.get("sha256") != entry["sha256"]:
+                lied.append(slide.slide_id)
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
             cache.put(bag.value)
     if checked and unread:
         write_sealed(checked, known)
+    if lied:
+        found = f"{len(lied)} slides hold other features than at the last check, with the same size and time"
+        mend = "train on them in another --results_dir, or bring the features of then back"
+        warn(Fault("features.changed", "", f"{found} ({listed(lied)})", mend=mend))
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
-        print(
-            f"warning: {longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
-        )
+        found = f"{longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
+        warn(Fault("features.length", "", found))
     faults.raise_any()
     return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
 

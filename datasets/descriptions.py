@@ -10,7 +10,7 @@ from datasets.slide_names import composed
 from utils.commands import command
 from utils.errors import Fault, UserError
 from utils.files import read_json
-from utils.tables import some
+from utils.words import listed
 
 TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
 
@@ -98,10 +98,10 @@ def text_faults(source: str, class_name: str, texts: Sequence[str], what: str) -
     controlled = [text for text in texts if any(category(sign) == "Cc" and not sign.isspace() for sign in text)]
     faults = []
     if empty:
-        found = f"class {class_name!r} has an empty {what} ({some(map(repr, empty))})"
+        found = f"class {class_name!r} has an empty {what} ({listed(empty)})"
         faults.append(Fault("prompt.empty", source, found, "letters or digits"))
     if controlled:
-        found = f"class {class_name!r} has control characters in a {what} ({some(map(repr, controlled))})"
+        found = f"class {class_name!r} has control characters in a {what} ({listed(controlled)})"
         faults.append(Fault("prompt.characters", source, found, "text alone"))
     return faults
 

@@ -14,13 +14,15 @@ from datasets.task import NO_LABEL, Slide
 from utils.errors import Fault, UserError
 from utils.names import check_names
 from utils.spreadsheets import csv_text
-from utils.tables import read_csv, some
+from utils.tables import read_csv
+from utils.words import listed
 
 SPLIT_NAMES = ("train", "val", "test")
 PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 SPLIT_FILE = re.compile(r"splits_(\d+)\.csv")
 MANIFEST = "manifest.json"
 BOOLEANS = ("true", "false")
+CREATE_SPLITS = "python create_splits.py"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def split_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict[str, list[str]]:
+def read_split_ids(path: Path, command: str = CREATE_SPLITS) -> dict[str, list[str]]:
     """Slide ids of train, val and test from splits_<fold>.csv: an index column, then one column a split, padded with
     blanks; or, as CLAM's splits_<fold>_bool.csv, the slides in the index column and True or False in the others.
 
@@ -78,19 +80,22 @@ def read_split_ids(path: Path, command: str = "python create_splits.py") -> dict
 
 
 def build_split(
-    path: Path, fold: int, ids: Mapping[str, list[str]], slides: Mapping[str, Slide], class_names: Sequence[str]
+    path: Path,
+    fold: int,
+    ids: Mapping[str, list[str]],
+    slides: Mapping[str, Slide],
+    class_names: Sequence[str],
+    command: str = CREATE_SPLITS,
 ) -> Split:
-    """The fold that a split file's ids describe. Raises UserError with every fault: a slide that is unknown, without a
-    label or there twice, a split that lacks a class."""
-    faults = list(_split_faults(path, ids, slides, class_names))
+    """The fold that a split file's ids describe. command: what makes the task's splits. Raises UserError with every
+    fault: a slide that is unknown, without a label or there twice, a split that lacks a class."""
+    faults = [*_split_faults(path, ids, slides), *_class_faults(path, ids, slides, class_names, command)]
     if faults:
         raise UserError(faults)
     return Split(fold, **{name: [slides[slide_id] for slide_id in ids[name]] for name in SPLIT_NAMES})
 
 
-def _split_faults(
-    path: Path, ids: Mapping[str, list[str]], slides: Mapping[str, Slide], class_names: Sequence[str]
-) -> Iterator[Fault]:
+def _split_faults(path: Path, ids: Mapping[str, list[str]], slides: Mapping[str, Slide]) -> Iterator[Fault]:
     places: dict[str, list[str]] = {}
     for name, members in ids.items():
         for slide_id in members:
@@ -102,20 +107,44 @@ def _split_faults(
     unknown = [slide_id for slide_id in places if slide_id not in slides]
     if unknown:
         as_text = "are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
-        found = f"{len(unknown)} slides are not in the table of slides ({some(unknown)})"
+        found = f"{len(unknown)} slides are not in the table of slides ({listed(unknown)})"
         yield Fault("split.unknown_slide", str(path), found, mend=as_text)
     unlabelled = [slide_id for slide_id in places if slide_id in slides and slides[slide_id].label == NO_LABEL]
     if unlabelled:
-        found = f"{len(unlabelled)} slides have no label in the table of slides ({some(unlabelled)})"
+        found = f"{len(unlabelled)} slides have no label in the table of slides ({listed(unlabelled)})"
         yield Fault("split.unlabelled_slide", str(path), found)
+
+
+def _class_faults(
+    path: Path,
+    ids: Mapping[str, list[str]],
+    slides: Mapping[str, Slide],
+    class_names: Sequence[str],
+    command: str,
+) -> Iterator[Fault]:
+    """A fault for each split whose slides are known and lack classes: which, and how many slides the table has of
+    them."""
+    available = class_counts(list(slides.values()), class_names)
     for name, members in ids.items():
         if not set(members) <= set(slides):
             continue
-        labels = {slides[slide_id].label for slide_id in members if slide_id in slides}
-        absent = [class_name for label, class_name in enumerate(class_names) if label not in labels]
-        if absent:
-            found = f"no slide of class {absent[0]!r} in {name}"
-            yield Fault("split.missing_class", str(path), found, expected=f"slides of {list(class_names)}")
+        found = class_counts([slides[slide_id] for slide_id in members], class_names)
+        absent = [class_name for class_name, number in found.items() if number == 0]
+        if not absent:
+            continue
+        counts = {class_name: available[class_name] for class_name in absent}
+        has = listed((f"{number} of {class_name!r}" for class_name, number in counts.items()), quote=False)
+        told = f"no slide of class {listed(absent)} in {name}, which has {len(members)} slides; the table has {has}"
+        if min(counts.values()) >= len(SPLIT_NAMES):
+            mend = f"put slides of each class into {name}, or make the splits: {command}"
+        else:
+            mend = (
+                "train, val and test need slides of each class: label more of them in the table, or leave a label that "
+                f"is no class blank there; then make the splits: {command}"
+            )
+        if name == "test":
+            mend += "; a cohort that lacks a class is for predict.py, once the model is trained"
+        yield Fault("split.missing_class", str(path), told, f"slides of [{listed(class_names)}]", mend)
 
 
 # ---- what a fold holds -----------------------------------------------------------------------------------------------
@@ -137,8 +166,8 @@ def shared_sites(split: Split, first: str, second: str, sites: Mapping[str, str]
     return (found[0] & found[1]) - {""}
 
 
-def patient_audit(splits: Sequence[Split]) -> str | None:
-    """One sentence on patients with slides in two splits of a fold, or None where there are none."""
+def patient_audit(splits: Sequence[Split]) -> Fault | None:
+    """What to know of patients with slides in two splits of a fold, or None where there are none."""
     found = []
     for first, second in PAIRS:
         counts = [len(shared_patients(split, first, second)) for split in splits]
@@ -146,11 +175,10 @@ def patient_audit(splits: Sequence[Split]) -> str | None:
             found.append(f"{first} and {second} share {', '.join(map(str, counts))}")
     if not found:
         return None
-    folds = ", ".join(str(split.fold) for split in splits)
-    return (
-        f"patients with slides in two splits, in fold {folds}: {'; '.join(found)}. Scores on such slides are too good; "
-        "python create_splits.py --group patient makes splits without them"
-    )
+    folds, pairs = ", ".join(str(split.fold) for split in splits), "; ".join(found)
+    told = f"patients with slides in two splits, in fold {folds}: {pairs}. Scores on such slides are too good"
+    mend = "python create_splits.py --group patient makes splits without them"
+    return Fault("split.shared_patients", "", told, mend=mend)
 
 
 # ---- fewer slides ----------------------------------------------------------------------------------------------------

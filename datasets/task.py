@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from datasets.slide_names import composed, slide_name
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.names import check_names
-from utils.tables import read_csv, some
+from utils.tables import read_csv
+from utils.words import listed, quoted
 
 NO_LABEL = -1
 COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag")
@@ -57,7 +59,7 @@ def read_table(path: Path) -> pd.DataFrame:
     check_names(table["slide_id"], str(path), "slide ids")
     twice = [slide_id for slide_id, count in Counter(table["slide_id"]).items() if count > 1]
     if twice:
-        found = f"{len(twice)} slides stand there more than once ({some(twice)})"
+        found = f"{len(twice)} slides stand there more than once ({listed(twice)})"
         raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
         raise UserError(Fault("table.empty", str(path), "no slides"))
@@ -85,11 +87,14 @@ def read_labels(path: Path) -> list[str]:
     return sorted(set(table["label"]) - {""}) if "label" in table else []
 
 
-def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[str], dict[str, Slide]]:
+def read_slides(
+    path: Path, class_names: list[str] | None = None, labels_optional: bool = False
+) -> tuple[list[str], dict[str, Slide]]:
     """Class names and slides of a table.
 
-    class_names: the known classes; by default the sorted labels of the table. A slide with an empty label has none.
-    Raises UserError as ``read_table``, for fewer than two classes, and for a label not among ``class_names``.
+    class_names: the known classes; by default the sorted labels of the table. A slide with an empty label has none;
+    with ``labels_optional`` so has one with a label that is no known class (``other_labels`` lists them). Raises
+    UserError as ``read_table``, for fewer than two classes, and for other labels unless ``labels_optional``.
     """
     table = read_table(path)
     labels = table["label"] if "label" in table else pd.Series([""] * len(table))
@@ -106,13 +111,34 @@ def read_slides(path: Path, class_names: list[str] | None = None) -> tuple[list[
         said = f"the labels {' and '.join(map(repr, alike[0]))} differ in case or blanks alone"
         raise UserError(Fault("table.classes", str(path), said, "one spelling for a class"))
     names = found if class_names is None else class_names
+    others = other_labels(table, names)
+    if others and not labels_optional:
+        told = f"{len(others)} labels that are no class of the model: {labels_told(others)}"
+        expected = f"one of [{listed(names)}]"
+        mend = (
+            "mend the labels in the table (a blank for a slide whose class is not known), or count these slides as "
+            "unlabelled with --labels-optional"
+        )
+        raise UserError(Fault("table.unknown_class", str(path), told, expected, mend))
     index = {composed(name): label for label, name in enumerate(names)}
-    unknown = [label for label in found if label not in index]
-    if unknown:
-        raise UserError(Fault("table.unknown_class", str(path), f"unknown class {unknown[0]!r}", f"one of {names}"))
     rows = zip(table["slide_id"], table["case_id"], labels, strict=True)
     slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL)) for slide_id, case_id, label in rows]
     return names, {slide.slide_id: slide for slide in slides}
+
+
+def other_labels(table: pd.DataFrame, class_names: Sequence[str]) -> dict[str, list[str]]:
+    """{label: its slides} of the labels in a table (``read_table``) that are neither a class nor blank."""
+    known = set(map(composed, class_names))
+    others: dict[str, list[str]] = {}
+    for slide_id, label in zip(table["slide_id"], table.get("label", [""] * len(table)), strict=True):
+        if label and label not in known:
+            others.setdefault(label, []).append(slide_id)
+    return others
+
+
+def labels_told(others: Mapping[str, Sequence[str]]) -> str:
+    """``other_labels`` in words: each label, how many slides have it, and which."""
+    return listed((f"{quoted(label)} of {len(ids)} ({listed(ids)})" for label, ids in others.items()), quote=False)
 
 
 def read_sites(path: Path) -> dict[str, str]:

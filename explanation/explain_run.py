@@ -11,7 +11,7 @@ import torch
 
 from datasets.bags import read_bag
 from datasets.slide_names import slide_name
-from datasets.task import Slide, read_level0_magnifications
+from datasets.task import Slide, optional_table, read_level0_magnifications
 from explanation.contributions import mean_explanation
 from explanation.explain_model import explain
 from explanation.explained_slide import ExplainedSlide, FoldOutcome, Scale, text_names
@@ -25,10 +25,15 @@ from utils.interface import Bag
 from utils.names import check_names
 
 
-def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> TrainedRun:
+def load_hive_mil(
+    checkpoints: Sequence[Path],
+    given: Mapping[str, Any],
+    slide_ids: Sequence[str] | None = None,
+    labels_optional: bool = False,
+) -> TrainedRun:
     """``load_run``, of HiVE-MIL models alone; the slides' features are not looked at yet. Raises UserError as it does,
     and for a run of another model."""
-    run = load_run(checkpoints, given, check=False, stage="explanation")
+    run = load_run(checkpoints, given, slide_ids, False, "explanation", labels_optional)
     if run.config.model_type != "HiVE_MIL":
         found = f"a run of {run.config.model_type}"
         expected = "one of --model_type HiVE_MIL"
@@ -37,18 +42,19 @@ def load_hive_mil(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> Trai
 
 
 def slides_to_explain(run: TrainedRun, slide_ids: Sequence[str] | None, split: str | None) -> dict[str, list[str]]:
-    """{slide_id: folds that explain it}: all folds for a slide that was named, those that have it in ``split`` else.
+    """{slide_id: folds that explain it}: all folds for a slide that was named, those that have it in ``split`` for the
+    slides of a split; with neither all folds for all slides of the run.
 
-    Raises UserError where the split file of a fold is missing.
+    Raises UserError where a split is asked for and the split file of a fold is missing.
     """
-    if slide_ids:
-        names = [slide_name(slide_id) for slide_id in slide_ids]
-        check_names(names, "--slide", "slide ids")
+    if slide_ids or split is None:
+        names = [slide_name(slide_id) for slide_id in slide_ids or run.slides]
+        check_names(names, "--slides", "slide ids")
         return {name: list(run.models) for name in names}
     unknown = [fold for fold in run.models if fold not in run.parts]
     if unknown:
         found = f"no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}"
-        raise UserError(Fault("split.missing", f"--split {split}", found, mend="name slides with --slide"))
+        raise UserError(Fault("split.missing", f"--split {split}", found, mend="name slides with --slides"))
     chosen: dict[str, list[str]] = {}
     for fold, parts in run.parts.items():
         for slide_id, part in parts.items():
@@ -64,7 +70,8 @@ def explain_slide(
     the size of its pixels."""
     slide, texts, config = run.slides.get(slide_id) or Slide(slide_id, slide_id), run.descriptions, run.config
     bag = read_bag(run.cache.folders, slide, run.cache.feature_dim)
-    level0 = read_level0_magnifications(config.csv_path()).get(slide_id)
+    table = optional_table(config.task, config.dataset_csv)
+    level0 = read_level0_magnifications(table).get(slide_id) if table else None
     sizes = sizes_of_patches(run.cache.folders, bag, level0)
     on_device = bag.to(run.device)
     with autocast(run.device, config.precision):

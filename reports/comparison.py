@@ -162,7 +162,9 @@ def sentence(comparison: Comparison, corrected: Mapping[str, float], number: int
     points, interval = 100 * comparison.differences[metric], comparison.intervals[metric]
     patients = f"{comparison.num_patients} test patients"
     if np.isnan(points):
-        return f"The {measure.title} of {first} and {second} cannot be compared: a class is missing from a test set."
+        return (
+            f"The {measure.title} of {first} and {second} cannot be compared: a test set has slides of one class alone."
+        )
     size = f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'} than"
     found = (
         f"The {measure.title} of {first} is {size if abs(points) >= 0.05 else 'within 0.1 points of'} that of {second}"

@@ -15,12 +15,14 @@ from utils.listed_runs import EXPERIMENT
 
 METHODS = """\
 - Results: mean ± population standard deviation over the finished folds of all seeds, in %; of one fold its value. AUC:
-  of the second class for two classes, else the mean of the one-vs-rest AUCs; F1: macro. Best in bold, second best
-  underlined, by the mean as printed.
+  of the second class for two classes, else the mean of the one-vs-rest AUCs; F1: macro. Both are over the classes that
+  have test slides; where one class alone has some there is no AUC. Best in bold, second best underlined, by the mean as
+  printed.
 - Intervals: patients of the test sets are drawn with replacement ({resamples} times), all their slides in all folds and
   seeds with them; the statistic is the mean over folds of the difference; percentiles 2.5 and 97.5, and the two-sided p
-  value of the test that they invert. They say how far the trained models would differ on other patients, not how other
-  training slides would have changed the models.
+  value of the test that they invert. Resamples in which one class alone has slides are left out of the interval of the
+  AUC. Intervals say how far the trained models would differ on other patients, not how other training slides would have
+  changed the models.
 - Corrected resampled t test (Nadeau and Bengio 2003) over folds, for the latter: variance times 1/J + n2/n1, with J
   folds and n2/n1 test slides by training slides. Seeds that share a fold's slides are averaged first. Few-shot training
   sets are far smaller than the test sets, which makes this test cautious.

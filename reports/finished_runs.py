@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from training.fold_result import FoldResult
-from training.run_reader import RunReader, RunRecord, is_fold_result
+from training.run_reader import RunReader, is_fold_result
+from training.run_record import RunRecord
 from training.run_tables import arrays
 from utils.config import Config
 from utils.errors import Attempt, Fault, Faults

@@ -1,9 +1,18 @@
 """Predictions of slides as files: the table and, of labelled slides, metrics and plots."""
 
+from math import isnan
 from pathlib import Path
+from typing import Any
 
 from reports.plots import confusion_figure, reliability_figure, roc_figure, save_png
-from training.metrics import classification_metrics
+from training.metrics import (
+    CLASSIFICATION,
+    Metrics,
+    classification_metrics,
+    missing_classes,
+    missing_classes_note,
+    undefined_metrics,
+)
 from training.prediction import RunPredictions
 from utils.files import write_json, write_text
 from utils.spreadsheets import csv_text
@@ -28,8 +37,7 @@ def write_predictions(output: Path, predictions: RunPredictions) -> str:
     if not len(labels):
         return ""
     metrics = classification_metrics(labels, probabilities)
-    known = {name: value if value == value else None for name, value in metrics._asdict().items()}
-    write_json(output.with_name(f"{output.stem}_metrics.json"), {"slides": len(labels), **known})
+    write_json(output.with_name(f"{output.stem}_metrics.json"), metrics_record(predictions, metrics))
     figures = {
         "roc": roc_figure(labels, probabilities, predictions.class_names),
         "confusion": confusion_figure(labels, probabilities.argmax(1), predictions.class_names),
@@ -38,7 +46,23 @@ def write_predictions(output: Path, predictions: RunPredictions) -> str:
     for name, figure in figures.items():
         save_png(figure, output.with_name(f"{output.stem}_{name}.png"))
     right = (probabilities.argmax(1) == labels).sum()
-    return (
-        f"{right} of {len(labels)} labelled slides are predicted as labelled\n"
-        f"auc {metrics.auc:.4f}  f1 {metrics.f1:.4f}  acc {metrics.acc:.4f}\n"
-    )
+    values = "  ".join(f"{name} {'undefined' if isnan(x) else f'{x:.4f}'}" for name, x in metrics._asdict().items())
+    note = missing_classes_note(labels, predictions.class_names)
+    lines = [f"{right} of {len(labels)} labelled slides are predicted as labelled", values]
+    return "".join(f"{line}\n" for line in [*lines, *([f"note: {note}"] if note else [])])
+
+
+def metrics_record(predictions: RunPredictions, metrics: Metrics) -> dict[str, Any]:
+    """What <table>_metrics.json holds: ``slides`` and ``unlabelled``, their numbers; each metric, null where it is not
+    defined; ``undefined``, why, by metric; ``classes_without_slides``, which take no part in AUC and F1."""
+    labels, _ = predictions.labelled()
+    reasons = undefined_metrics(labels, predictions.class_names)
+    return {
+        "slides": len(labels),
+        "unlabelled": len(predictions.labels) - len(labels),
+        **{
+            measure.key: None if measure.key in reasons else getattr(metrics, measure.key) for measure in CLASSIFICATION
+        },
+        "undefined": reasons,
+        "classes_without_slides": missing_classes(labels, predictions.class_names),
+    }

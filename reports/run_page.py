@@ -11,7 +11,7 @@ import pandas as pd
 from reports.finished_runs import FinishedRun, read_finished_run
 from reports.plots import confusion_figure, data_uri, history_figure, reliability_figure, roc_figure
 from reports.templating import page_template
-from training.metrics import HIT_RATIO, RESULT_COLUMNS
+from training.metrics import HIT_RATIO, RESULT_COLUMNS, missing_classes_note
 from training.run_reader import RunReader
 from training.run_tables import arrays
 from utils.config import Config
@@ -105,6 +105,11 @@ def render_results(run: FinishedRun, explanations: Mapping[str, str]) -> str:
         mean=metrics.mean().to_dict(),
         std=metrics.std(ddof=0).to_dict(),
         undefined=[title for name, title in RESULT_COLUMNS.items() if metrics[name].isna().any()],
+        class_notes=[
+            note
+            for (number, split), table in rows.groupby(["fold", "split"])
+            if (note := _class_note(f"fold {number}, {split}", table, run.class_names))
+        ],
         history=data_uri(history_figure(histories, best_epochs)),
         pooled=figures(tests, run.class_names),
         num_test_slides=tests["slide_id"].nunique(),
@@ -113,6 +118,12 @@ def render_results(run: FinishedRun, explanations: Mapping[str, str]) -> str:
         explanations=explanations,
         defaults=Config().to_dict(),
     )
+
+
+def _class_note(where: str, table: pd.DataFrame, class_names: list[str]) -> str | None:
+    """What a reader must know of the metrics of a part that lacks classes."""
+    note = missing_classes_note(arrays(table, class_names)[0], class_names)
+    return f"{where}: {note}" if note else None
 
 
 def decimals(value: float, count: int) -> str:

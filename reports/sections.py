@@ -28,7 +28,8 @@ from reports.tables import (
     results_frame,
     table_of,
 )
-from training.metrics import AUC, BRIER, ECE, F1, HIT_RATIO
+from training.metrics import AUC, BRIER, ECE, F1, HIT_RATIO, missing_classes_note
+from utils.words import listed
 
 OWN_MODEL = "hive-mil"
 Compare = Callable[[Setting, Setting], Comparison]
@@ -85,7 +86,17 @@ def add_results(
             if labels
         ]
     )
+    report.add_list([note for setting in results.cells.values() for note in missing_class_notes(setting)])
     add_comparisons(report, results, reference_of(results, reference), compare_two, resamples)
+
+
+def missing_class_notes(setting: Setting) -> list[str]:
+    """A line for each set of test slides that lacks classes: in which folds, and what becomes of the metrics."""
+    folds: dict[str, list[str]] = {}
+    for (seed, number), fold in setting.folds.items():
+        if note := missing_classes_note(fold.labels, setting.class_names):
+            folds.setdefault(note, []).append(f"{number} (seed {seed})")
+    return [f"{setting.title}, test of fold {listed(where, quote=False)}: {note}" for note, where in folds.items()]
 
 
 def add_comparisons(

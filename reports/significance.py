@@ -43,37 +43,44 @@ def weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.
     """The metrics of ``training.metrics`` for B weightings of the slides at once: (B, 3), in the order of
     ``CLASSIFICATION``.
 
-    labels (N,) class indices; probabilities (N, K); weights (B, N), how often each slide counts. The AUC is NaN in rows
-    where a class is missing, all three are where no slide is left.
+    labels (N,) class indices; probabilities (N, K); weights (B, N), how often each slide counts. As there, the classes
+    that have slides in a row count alone: the AUC is NaN in rows with fewer than two, all three are where no slide is
+    left.
     """
     num_classes = probabilities.shape[1]
     weights = weights.astype(np.float64)
     prediction = probabilities.argmax(1)
-    columns = [1] if num_classes == 2 else range(num_classes)
+    present = np.array([weights @ (labels == k) for k in range(num_classes)]) > 0  # (K, B)
+    number = np.maximum(present.sum(0), 1)
+    auc, f1 = np.zeros(len(weights)), np.zeros(len(weights))
+    counted = [1] if num_classes == 2 else range(num_classes)
+    for k in range(num_classes):
+        is_class = labels == k
+        hits = weights @ (is_class & (prediction == k))
+        either = weights @ is_class + weights @ (prediction == k)
+        f1 += np.divide(2 * hits, either, out=np.zeros_like(hits), where=present[k]) / number
+        if k in counted:
+            auc += np.where(present[k], _weighted_auc(is_class, probabilities[:, k], weights), 0)
+    total = weights.sum(1)
     with np.errstate(invalid="ignore"):
-        present = np.array([weights @ (labels == k) for k in range(num_classes)])  # (K, B)
-        auc = np.mean([_weighted_auc(labels == k, probabilities[:, k], weights) for k in columns], axis=0)
-        f1 = np.zeros(len(weights))
-        for k in range(num_classes):
-            hits = weights @ ((labels == k) & (prediction == k))
-            either = present[k] + weights @ (prediction == k)
-            f1 += np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0) / num_classes
-        total = weights.sum(1)
+        auc /= number if num_classes > 2 else 1
         acc = weights @ (labels == prediction) / total
-    auc[(present == 0).any(0)] = np.nan
+    auc[present.sum(0) < 2] = np.nan
     f1[total == 0] = np.nan
     return np.stack([auc, f1, acc], axis=1)
 
 
 def _weighted_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of (positive, negative) pairs in the right order, ties counting one half: (B,)."""
+    """Share of (positive, negative) pairs in the right order, ties counting one half: (B,). NaN where there is no
+    pair."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan))  # of runs of equal scores
     positives, negatives = (
         np.add.reduceat(weights[:, order] * chosen[order], starts, axis=1) for chosen in (positive, ~positive)
     )
     below = negatives.cumsum(1) - negatives / 2
-    share: np.ndarray = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
+    with np.errstate(invalid="ignore"):
+        share: np.ndarray = (positives * below).sum(1) / (positives.sum(1) * negatives.sum(1))
     return share
 
 

@@ -180,7 +180,10 @@ def test_a_file_is_no_folder_to_write_to(planted_run: PlantedRun, faults_of: Fau
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [([], ["--slide", "--split", "required"]), (["--slide", "X", "--draws", "-1"], ["--draws", "less than 0"])],
+    [
+        (["--slide", "X", "--split", "test"], ["--split", "not allowed with"]),
+        (["--slide", "X", "--draws", "-1"], ["--draws", "less than 0"]),
+    ],
     ids=str,
 )
 def test_unreadable_options(
@@ -208,4 +211,4 @@ def test_a_bare_checkpoint_explains_with_main_py_s_options(
     found = pd.read_csv(tmp_path / f"{explained.slide_id}_5x.csv")["score_SIMULATED_A"]
     np.testing.assert_allclose(found, explained.low.class_scores[:, 0], atol=1e-5)
     (fault,) = faults_of([*argv, "--split", "test"], "explain")
-    check_fault(fault, "split.missing", "--split test", "splits_<fold>.csv", "--slide")
+    check_fault(fault, "split.missing", "--split test", "splits_<fold>.csv", "--slides")

@@ -19,7 +19,7 @@ from utils.options import GIVEN, Stage, flag
 
 MODELS = [*((name, "paper") for name in MODEL_TYPES), ("HiVE_MIL", "released"), ("ViLa_MIL", "released")]
 READ_FOR_NOTHING = {
-    ("variant", "training/inputs.py"),  # for a message
+    ("variant", "training/examination.py"),  # for a message
     ("text_format", "datasets/model_texts.py"),  # handed on with others; prompts of ViLa_MIL's form have one format
     ("cache_gb", "training/inputs.py"),  # an explanation leaves the cache empty
     ("cache_half", "training/inputs.py"),

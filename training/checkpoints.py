@@ -7,7 +7,8 @@ from typing import Any
 
 from datasets.folders import FeatureFolders
 from datasets.splits import read_split_ids
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.commands import options_text
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect

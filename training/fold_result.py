@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ class FoldRecord:
     files: Mapping[str, str] | None = None
 
     def content(self) -> dict[str, Any]:
-        """What is written."""
-        return {**asdict(self.result), "run": self.run, "files": self.files}
+        """What is written: null in place of NaN, which JSON does not know."""
+        values = {name: None if value != value else value for name, value in asdict(self.result).items()}
+        return {**values, "run": self.run, "files": self.files}
+
+
+UNDEFINED = frozenset(item.name for item in fields(FoldResult) if item.type is float)
+"""The numbers that a fold may lack."""
 
 
 def read_fold_record(file: Path, fold: int) -> FoldRecord:
@@ -79,5 +85,7 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
 def _nested(content: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a ``FoldRecord``, of what ``FoldRecord.content`` gave."""
     names = {item.name for item in fields(FoldResult)}
-    result = {name: value for name, value in content.items() if name in names}
+    result = {
+        name: nan if value is None and name in UNDEFINED else value for name, value in content.items() if name in names
+    }
     return {"result": result, "run": content.get("run"), "files": content.get("files")}

@@ -1,9 +1,8 @@
-"""The way into a run: what training, prediction and explanation read is loaded and checked here, all faults at once."""
+"""What a run reads, loaded and checked: the steps that training, prediction and explanation share."""
 
 import json
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,29 +10,24 @@ import torch
 
 from datasets.bag_cache import BagCache
 from datasets.bags import feature_width
-from datasets.checks import check_features, check_root
 from datasets.descriptions import Descriptions
 from datasets.folders import FeatureFolders
-from datasets.model_texts import read_texts, text_source
-from datasets.splits import Split, build_split, patient_audit, read_split_ids
-from datasets.task import Slide, read_slides
+from datasets.model_texts import read_texts
+from datasets.splits import Split
+from datasets.task import Slide
 from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.vlms import TextSide, load_text_side
-from training.fold import choose_slides
-from training.run_reader import RunRecord
-from utils.commands import command
+from models.vlms.sides import Source
+from training.run_record import RunRecord
 from utils.config import Config
-from utils.effects import effect_notes, has_effect
-from utils.errors import Attempt, Fault, Faults, UserError
+from utils.effects import has_effect
+from utils.errors import Attempt, Fault, Faults
 from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
 from utils.reproducibility import choose_device, make_deterministic, versions
 from utils.sealed import json_sha256
-
-Table = tuple[list[str], dict[str, Slide]]  # class names, slides by slide_id
-SplitIds = dict[str, list[str]]  # slide ids of train, val and test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +58,21 @@ class RunInputs:
         return model.to(self.device)
 
     def record(self) -> RunRecord:
-        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, versions and
-        threads."""
+        """What config.json holds: options, classes, descriptions, fingerprints of what the folds read, of the features
+        by slide as well, versions and threads."""
         config = self.config
         read = {"dataset_csv": file_sha256(config.csv_path())}
         if self.tower is not None:
             read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
             read["text_tower"] = self.tower.fingerprint()
             read["tokenizer"] = tokens_sha256(self.tower, self.descriptions)
+        features: dict[str, str] = {}
         for split in self.splits:
             read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
-            slide_ids = sorted(slide.slide_id for _, slides in split.parts() for slide in slides)
-            lines = [f"{slide_id} {self.digests[slide_id]}" for slide_id in slide_ids]
+            of_fold = {slide.slide_id: self.digests[slide.slide_id] for _, slides in split.parts() for slide in slides}
+            lines = [f"{slide_id} {digest}" for slide_id, digest in sorted(of_fold.items())]
             read[f"features_{split.fold}"] = text_sha256("\n".join(lines))
+            features |= of_fold
         return RunRecord(
             options=config.to_dict(),
             class_names=self.class_names,
@@ -85,6 +81,7 @@ class RunInputs:
             inputs=read,
             versions=versions(),
             num_threads=torch.get_num_threads(),
+            features=dict(sorted(features.items())),
         )
 
 
@@ -92,6 +89,12 @@ def tokens_sha256(tower: TextSide, descriptions: Descriptions) -> str:
     """A digest over what a tower's tokenizer makes of the texts of a run, and over its special tokens."""
     tokens = tower.tokenize([*descriptions.low_texts, *descriptions.high_texts])
     return json_sha256([list(tower.special_tokens), tokens])
+
+
+def is_offline() -> bool:
+    """Whether the libraries that fetch models were told not to use the network."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
 class InputReader:
@@ -112,7 +115,14 @@ class InputReader:
             self.tower = faults.check("vision-language model", self._load_tower)
 
     def _load_tower(self) -> TextSide | None:
-        return load_text_side(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
+        tower = load_text_side(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
+        source = Source(self.config.feature_extractor, self.config.vlm_path)
+        self.faults.tell(f"text features {tower.output_dim} wide, up to {tower.room} tokens a text, from {source}")
+        if not (self.config.vlm_path and Path(self.config.vlm_path).exists()) and not is_offline():
+            found = "no local files are named: this machine's copy of the hub's files, or the network, gave the model"
+            mend = "name a local folder with --vlm_path, or export HF_HUB_OFFLINE=1 to read this machine's copy alone"
+            self.faults.warn(Fault("vlm.not_local", "", found, mend=mend))
+        return tower
 
     def read_texts(self, class_names: Sequence[str] | None) -> Descriptions:
         """The texts of some classes (None: of all in the file), in the form of the model. Raises UserError."""
@@ -132,124 +142,3 @@ class InputReader:
             self.faults.add(Fault("option.value", f"--feature_dim {given}", "another width", expected))
         capacity = cache_bytes(self.config.cache_gb)
         return BagCache(self.folders, width or given, capacity, self.config.cache_half, self.form)
-
-
-# ---- a run to be trained ---------------------------------------------------------------------------------------------
-
-
-def checked_inputs(
-    config: Config, given: Collection[str], as_json: bool = False, compare: Callable[[RunInputs], None] | None = None
-) -> RunInputs:
-    """Read and check everything that a run needs to be trained, and print what the user should know.
-
-    given: names of the options on the command line. as_json: print one JSON object {faults, passed, notes} in place of
-    the notes; what the checks say goes to standard error. compare: one more check, of the inputs of a repeated run.
-    Raises UserError with all faults.
-    """
-    faults = Faults()
-    with redirect_stdout(sys.stderr if as_json else sys.stdout):
-        inputs = faults.attempt(load_inputs, config, given, faults)
-        if inputs and compare:
-            faults.check("inputs of the repeated run", compare, inputs.value)
-    if as_json:
-        print(json.dumps({**faults.to_dict(), "notes": inputs.value.notes if inputs else []}, indent=2))
-    faults.raise_any()
-    if not as_json:
-        print("\n".join([*inputs.value.notes, *(["dry run: all checks passed"] if config.dry_run else [])]))
-    return inputs.value
-
-
-def load_inputs(config: Config, given: Collection[str], faults: Faults) -> RunInputs:
-    """Read and check everything that a run needs to be trained.
-
-    given: names of the options on the command line. faults: gathers what is wrong, for the caller to raise, and the
-    names of the checks that passed. Raises UserError without a fault of its own where an input is missing whose fault
-    stands in ``faults``.
-    """
-    config = faults.check("options", check_options, config).value
-    reader = InputReader(config, faults)
-    table = faults.check("table of slides", read_slides, config.csv_path())
-    texts = faults.check("descriptions", reader.read_texts, table.value[0] if table else None)
-    make = command("create_splits.py", task=config.task, k=config.k, few_shot_num=config.few_shot_num)
-    ids = {fold: faults.attempt(read_split_ids, config.split_path(fold), make) for fold in config.folds()}
-    splits = [
-        faults.check(f"splits of fold {fold}", _build_split, config, fold, members, table)
-        for fold, members in ids.items()
-    ]
-    chosen = faults.attempt(_slides_of_splits, table, list(ids.values()))
-    cache = reader.open_cache(chosen.value if chosen else [])
-    if not chosen:
-        faults.attempt(check_root, cache.folders, cache.form)
-    memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
-    digests = faults.check("features", lambda: check_features(cache, chosen.value, memory, config.verify))
-    every = [split.value for split in splits]
-    inputs = RunInputs(
-        config=config,
-        class_names=table.value[0],
-        descriptions=texts.value,
-        slides=table.value[1],
-        tower=reader.tower.value,
-        cache=cache,
-        digests=digests.value,
-        device=reader.device.value,
-        splits=choose_slides(config, every),
-    )
-    model = faults.check("model", inputs.build_model)
-    inputs.notes.extend(
-        [*effect_notes(config, given, "training"), *_shot_notes(config, every), *_notes(inputs, model.value)]
-    )
-    return inputs
-
-
-def check_options(config: Config) -> Config:
-    """The same options. Raises UserError where one is missing or lies outside its range."""
-    faults = Faults()
-    for name in ("task", "data_root_dir"):
-        if not getattr(config, name):
-            faults.add(Fault("option.missing", f"--{name}", "no value", mend=f"give --{name}"))
-    if Path(config.results_dir).is_file():
-        faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
-    if not config.folds() or config.k_end > config.k:
-        where = f"--k_start {config.k_start} --k_end {config.k_end}"
-        faults.add(Fault("option.value", where, f"not among the folds of --k {config.k}", f"0 up to {config.k}"))
-    if not 0 < config.label_frac <= 1:
-        where = f"--label_frac {config.label_frac}"
-        faults.add(Fault("option.value", where, "not a share of the slides", "a number above 0, at most 1"))
-    faults.raise_any()
-    return config
-
-
-def _build_split(config: Config, fold: int, ids: Attempt[SplitIds], table: Attempt[Table]) -> Split:
-    class_names, slides = table.value
-    return build_split(config.split_path(fold), fold, ids.value, slides, class_names)
-
-
-def _slides_of_splits(table: Attempt[Table], splits: Sequence[Attempt[SplitIds]]) -> list[Slide]:
-    """The slides of all splits that could be read, in the order of the table."""
-    slides = table.value[1]
-    wanted = {slide_id for ids in splits if ids for part in ids.value.values() for slide_id in part}
-    if not wanted:
-        raise UserError([])
-    return [slide for slide in slides.values() if slide.slide_id in wanted]
-
-
-def _shot_notes(config: Config, splits: Sequence[Split]) -> list[str]:
-    shots = {count for split in splits for count in split.shots()} - {config.few_shot_num}
-    if not shots:
-        return []
-    return [
-        f"warning: --few_shot_num is {config.few_shot_num}, but classes with {', '.join(map(str, sorted(shots)))} "
-        "training slides were found; the run's folder carries the former"
-    ]
-
-
-def _notes(inputs: RunInputs, model: SlideModel) -> list[str]:
-    config, form = inputs.config, inputs.config.text_form
-    warnings = [patient_audit(inputs.splits), *model.notes()]
-    folds = ", ".join(str(split.fold) for split in inputs.splits)
-    return [
-        *(f"warning: {sentence}" for sentence in warnings if sentence),
-        *([f"texts of {config.model_type}: {text_source(config, form)}"] if form and form != "HiVE_MIL" else []),
-        f"task {config.task}: classes {', '.join(inputs.class_names)}; {len(inputs.slides)} slides; folds {folds}; "
-        f"{config.model_type} ({config.variant}) on {inputs.device}",
-    ]

@@ -1,6 +1,6 @@
 """Metrics of a set of slides, Hit Ratio@2 of one slide, and the one table of how each metric is named and printed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 
 from utils.interface import Embeddings
+from utils.words import listed, quoted
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ HISTORY_COLUMNS = {**columns_of("train", [LOSS]), **columns_of("val", [LOSS, AUC
 
 
 class Metrics(NamedTuple):
-    """auc: of class 1 for two classes, else the mean of the one-vs-rest AUCs. f1: macro. acc: accuracy."""
+    """auc: of class 1 for two classes, else the mean of the one-vs-rest AUCs; NaN where it is not defined. f1: macro.
+    acc: accuracy. AUC and F1 are means over the classes that have slides."""
 
     auc: float
     f1: float
@@ -76,16 +78,54 @@ class Metrics(NamedTuple):
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> Metrics:
-    """labels (N,) class indices, probabilities (N, K). The AUC is NaN where a class is missing."""
-    num_classes = probabilities.shape[1]
-    prediction = probabilities.argmax(1)
-    columns = [1] if num_classes == 2 else range(num_classes)
-    if len(set(labels.tolist())) < num_classes:
+    """labels (N,) class indices, probabilities (N, K).
+
+    Only classes with slides count: a class without any has neither AUC nor F1. ``undefined_metrics`` and
+    ``missing_classes_note`` tell in words what is missing. All are NaN without slides.
+    """
+    if not len(labels):
+        return Metrics(float("nan"), float("nan"), float("nan"))
+    prediction, present = probabilities.argmax(1), np.unique(labels)
+    columns = [1] if probabilities.shape[1] == 2 else present
+    if len(present) < 2:
         auc = float("nan")
     else:
         auc = float(np.mean([roc_auc_score(labels == k, probabilities[:, k]) for k in columns]))
-    f1 = f1_score(labels, prediction, labels=range(num_classes), average="macro", zero_division=0)
+    f1 = f1_score(labels, prediction, labels=present, average="macro", zero_division=0)
     return Metrics(auc=auc, f1=float(f1), acc=float(accuracy_score(labels, prediction)))
+
+
+def missing_classes(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """The classes that no slide has. labels (N,) class indices."""
+    present = set(labels.tolist())
+    return [name for k, name in enumerate(class_names) if k not in present]
+
+
+def undefined_metrics(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, str]:
+    """Why a metric of ``classification_metrics`` has no value, by its key; empty where all have one."""
+    if not len(labels):
+        return {measure.key: "no slide has a label" for measure in CLASSIFICATION}
+    present = set(labels.tolist())
+    if len(present) > 1:
+        return {}
+    (only,) = present
+    slides = f"all {len(labels)} labelled slides are" if len(labels) > 1 else "the only labelled slide is"
+    return {AUC.key: f"{slides} of class {quoted(class_names[only])}; an AUC needs slides of two classes or more"}
+
+
+def missing_classes_note(labels: np.ndarray, class_names: Sequence[str]) -> str | None:
+    """What a reader must know of metrics of slides that lack classes; None where every class has slides."""
+    absent = missing_classes(labels, class_names)
+    if not absent or not len(labels):
+        return None
+    present = len(class_names) - len(absent)
+    means = f"the mean over the {present} classes that have" if present > 1 else "that of the one class that has"
+    undefined = undefined_metrics(labels, class_names).get(AUC.key)
+    told = f"{F1.title} is {means} slides"
+    told += (
+        f"; no {AUC.title}: {undefined}" if undefined else f", and so is {AUC.title}" if len(class_names) > 2 else ""
+    )
+    return f"no labelled slide of {len(absent)} of {len(class_names)} classes ({listed(absent)}): {told}"
 
 
 def hit_ratio_at_2(embeddings: Embeddings, child_mask: Tensor) -> float:

@@ -10,7 +10,8 @@ import torch
 from datasets.model_texts import text_source
 from training.checkpoints import refuse_other_options
 from training.inputs import RunInputs
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import CIRCUMSTANCES, of_nature
 from utils.errors import Fault, UserError
@@ -49,7 +50,8 @@ def check_repetition(record: RunRecord, inputs: RunInputs) -> None:
     inputs.notes.extend(bytes_notes(record, new))
     faults = [
         Fault(
-            "run.input_changed", _place(name, inputs.config), f"{name} is not what the run read",
+            "run.input_changed", _place(name, inputs.config),
+            f"{name} is not what the run read{record.change_told(name, new)}",
             expected="the same contents, as config.json has their fingerprint",
             mend="bring the input back, or train another run without --from_config",
         )

@@ -8,7 +8,8 @@ import pandas as pd
 
 from training.fold_result import FoldRecord, FoldResult
 from training.metrics import RESULT_COLUMNS
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.effects import CIRCUMSTANCES
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
@@ -50,7 +51,8 @@ class RunFolder(RunReader):
             if set(record.inputs) <= set(there.inputs):
                 return there
             # what was recorded stays as it stands: finished folds carry digests of it
-            content = {**self._content(), "inputs": {**there.inputs, **record.inputs}}
+            more = {"inputs": {**there.inputs, **record.inputs}, "features": {**there.features, **record.features}}
+            content = {**self._content(), **more}
         else:
             content = asdict(record)
         write_sealed(self.config, content)
@@ -113,4 +115,6 @@ def _differences(there: RunRecord, new: RunRecord, without_effect: Collection[st
         for name in names
         if there.options.get(name) != new.options.get(name)
     ]
-    return differences + [f"{name} has changed since" for name in there.changed_inputs(new)]
+    return differences + [
+        f"{name} has changed since{there.change_told(name, new)}" for name in there.changed_inputs(new)
+    ]

@@ -6,7 +6,7 @@ Nothing else reads these files: what a damaged or foreign file is, is decided he
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from datasets.slide_names import slide_name
 from training.fold_result import FoldRecord, FoldResult, read_fold_record
 from training.loop import FoldFiles
 from training.metrics import HISTORY_COLUMNS, classification_metrics
+from training.run_record import RunRecord
 from training.run_tables import (
     TOLERANCE,
     TableFile,
@@ -42,31 +43,6 @@ OWN_FILE = re.compile(
 )
 OF_A_FOLD = re.compile(r"(?:splits|features)_(\d+)")
 """Inputs that one fold reads."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """The content of config.json.
-
-    options: every option of main.py by name; one that an older record lacks has its default. class_names: in the order
-    of the labels. feature_dim: width of the features, None where it was not recorded. descriptions: {class: {term:
-    explanation}}. inputs: digests by the name of the input. versions: by the name of the program.
-    num_threads: those of PyTorch's operations in training, None where that was not recorded.
-    """
-
-    options: dict[str, Any]
-    class_names: list[str]
-    feature_dim: int | None
-    descriptions: Mapping[str, Mapping[str, str | list[str]]]
-    inputs: dict[str, str]
-    versions: dict[str, str]
-    num_threads: int | None = None
-
-    def changed_inputs(self, other: "RunRecord") -> list[str]:
-        """The inputs that both records tell of and that differ, sorted. What a tokenizer makes of texts is compared
-        where the texts are the same."""
-        changed = {name for name, digest in self.inputs.items() if other.inputs.get(name, digest) != digest}
-        return sorted(changed - {"tokenizer"} if "text_prompt" in changed else changed)
 
 
 class RunReader:
@@ -123,6 +99,7 @@ class RunReader:
             inputs=content["inputs"],
             versions=content.get("versions", {}),
             num_threads=content.get("num_threads"),
+            features=content.get("features", {}),
         )
 
     def fingerprint(self, fold: int) -> dict[str, str]:
@@ -132,13 +109,13 @@ class RunReader:
         told = content["options"]
         useless = options_without_effect(Config(**{name: told[name] for name in OPTIONS if name in told}))
         settings = {name: value for name, value in told.items() if name not in CIRCUMSTANCES | useless}
-        fields = {"options": settings, **{name: content.get(name) for name in ("class_names", "descriptions")}}
+        parts = {"options": settings, **{name: content.get(name) for name in ("class_names", "descriptions")}}
         inputs = {
             f"inputs.{name}": digest
             for name, digest in content["inputs"].items()
             if not (match := OF_A_FOLD.fullmatch(name)) or int(match[1]) == fold
         }
-        return {**{name: json_sha256(value) for name, value in fields.items()}, **inputs}
+        return {**{name: json_sha256(value) for name, value in parts.items()}, **inputs}
 
     def finished(self, fold: int) -> FoldResult | None:
         """fold_<fold>.json; None where the fold is not finished. Raises UserError where the file is damaged, or of

@@ -1,6 +1,6 @@
 """A run that was trained: what it reads, together with the models of its folds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,16 @@ from typing import Any
 from datasets.checks import check_features
 from datasets.descriptions import Descriptions
 from datasets.model_texts import arrange_texts
-from datasets.task import Slide, read_labels, read_slides
+from datasets.task import NO_LABEL, Slide, labels_told, other_labels, read_labels, read_slides, read_table
 from training.checkpoints import check_checkpoints, fold_names, load_weights, parts_of, read_settings
 from training.inputs import InputReader, RunInputs, tokens_sha256
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
 from utils.options import Stage
+from utils.words import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,14 @@ def load_run(
     slide_ids: Sequence[str] | None = None,
     check: bool = True,
     stage: Stage = "prediction",
+    labels_optional: bool = False,
 ) -> TrainedRun:
     """Load checkpoints of a run's folds, with all that they need to be used on the same slides or on others.
 
     given: options of main.py, in place of those in the config.json beside the checkpoints or, for bare ones, all there
     are. slide_ids: the slides to use; those that are not in the table have no label. By default all of the table or,
     where a task has none, all with features. check: read and check the slides' features. stage: what the run is loaded
-    for; options without effect on it are noted.
+    for; options without effect on it are noted. labels_optional: a label that is no class of the run counts as none.
 
     Raises UserError with all faults: a checkpoint that is missing, does not fit or is not the one of its fold's result,
     an option or an input other than the run's, slides that are faulty.
@@ -56,11 +58,16 @@ def load_run(
     texts = faults.attempt(_texts_of_run, reader, record, given)
     faults.attempt(lambda: _check_tokenizer(reader, record, texts.value))
     class_names = faults.attempt(_classes_of_run, config, record, texts)
-    slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, notes))
+    slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, labels_optional, notes))
     chosen = list(slides.value.values()) if slides else []
     cache = reader.open_cache(chosen, record.feature_dim if record else None)
     digests = faults.attempt(check_features, cache, chosen) if check else Attempt(dict[str, str]())
     faults.raise_any()
+    if changed := record.changed_slides(digests.value) if record else []:
+        notes.append(
+            f"warning: the features of {len(changed)} slides are not those that the run read ({listed(changed)}); the "
+            "run's own predictions for them are of other features"
+        )
     inputs = RunInputs(
         config=config,
         class_names=class_names.value,
@@ -99,11 +106,16 @@ def _check_tokenizer(reader: InputReader, record: RunRecord | None, texts: Descr
 
 
 def _texts_of_run(reader: InputReader, record: RunRecord | None, given: Mapping[str, Any]) -> Descriptions:
-    """The run's own; for a bare checkpoint those of the labels of the table or, where it has not got two, of all
-    classes of the file."""
+    """The run's own; for a bare checkpoint those of all classes of the file, since a table may lack some, or, where the
+    file cannot be read without knowing the classes, those of the labels of the table."""
     if record is None:
-        labels = _labels(reader.config)
-        return reader.read_texts(labels if len(labels) > 1 else None)
+        try:
+            return reader.read_texts(None)
+        except UserError:
+            labels = _labels(reader.config)
+            if len(labels) < 2:
+                raise
+            return reader.read_texts(labels)
     own = arrange_texts(reader.config, reader.config.text_form, vars(record))
     if "text_prompt" in given and reader.read_texts(record.class_names) != own:
         found = "not the descriptions that the run was trained with"
@@ -132,16 +144,33 @@ def _labels(config: Config) -> list[str]:
 
 
 def _slides_of_run(
-    reader: InputReader, class_names: list[str], slide_ids: Sequence[str] | None, notes: list[str]
+    reader: InputReader,
+    class_names: list[str],
+    slide_ids: Sequence[str] | None,
+    labels_optional: bool,
+    notes: list[str],
 ) -> dict[str, Slide]:
-    """The slides of the table, or those named; without a table all that have features, which is noted."""
+    """The slides of the table, or those named; without a table all that have features, which is noted, as are labels
+    that are passed over."""
     path = reader.config.csv_path()
     table: dict[str, Slide] = {}
     if reader.config.dataset_csv or path.exists():
-        table = read_slides(path, class_names)[1]
+        table = read_slides(path, class_names, labels_optional)[1]
+        notes += _unlabelled_notes(path, class_names, table.values())
     elif slide_ids is None:
         slide_ids = reader.folders.slide_ids(reader.form)
         notes.append(f"note: {path} is not there; all {len(slide_ids)} slides with features are taken, without labels")
     if slide_ids is None:
         return table
     return {slide_id: table.get(slide_id) or Slide(slide_id, slide_id) for slide_id in slide_ids}
+
+
+def _unlabelled_notes(path: Path, class_names: Sequence[str], slides: Collection[Slide]) -> list[str]:
+    """A line where some slides of a table have a label and others count as unlabelled: how many, and why."""
+    unlabelled = sum(slide.label == NO_LABEL for slide in slides)
+    others = other_labels(read_table(path), class_names)
+    if not others and unlabelled in (0, len(slides)):
+        return []
+    blank = unlabelled - sum(map(len, others.values()))
+    told = [*([f"a blank of {blank}"] if blank else []), *([labels_told(others)] if others else [])]
+    return [f"note: {unlabelled} of {len(slides)} slides count as unlabelled; their labels: {', '.join(told)}"]

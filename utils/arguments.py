@@ -74,6 +74,15 @@ def add_folder_options(parser: argparse._ActionsContainer) -> None:
     add("high_mag")
 
 
+def add_labels_optional(parser: argparse._ActionsContainer) -> None:
+    """The option by which the scripts that use a trained run pass over labels that are no class of the run."""
+    add_option(
+        parser, "labels-optional", action="store_true",
+        help="count a slide whose label is no class of the run (unknown, NA) as unlabelled, as one with a blank label "
+        "always is; without this option such labels are refused",
+    )  # fmt: skip
+
+
 def check_magnifications(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse a magnification of the children that is not above that of the parents."""
     if not 0 < options.low_mag < options.high_mag:

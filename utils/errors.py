@@ -6,7 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -86,18 +86,51 @@ class Attempt(Generic[Result]):
         return self._result[0]
 
 
+@dataclass
+class Check:
+    """A step that has a name.
+
+    told: what was found, in words. faults: why the step failed; none where it waits for one that failed. warnings: what
+    the user should know though the step succeeded.
+    """
+
+    name: str
+    told: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[Fault] = field(default_factory=list)
+    is_done: bool = False
+
+
 class Faults:
     """Gathers the faults of several steps, so that a user sees all of them at once.
 
-    found: the faults. passed: the names of the checks that succeeded.
+    found: the faults. checks: the steps that have a name, in their order.
     """
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
-        self.passed: list[str] = []
+        self.checks: list[Check] = []
+
+    @property
+    def passed(self) -> list[str]:
+        """The names of the checks that succeeded."""
+        return [check.name for check in self.checks if check.is_done]
+
+    @property
+    def warnings(self) -> list[Fault]:
+        """Those of all checks."""
+        return [warning for check in self.checks for warning in check.warnings]
 
     def add(self, fault: Fault) -> None:
         self.found.append(fault)
+
+    def tell(self, text: str) -> None:
+        """What the latest check found."""
+        self.checks[-1].told.append(text)
+
+    def warn(self, fault: Fault) -> None:
+        """What the user should know of what the latest check found: no reason to stop."""
+        self.checks[-1].warnings.append(fault)
 
     def attempt(
         self, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -112,10 +145,11 @@ class Faults:
     def check(
         self, name: str, step: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> Attempt[Result]:
-        """``attempt`` of a step that has a name; where the step succeeds, ``passed`` gets the name."""
+        """``attempt`` of a step that has a name; ``checks`` gets what came of it."""
+        check, before = Check(name), len(self.found)
+        self.checks.append(check)
         attempt = self.attempt(step, *args, **kwargs)
-        if attempt:
-            self.passed.append(name)
+        check.faults, check.is_done = self.found[before:], bool(attempt)
         return attempt
 
     def to_dict(self) -> dict[str, list[Any]]:

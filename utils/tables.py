@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,6 @@ from utils.spreadsheets import unescaped
 
 SAVE_AS = "save it as CSV in UTF-8, with commas"
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-MOST_SHOWN = 3
 
 
 def read_csv(code: str, path: Path) -> pd.DataFrame:
@@ -64,9 +62,3 @@ def read_rows(code: str, path: Path) -> list[tuple[int, list[str]]]:
     if not rows:
         raise UserError(Fault(code, str(path), "not a readable CSV (it is empty)"))
     return rows
-
-
-def some(things: Iterable[object]) -> str:
-    """The first of some things, for a message: "a, b, c, ..."."""
-    found = list(things)
-    return ", ".join([*map(str, found[:MOST_SHOWN]), *["..."] * (len(found) > MOST_SHOWN)])

@@ -103,7 +103,7 @@ SLIDE_FAULTS = {
     "high_negative": (
         HIGH, lambda path: change(path, "coords", lambda x: x - 10**6), "features.coords", ("patches are of no slide",),
     ),
-    "high_zero_rows": (
+    "high_zero_row": (
         HIGH, lambda path: change(path, "features", lambda x: x * (np.arange(len(x)) != 1)[:, None, None]),
         "features.values", ("all zero",),
     ),

@@ -11,6 +11,7 @@ import pytest
 from models.vlms.tokenizers import StandardTokenizer
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.damage import HIGH, SLIDE, change_json
+from tests.support.earlier import forget_digests
 from tests.support.faults import check_fault
 
 
@@ -30,9 +31,16 @@ def test_features_that_keep_size_and_time(
     assert run_main(options)[0] == 0
     rewrite_rows(task.features / HIGH / f"{SLIDE}.h5")
     assert run_main([*options, "--resume"])[0] == 0
+    code, out, _ = run_main([*options, "--dry_run", "--verify"])
+    assert (
+        code == 0
+        and f"1 slides hold other features than at the last check, with the same size and time ('{SLIDE}')" in out
+    )
     (fault,) = faults_of([*options, "--resume", "--verify"])
     folder = task.run_folder(tmp_path / "results")
-    check_fault(fault, "run.other_settings", folder, "features_0 has changed since")
+    check_fault(
+        fault, "run.other_settings", folder, f"features_0 has changed since (1 of the run's 28 slides: '{SLIDE}')"
+    )
     (fault,) = faults_of([*options, "--resume"])  # what was found is remembered
     check_fault(fault, "run.other_settings", folder, "features_0 has changed since")
 
@@ -79,3 +87,22 @@ def test_a_tokenizer_that_changed(
     checkpoint = simulated.run_folder(results) / "s_0_checkpoint.pt"
     (fault,) = faults_of(["--checkpoint", str(checkpoint), "--output", str(tmp_path / "x.csv")], "predict")
     check_fault(fault, "run.other_settings", f"--vlm_path {simulated.root / 'tinyclip'}", "other tokens")
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_slides_whose_features_changed_are_named(
+    task: SimulatedTask, results: Path, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf, is_old: bool
+) -> None:
+    """By whatever compares the features with those of a run; a record of an earlier version cannot tell them."""
+    folder = task.run_folder(results)
+    if is_old:
+        forget_digests(folder)
+        change_json(folder / "config.json", lambda record: {k: v for k, v in record.items() if k != "features"})
+    rewrite_rows(task.features / HIGH / f"{SLIDE}.h5")
+    told = "earlier version" if is_old else f"1 of the run's 28 slides: '{SLIDE}'"
+    places = ["--data_root_dir", str(task.root / "features"), "--verify"]
+    faults = faults_of(["--from_config", str(folder / "config.json"), "--results_dir", str(tmp_path / "r"), *places])
+    assert {fault.code for fault in faults} == {"run.input_changed"} and all(told in fault.found for fault in faults)
+    argv = ["--checkpoint", str(folder / "s_0_checkpoint.pt"), "--output", str(tmp_path / "p.csv"), *places[:2]]
+    code, out, _ = run_main(argv, "predict")
+    assert code == 0 and (f"are not those that the run read ('{SLIDE}')" in out) == (not is_old)

@@ -203,7 +203,7 @@ BEGINNING = "The AUC of HiVE-MIL is 1.2 points higher than that of ABMIL (95 % i
         ),
         (
             made_up(nan, Interval(nan, nan, nan, 0), CorrectedT(nan, nan, 0)), (nan, nan), 1,
-            "The AUC of HiVE-MIL and ABMIL cannot be compared: a class is missing from a test set.",
+            "The AUC of HiVE-MIL and ABMIL cannot be compared: a test set has slides of one class alone.",
         ),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reports.compose import settings_by_file
 from reports.markdown import MarkdownReport
-from reports.sections import add_calibration, add_figures
+from reports.sections import add_calibration, add_figures, missing_class_notes
 from reports.settings import ResultsTable, Setting
 from tests.support.made_settings import accuracies, finished_fold, setting
 
@@ -62,3 +62,13 @@ def test_settings_whose_names_differ_only_in_signs_have_files_of_their_own() -> 
 def test_settings_without_a_finished_fold_have_no_file() -> None:
     settings = [setting("begun", {1: {}}), setting("done", accuracies({1: [5]}))]
     assert [one.label for one in settings_by_file([table_of(settings)]).values()] == ["done"]
+
+
+def test_folds_whose_test_slides_lack_a_class_are_told_together() -> None:
+    """Of class A alone in two folds; the third has both."""
+    a, both = np.zeros(2, dtype=int), np.array([0, 1])
+    probabilities = np.array([[0.8, 0.2], [0.4, 0.6]])
+    folds = {number: finished_fold(["a", "b"], y, probabilities) for number, y in enumerate((a, both, a))}
+    (note,) = missing_class_notes(setting("ours", {1: folds}))
+    assert "test of fold 0 (seed 1), 2 (seed 1): no labelled slide of 1 of 2 classes ('B')" in note
+    assert missing_class_notes(setting("ours", {1: {1: folds[1]}})) == []

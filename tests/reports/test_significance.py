@@ -62,16 +62,21 @@ def test_weights_of_one_give_the_metrics_of_the_project(data: st.DataObject) -> 
     np.testing.assert_allclose(found, classification_metrics(labels, probabilities), atol=1e-12)
 
 
-def test_what_a_resample_without_a_class_gives() -> None:
-    labels, probabilities = random_slides(0, 3, num=9)
-    weights = np.array([(labels != 1).astype(int), np.zeros(9, dtype=int), np.ones(9, dtype=int)])
+@pytest.mark.parametrize(("num_classes", "absent"), [(2, [1]), (2, [0]), (3, [1]), (3, [0, 1]), (5, [2, 4])])
+def test_a_resample_without_a_class_has_the_metrics_of_the_others(num_classes: int, absent: list[int]) -> None:
+    labels, probabilities = random_slides(0, num_classes)
+    kept = ~np.isin(labels, absent)
+    weights = np.array([kept.astype(int), np.zeros(30, dtype=int), np.ones(30, dtype=int)])
     found = weighted_metrics(labels, probabilities, weights)
-    assert np.isnan(found).tolist() == [[True, False, False], [True, True, True], [False, False, False]]
-    kept = labels != 1
-    f1 = f1_score(
-        labels[kept], probabilities[kept].argmax(1), labels=range(3), average="macro", zero_division=0
-    )  # the class without slides counts as 0, as in the project's metrics
-    assert found[0, 1] == pytest.approx(f1)
+    one_is_left = num_classes - len(absent) == 1
+    assert np.isnan(found).tolist() == [[one_is_left, False, False], [True, True, True], [False, False, False]]
+    y, scores = labels[kept], probabilities[kept]
+    present = sorted(set(y))
+    if not one_is_left:
+        aucs = [roc_auc_score(y == k, scores[:, k]) for k in present]
+        assert found[0, 0] == pytest.approx(np.mean(aucs))
+    assert found[0, 1] == pytest.approx(f1_score(y, scores.argmax(1), labels=present, average="macro"))
+    assert found[0, 2] == pytest.approx(accuracy_score(y, scores.argmax(1)))
 
 
 def test_patients_are_drawn_with_replacement() -> None:

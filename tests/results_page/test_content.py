@@ -157,14 +157,15 @@ def test_a_metric_that_a_fold_has_not_got_is_said(tmp_path: Path, run_main: RunM
     result = run.finished(1)
     assert result
     right = (table[~gone & (table["split"] == "test")]["prediction"] == "B").mean()
-    share = 2 * right / (1 + right) / 2  # F1 of class B, halved: that of class A is 0
+    share = 2 * right / (1 + right)  # F1 of class B: no slide is of class A
     run.finish(replace(result, test_auc=float("nan"), test_acc=right, test_f1=share))
     assert run_main([str(run.path)], "results_page")[0] == 0
     page = read(run.path / "results.html")
     assert cells(page, "results")[1][1] == "–"
     assert cells(page, "results", "tfoot")[0][1] == cells(page, "results")[0][1]
-    (notice,) = page.select(".notice")
-    assert "where a class has no slide: test AUC. Its mean" in " ".join(notice.get_text().split())
+    undefined, missing = (" ".join(notice.get_text().split()) for notice in page.select(".notice"))
+    assert "where a class has no slide: test AUC. Its mean" in undefined
+    assert missing.startswith("fold 1, test: no labelled slide of 1 of 2 classes ('A')")
 
 
 @pytest.mark.usefixtures("no_figures")

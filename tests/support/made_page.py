@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from training.fold_result import FoldResult
 from training.run_folder import RunFolder
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 
 ODD_CLASSES = ["A", '<b>&"']

@@ -12,7 +12,8 @@ import pandas as pd
 from reports.finished_runs import FinishedFold, FinishedRun
 from reports.settings import Setting
 from training.fold_result import FoldResult
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.config import Config
 
 RESULT = FoldResult(0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, nan, 0, 1)

@@ -11,7 +11,7 @@ import pandas as pd
 from training.fold_result import FoldResult
 from training.metrics import classification_metrics
 from training.run_folder import RunFolder
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.files import file_sha256
 

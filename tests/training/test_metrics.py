@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from tests.support import twins
 from training.fold_result import FoldResult
@@ -23,6 +23,9 @@ from training.metrics import (
     Metrics,
     classification_metrics,
     hit_ratio_at_2,
+    missing_classes,
+    missing_classes_note,
+    undefined_metrics,
 )
 from utils.interface import Embeddings
 
@@ -109,13 +112,54 @@ def test_all_probabilities_equal_give_auc_one_half_and_the_first_class() -> None
     assert metrics.f1 == pytest.approx((2 * 1 / (2 + 3)) / 3)
 
 
-def test_auc_is_nan_where_a_class_is_missing() -> None:
-    probabilities = np.array([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
+@pytest.mark.parametrize(("num_classes", "absent"), [(3, [2]), (4, [0, 2]), (5, [4]), (30, [0, 7, 29])])
+@pytest.mark.parametrize("seed", range(3))
+def test_only_classes_with_slides_count(seed: int, num_classes: int, absent: list[int]) -> None:
+    """As scikit-learn has it with the labels that are present."""
+    labels, probabilities = random_case(seed, num_classes, tied=False)
+    kept = ~np.isin(labels, absent)
+    labels, probabilities = labels[kept], probabilities[kept]
+    probabilities[0] = np.eye(num_classes)[absent[0]]  # a class without slides is predicted
+    present = sorted(set(range(num_classes)) - set(absent))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        metrics = classification_metrics(np.array([0, 0, 1]), probabilities)
-    assert math.isnan(metrics.auc)
-    assert metrics.acc == 1.0
+        metrics = classification_metrics(labels, probabilities)
+    predicted = probabilities.argmax(1)
+    aucs = [roc_auc_score(labels == k, probabilities[:, k]) for k in present]
+    assert metrics.auc == pytest.approx(np.mean(aucs), abs=1e-12)
+    assert metrics.f1 == pytest.approx(f1_score(labels, predicted, labels=present, average="macro"), abs=1e-12)
+    assert metrics.acc == accuracy_score(labels, predicted)
+    assert undefined_metrics(labels, [str(k) for k in range(num_classes)]) == {}
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("only", [0, 1])
+def test_one_class_has_no_auc_and_the_reason_is_told(num_classes: int, only: int) -> None:
+    names = ["A", "B b", "C"][:num_classes]
+    probabilities = np.eye(num_classes)[[only, only, 1 - only]] * 0.6 + 0.4 / num_classes
+    labels = np.full(3, only)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics = classification_metrics(labels, probabilities)
+    assert math.isnan(metrics.auc) and metrics.f1 == pytest.approx(0.8) and metrics.acc == pytest.approx(2 / 3)
+    (reason,) = undefined_metrics(labels, names).values()
+    assert f"all 3 labelled slides are of class {names[only]!r}" in reason
+    note = missing_classes_note(labels, names)
+    assert note and reason in note and all(repr(name) in note for name in names)
+    assert missing_classes(labels, names) == [name for name in names if name != names[only]]
+
+
+def test_without_slides_nothing_is_defined() -> None:
+    metrics = classification_metrics(np.zeros(0, dtype=int), np.zeros((0, 3)))
+    assert np.isnan(metrics).all()
+    assert undefined_metrics(np.zeros(0, dtype=int), ["A", "B"]).keys() == {"auc", "f1", "acc"}
+
+
+def test_with_all_classes_there_is_nothing_to_tell() -> None:
+    labels, names = np.array([0, 1, 2]), ["A", "B", "C"]
+    assert missing_classes_note(labels, names) is None and missing_classes(labels, names) == []
+    note = missing_classes_note(labels, [*names, *(f"D{k}" for k in range(30))])
+    assert note and "30 of 33 classes ('D0', 'D1', 'D2', 'D3', 'D4' and 25 more)" in note
 
 
 def random_embeddings(seed: int, parents: int, slots: int, low_texts: int, num_subtexts: int) -> Embeddings:

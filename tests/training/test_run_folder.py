@@ -11,7 +11,7 @@ import pytest
 from training.fold_result import FoldResult
 from training.metrics import RESULT_COLUMNS, Metrics
 from training.run_folder import RunFolder
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.sealed import write_sealed
@@ -118,7 +118,7 @@ def test_std_of_one_fold_is_zero(opened: RunFolder) -> None:
 def test_open_writes_the_record(run: RunFolder) -> None:
     run.open(record(lr=0.5))
     written = json.loads(run.config.read_text())
-    fields = ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads"]
+    fields = ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads", "features"]
     assert list(written) == [*fields, "digests"] and list(written["digests"]) == fields
     assert written["options"]["lr"] == 0.5
     assert run.record() == record(lr=0.5)

@@ -1,6 +1,7 @@
 """The reader of a run's folder: what it makes of config.json and of the result of a fold."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from tests.support.made_page import write_made_up_run
 from training.fold_result import FoldResult
 from training.metrics import Metrics
 from training.run_folder import RunFolder
-from training.run_reader import RunReader, RunRecord
+from training.run_reader import RunReader
+from training.run_record import RunRecord
 from utils.config import Config
 from utils.errors import Fault, UserError
-from utils.sealed import DIGESTS, write_sealed
+from utils.sealed import DIGESTS, seal, write_sealed
 
 
 @pytest.fixture
@@ -104,3 +106,13 @@ def test_a_damaged_result_is_refused(run: RunFolder, change: dict[str, Any]) -> 
     with pytest.raises(UserError) as error:
         run.finished(0)
     assert [(fault.code, fault.where) for fault in error.value.faults] == [("run.unreadable_result", str(file))]
+
+
+def test_what_a_fold_has_not_got_is_null_in_its_result(run: RunFolder) -> None:
+    """Which a file of an earlier version has as NaN."""
+    result, file = run.finished(0), run.fold_result(0)
+    assert result and math.isnan(result.test_hit_ratio)
+    content = json.loads(file.read_text(), parse_constant=lambda constant: pytest.fail(constant))
+    assert content["test_hit_ratio"] is None
+    file.write_text(json.dumps(seal({**content, "test_hit_ratio": math.nan})))
+    assert repr(run.finished(0)) == repr(result)

@@ -24,7 +24,7 @@ from models.vlms import TextSide
 from tests.support.run_contents import files_below
 from training.fold import run_fold
 from training.run_folder import RunFolder
-from training.run_reader import RunRecord
+from training.run_record import RunRecord
 from utils.config import MODEL_TYPES, Config
 from utils.reproducibility import make_deterministic, seed_everything
 

@@ -1,0 +1,54 @@
+"""The content of a run's config.json: what the run was trained with, and what of it has changed since."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.words import listed
+
+FEATURES = re.compile(r"features_\d+")
+"""Inputs that are features of a fold."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of config.json.
+
+    options: every option of main.py by name; one that an older record lacks has its default. class_names: in the order
+    of the labels. feature_dim: width of the features, None where it was not recorded. descriptions: {class: {term:
+    explanation}}. inputs: digests by the name of the input. versions: by the name of the program.
+    num_threads: those of PyTorch's operations in training, None where that was not recorded. features: digests by slide
+    of the features that the folds read; none in a record of an earlier version.
+    """
+
+    options: dict[str, Any]
+    class_names: list[str]
+    feature_dim: int | None
+    descriptions: Mapping[str, Mapping[str, str | list[str]]]
+    inputs: dict[str, str]
+    versions: dict[str, str]
+    num_threads: int | None = None
+    features: Mapping[str, str] = field(default_factory=dict)
+
+    def changed_inputs(self, other: "RunRecord") -> list[str]:
+        """The inputs that both records tell of and that differ, sorted. What a tokenizer makes of texts is compared
+        where the texts are the same."""
+        changed = {name for name, digest in self.inputs.items() if other.inputs.get(name, digest) != digest}
+        return sorted(changed - {"tokenizer"} if "text_prompt" in changed else changed)
+
+    def changed_slides(self, digests: Mapping[str, str]) -> list[str]:
+        """The slides of the record whose features have another digest now, sorted."""
+        return sorted(name for name, told in self.features.items() if digests.get(name, told) != told)
+
+    def change_told(self, name: str, new: "RunRecord") -> str:
+        """What of an input that has changed is told beside its name: of features the slides, as far as the record tells
+        them; "" of others."""
+        if not FEATURES.fullmatch(name):
+            return ""
+        if not self.features:
+            return " (an earlier version wrote config.json, without the digests of single slides)"
+        changed = self.changed_slides(new.features)
+        if not changed:  # the same features of other slides
+            return " (of other slides than before)"
+        return f" ({len(changed)} of the run's {len(self.features)} slides: {listed(changed)})"
