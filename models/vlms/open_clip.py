@@ -162,12 +162,11 @@ def load_image(files: ModelFiles) -> ImageSide:
         model = config["model_cfg"]
         vision = {**model["vision_cfg"], "timm_model_pretrained": False}
         quick_gelu, width = _quick_gelu(model, files), model["embed_dim"]
+        transform = _preprocessing(vision.get("image_size", 224), config.get("preprocess_cfg") or {})
         tensors = with_prefix(files.tensors, "visual.")
         tower = build(
             lambda: OpenClipImageTower(_build_vision_tower(width, vision, quick_gelu)), tensors, "image", told
         )
-        visual: Any = tower.visual
-        transform = _preprocessing(visual.image_size, config.get("preprocess_cfg") or {})
     return ImageSide(tower, width, transform, {"quick_gelu": quick_gelu, "vision": vision})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from models.vlms.catalogue import CLIP, OPEN_CLIP, Published, find_published, why_refused
-from models.vlms.places import SUFFIXES, ModelFiles, files_of_hub, files_of_path, model_type_of
+from models.vlms.places import HOW_TO_DOWNLOAD, SUFFIXES, ModelFiles, files_of_hub, files_of_path, model_type_of
 from models.vlms.sides import Family, ImageSide, Origin, Side, TextSide
 from utils.errors import Fault, UserError
 
@@ -27,8 +27,8 @@ MODEL_TYPES = {model_type: family for family in FAMILIES for model_type in famil
 ARCHITECTURE_PREFIX = "open_clip:"
 HUB_PREFIX = "hf-hub:"
 HOW_TO_NAME = (
-    "name a published model (python extract_features.py --list-models prints them), or give --vlm_path the folder, the "
-    "weight file or the hub id (OWNER/NAME) of a model"
+    "name it with --vlm_path (the folder, the weight file or the hub id OWNER/NAME of a model), or take a published "
+    "one: python extract_features.py --list-models"
 )
 ONE_MODEL_IN_TWO_FORMS = {CLIP, OPEN_CLIP}
 
@@ -73,8 +73,11 @@ def find_model(source: Source) -> ModelFiles:
     hub_id = source.vlm_path.removeprefix(HUB_PREFIX)
     if path.is_absolute() or hub_id.startswith(".") or hub_id.count("/") != 1 or path.suffix in SUFFIXES:
         expected = "the folder or the weight file of a model, or a hub id (OWNER/NAME)"
-        raise UserError(Fault("vlm.missing", f"--vlm_path {path}", "no such file or folder", expected=expected))
-    return files_of_hub(hub_id, entry, MODEL_TYPES)
+        mend = HOW_TO_DOWNLOAD.format(entry.hub) if entry else ""
+        where = f"--vlm_path {source.vlm_path}"
+        raise UserError(Fault("vlm.missing", where, "no such file or folder", expected, mend))
+    is_open_clip = source.vlm_path.startswith(HUB_PREFIX)
+    return files_of_hub(hub_id, entry, () if is_open_clip else MODEL_TYPES)
 
 
 def _default_files(source: Source, entry: Published | None) -> ModelFiles:

@@ -24,12 +24,23 @@ def save_clip_with_tokenizer(folder: Path) -> Path:
     from transformers import CLIPTokenizer
 
     save_tiny_clip(folder, width=32, seed=3)
-    standard = SimpleTokenizer()
-    merges = sorted(standard.bpe_ranks, key=standard.bpe_ranks.__getitem__)
-    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {special.get(token, token): index for token, index in standard.encoder.items()}
+    vocabulary, merges = _clip_vocabulary()
     CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(folder)
     return folder
+
+
+def save_clip_vocabulary(folder: Path) -> None:
+    """CLIP's vocabulary as vocab.json and merges.txt."""
+    vocabulary, merges = _clip_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+
+
+def _clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    standard = SimpleTokenizer()
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {special.get(token, token): index for token, index in standard.encoder.items()}
+    return vocabulary, sorted(standard.bpe_ranks, key=standard.bpe_ranks.__getitem__)
 
 
 def change_clip_weights(folder: Path, new: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:

@@ -149,7 +149,11 @@ def test_the_activation_changes_features_and_identity(vlm: GoldenVlm, monkeypatc
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "golden", other)
     text, image = load_text_side(*vlm.places[0]), load_image_side(*vlm.places[0])
     tokens = PromptTokens(text, vlm.texts, 0, "end")
-    assert not torch.allclose(unit(encode(text, tokens)), vlm.features("text_features"), atol=IMAGE)
+    with torch.no_grad():
+        pixels = image.tower(torch.from_numpy(vlm.arrays["pixels"]))
+    features = torch.cat([unit(encode(text, tokens)), unit(pixels)])
+    expected = torch.cat([vlm.features("text_features"), vlm.features("image_features")])
+    assert not torch.allclose(features, expected, atol=IMAGE)
     assert image.fingerprint() == vlm.image_side().fingerprint()
     assert image.identity().fingerprint != vlm.image_side().identity().fingerprint
 
