@@ -106,7 +106,7 @@ def save_byte_tokenizer(file: Path) -> None:
 
 # ---- open_clip -------------------------------------------------------------------------------------------------------
 
-TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 OPEN_CLIPS: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT},
