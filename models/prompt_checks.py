@@ -56,7 +56,7 @@ def check_texts(tower: TextSide, texts: Sequence[str], token_ids: Sequence[Seque
 
 def _is_strange(text: str, ids: Sequence[int], unknown: int | None) -> bool:
     num_unknown = sum(token == unknown for token in ids)
-    return bool(text.strip()) and num_unknown >= MOST_UNKNOWN * len(ids) and (num_unknown > 0 or not ids)
+    return num_unknown > MOST_UNKNOWN * len(ids) or (not ids and bool(text.strip()))
 
 
 def _plain(text: str) -> str:

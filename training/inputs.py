@@ -82,9 +82,14 @@ class RunInputs:
             feature_dim=self.cache.feature_dim,
             descriptions=self.descriptions.by_class,
             inputs=read,
-            versions=versions(),
+            versions={**versions(), **self._revision()},
             num_threads=torch.get_num_threads(),
         )
+
+    def _revision(self) -> dict[str, str]:
+        """The commit of a vision-language model that is from the hub, by its hub id."""
+        origin = self.tower.origin if self.tower is not None else None
+        return {origin.told: origin.revision} if origin and origin.revision else {}
 
 
 def tokens_sha256(tower: TextSide, descriptions: Descriptions) -> str:

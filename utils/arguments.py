@@ -58,7 +58,7 @@ def add_folder_options(parser: argparse._ActionsContainer) -> None:
     add = partial(add_config_option, parser)
     add("data_root_dir", type=Path, required=True)
     add("task", type=folder_name, required=True, help="name of the task")
-    add("feature_extractor", type=folder_name, required=True, help="plip, quiltnet, conch, or the name of another")
+    add("feature_extractor", type=folder_name, required=True, help="a published model, or the name of another")
     add("low_mag")
     add("high_mag")
 

@@ -95,4 +95,3 @@ class TextTower(nn.Module):
         super().__init__()
         for name, part in parts.items():
             self.add_module(name, part)
-

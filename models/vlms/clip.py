@@ -31,7 +31,7 @@ RELEASED_NAMES = {
 
 
 class ClipTextSide(TextSide):
-    """The text side of a transformers CLIP (CLIPModel or CLIPTextModelWithProjection): causal, pooled at the first end token."""
+    """The text side of a transformers CLIPModel or CLIPTextModelWithProjection: causal, pooled at the first end token."""
 
     pools_at_end = True
 
@@ -151,9 +151,7 @@ def load_image(files: ModelFiles) -> ImageSide:
 
     config = _config(files, without="text_config").vision_config
     tensors = with_prefix(files.tensors, "vision_model.", "visual_projection.")
-    clip = build(
-        lambda: CLIPVisionModelWithProjection(config), without_position_ids(tensors), "image", files.told
-    )
+    clip = build(lambda: CLIPVisionModelWithProjection(config), without_position_ids(tensors), "image", files.told)
     transform = transformers_preprocessing(files.folder, config.image_size, Standard())
     settings = {name: getattr(config, name) for name in ("hidden_act", "num_attention_heads", "layer_norm_eps")}
     return ImageSide(ClipImageTower(clip), config.projection_dim, transform, settings)
@@ -176,7 +174,9 @@ def _config(files: ModelFiles, without: str) -> Any:
 
 FAMILY = Family(
     name=CLIP,
-    recognises=lambda names: any(name.startswith(("text_model.", "vision_model.", "visual_projection")) for name in names),
+    recognises=lambda names: any(
+        name.startswith(("text_model.", "vision_model.", "visual_projection")) for name in names
+    ),
     load_text=load_text,
     load_image=load_image,
     model_types=(MODEL_TYPE,),

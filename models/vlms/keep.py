@@ -108,7 +108,9 @@ def _vit(sizes: Mapping[str, int]) -> nn.Module:
 
 FAMILY = Family(
     name=KEEP,
-    recognises=lambda names: any(name.startswith(("visual_head.", "text.embeddings.word_embeddings.")) for name in names),
+    recognises=lambda names: any(
+        name.startswith(("visual_head.", "text.embeddings.word_embeddings.")) for name in names
+    ),
     load_text=load_text,
     load_image=load_image,
     model_types=(MODEL_TYPE,),

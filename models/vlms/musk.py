@@ -27,7 +27,7 @@ HOW_TO_INSTALL = "pip install git+https://github.com/lilab-stanford/MUSK fairsca
 
 
 class MuskTokenizer:
-    """SentencePiece with fairseq's ids: <s> 0, <pad> 1, </s> 2, <unk> 3, and every other piece one more than its own."""
+    """SentencePiece with fairseq's ids: <s> 0, <pad> 1, </s> 2, <unk> 3; every other piece has one more than its own."""
 
     bos_id, pad_id, eos_id, unk_id = 0, 1, 2, 3
 

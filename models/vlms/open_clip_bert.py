@@ -33,7 +33,10 @@ def load_text(files: ModelFiles) -> TextSide:
     """
     config = files.config(OPEN_CLIP_CONFIG)
     if config is None:
-        found, expected = f"no {OPEN_CLIP_CONFIG} found", "the one that was published with the model, beside its weights"
+        found, expected = (
+            f"no {OPEN_CLIP_CONFIG} found",
+            "the one that was published with the model, beside its weights",
+        )
         raise UserError(Fault("vlm.missing", str(files.folder), found, expected))
     told = f"{files.told} with {OPEN_CLIP_CONFIG}"
     tensors = without_position_ids(renamed(files.tensors, "text."))

@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder or a file that the user names, or a repository of the hub as it lies in the cache.
+"""Where a model's files are: a folder or a file that the user names, or a repository of the hub in the hub's cache.
 
 Every family reads files on the disk alone, so that a hub id, its cached copy and a downloaded folder are read, checked
 and refused alike.
@@ -23,8 +23,8 @@ SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 INDEX = ".index.json"  # behind a weight file's name: the list of the shards in its place
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.spm")  # configurations and tokenizers
 HOW_TO_DOWNLOAD = (
-    "with internet access: hf download {} --local-dir FOLDER, and name the folder with --vlm_path (gated models: accept "
-    "the terms on the model's page and hf auth login first)"
+    "with internet access: hf download {} --local-dir FOLDER, and name the folder with --vlm_path (gated models: "
+    "accept the terms on the model's page and hf auth login first)"
 )
 
 

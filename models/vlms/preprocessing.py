@@ -103,7 +103,9 @@ def transformers_preprocessing(folder: Path, image_size: int, standard: Standard
         input_size = resize_size if squash else _edge(said.get("crop_size"), resize_size)
         mean, std = said.get("image_mean") or standard.mean, said.get("image_std") or standard.std
         interpolation = INTERPOLATIONS.get(said.get("resample", 3), str(said.get("resample")))
-        preprocessing = Preprocessing(input_size, resize_size, tuple(mean), tuple(std), interpolation, squash, "transformers")
+        preprocessing = Preprocessing(
+            input_size, resize_size, tuple(mean), tuple(std), interpolation, squash, "transformers"
+        )
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if said.get(step) is False:
                 raise ValueError(f"{step} is false: an image processor without this step is not known")

@@ -83,9 +83,7 @@ def find_model(source: Source) -> ModelFiles:
 def _default_files(source: Source, entry: Published | None) -> ModelFiles:
     """The model of a name alone: from the project's own folder, where the family has one, else from the hub."""
     if entry is None:
-        raise UserError(
-            Fault("vlm.unknown", str(source), "its vision-language model is not known", mend=HOW_TO_NAME)
-        )
+        raise UserError(Fault("vlm.unknown", str(source), "its vision-language model is not known", mend=HOW_TO_NAME))
     family = _family_named(entry.family)
     if family.own_weights:
         return files_of_path(family.own_weights(), entry, MODEL_TYPES)

@@ -110,9 +110,7 @@ class ImageSide(Side):
         """What features must have in common to be those of one model."""
         how = {"preprocessing": asdict(self.transform), "settings": self.settings, "normalised": self.normalised}
         told = json.dumps({**how, "weights": self.fingerprint()}, sort_keys=True, default=list)
-        return ImageIdentity(
-            self.origin.family, self.origin.name, text_sha256(told), self.projected, self.normalised
-        )
+        return ImageIdentity(self.origin.family, self.origin.name, text_sha256(told), self.projected, self.normalised)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Features of patches: uint8 (N, 3, H, W) on the module's device -> float32 (N, D).

@@ -54,9 +54,7 @@ def load_text(files: ModelFiles) -> SiglipTextSide:
 
     config = _config(files, without="vision_config").text_config
     tensors = without_position_ids(with_prefix(files.tensors, "text_model."))
-    tower: Any = build(
-        lambda: TextTower(text_model=SiglipTextModel._from_config(config)), tensors, "text", files.told
-    )
+    tower: Any = build(lambda: TextTower(text_model=SiglipTextModel._from_config(config)), tensors, "text", files.told)
     tokenizer = own_tokenizer(files.folder, config.vocab_size, SENTENCEPIECE_FILES)
     return SiglipTextSide(tower.text_model, only_tensor(files.tensors, "logit_scale", files.told), tokenizer)
 

@@ -1,4 +1,4 @@
-"""Small models with random weights of the families beside CLIP, CONCH and open_clip's own, saved as each is published."""
+"""Small models with random weights, saved as published: those of the families beside CLIP, CONCH and open_clip."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,28 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers and timm)
 
-WORDS = "small large nests mitoses clear cells with mucin of tumour 5x ( ) , . x".split()
-PIECES = [*"abcdefghijklmnopqrstuvwxyz0123456789", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789")]
+WORDS = [
+    "small",
+    "large",
+    "nests",
+    "mitoses",
+    "clear",
+    "cells",
+    "with",
+    "mucin",
+    "of",
+    "tumour",
+    "5x",
+    "(",
+    ")",
+    ",",
+    ".",
+    "x",
+]
+PIECES = [
+    *"abcdefghijklmnopqrstuvwxyz0123456789",
+    *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"),
+]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PIECES[:23], *PIECES[24:], *WORDS]
 BERT = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
@@ -75,9 +95,7 @@ class OpenClipBert(nn.Module):
         self.text.transformer = bert_model(with_pooler=False)
         middle = (BERT["hidden_size"] + WIDTH) // 2
         sizes = (BERT["hidden_size"], middle), (middle, WIDTH)
-        self.text.proj = nn.Sequential(
-            nn.Linear(*sizes[0], bias=False), nn.GELU(), nn.Linear(*sizes[1], bias=False)
-        )
+        self.text.proj = nn.Sequential(nn.Linear(*sizes[0], bias=False), nn.GELU(), nn.Linear(*sizes[1], bias=False))
         self.logit_scale = nn.Parameter(torch.tensor(4.0))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -196,10 +214,10 @@ def save_pieces(file: Path) -> int:
 def save_dual_encoder(folder: Path, seed: int = 0) -> Path:
     from transformers import (
         BertConfig,
-        ViTConfig,
-        ViTImageProcessor,
         VisionTextDualEncoderConfig,
         VisionTextDualEncoderModel,
+        ViTConfig,
+        ViTImageProcessor,
     )
 
     folder.mkdir(exist_ok=True)

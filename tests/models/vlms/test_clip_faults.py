@@ -80,19 +80,28 @@ OF_BOTH: dict[str, Case] = {
     "not_clip": (change_config(model_type="bert"), "vlm.other_type", CONFIG, "model_type is 'bert'"),
     "config_a_list": (lambda folder: (folder / CONFIG).write_text("[]"), "vlm.config", CONFIG, "a JSON list"),
     "config_a_pointer": (
-        lambda folder: (folder / CONFIG).write_bytes(LFS_POINTER), "vlm.unreadable", CONFIG, "a git-lfs pointer",
+        lambda folder: (folder / CONFIG).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        CONFIG,
+        "a git-lfs pointer",
     ),
     "config_empty": (lambda folder: (folder / CONFIG).write_bytes(b""), "vlm.unreadable", CONFIG, "an empty file"),
     "no_weights": (lambda folder: (folder / WEIGHTS).unlink(), "vlm.missing", "", "no weights found"),
     "cut_off": (lambda folder: cut(folder / WEIGHTS), "vlm.unreadable", WEIGHTS, "damaged, or cut off"),
     "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "vlm.unreadable", WEIGHTS, "an empty file"),
     "pointer": (
-        lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER), "vlm.unreadable", WEIGHTS, "a git-lfs pointer",
+        lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        WEIGHTS,
+        "a git-lfs pointer",
     ),
     "a_shard_is_missing": (lambda folder: shard(folder, 3, absent=1), "vlm.incomplete", INDEX, "1 of 3 shards"),
     "no_shard_is_there": (lambda folder: shard(folder, 2, absent=2), "vlm.incomplete", INDEX, "2 of 2 shards"),
     "a_shard_is_a_pointer": (
-        lambda folder: shard(folder, 2).write_bytes(LFS_POINTER), "vlm.unreadable", SHARD, "a git-lfs pointer",
+        lambda folder: shard(folder, 2).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        SHARD,
+        "a git-lfs pointer",
     ),
 }
 OF_IMAGES: dict[str, Case] = {
@@ -190,9 +199,7 @@ def spoil_texts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("side", "spoil"), [("text", spoil_vision), ("image", spoil_texts)])
-def test_faults_of_the_other_side_do_not_matter(
-    clip_folder: Path, side: str, spoil: Callable[[Path], None]
-) -> None:
+def test_faults_of_the_other_side_do_not_matter(clip_folder: Path, side: str, spoil: Callable[[Path], None]) -> None:
     expected = LOADS[side]("any", str(clip_folder)).fingerprint()
     spoil(clip_folder)
     assert LOADS[side]("any", str(clip_folder)).fingerprint() == expected

@@ -158,7 +158,9 @@ def of_transformers(method: str) -> Callable[[Path, Tensor], Tensor]:
     def features(folder: Path, inputs: Tensor) -> Tensor:
         from transformers import AutoModel
 
-        masked = {"attention_mask": (inputs != 0).long()} if (folder / "vocab.txt").exists() and "text" in method else {}
+        masked = (
+            {"attention_mask": (inputs != 0).long()} if (folder / "vocab.txt").exists() and "text" in method else {}
+        )
         return getattr(AutoModel.from_pretrained(folder).eval(), method)(inputs, **masked).pooler_output
 
     return features

@@ -1,6 +1,6 @@
 """Every family against what the publishing code makes of tiny random models in the published form.
 
-    pytest tests/models/vlms --golden-vlms DIR      any folder of the form of ../shared/golden/vlms, or one model of it
+pytest tests/models/vlms --golden-vlms DIR      any folder of the form of ../shared/golden/vlms, or one model of it
 """
 
 from collections.abc import Iterator
@@ -159,5 +159,5 @@ def test_the_activation_changes_features_and_identity(vlm: GoldenVlm, monkeypatc
 
 
 def test_published_models_of_quick_gelu() -> None:
-    quick = {name for name in ("pathclip", "clip-rn50", "pathgen-clip-b") if getattr(find_published(name), "quick_gelu")}
+    quick = {name for name in ("pathclip", "clip-rn50", "pathgen-clip-b") if find_published(name).quick_gelu}
     assert quick == {"pathclip", "clip-rn50"}

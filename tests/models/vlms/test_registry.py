@@ -181,9 +181,7 @@ def test_a_model_that_is_not_in_the_cache(cache: Path) -> None:
     assert "hf download vinid/plip --local-dir FOLDER" in fault.mend
 
 
-@pytest.mark.parametrize(
-    ("missing", "code"), [("model.safetensors", "vlm.missing"), ("config.json", "vlm.missing")]
-)
+@pytest.mark.parametrize(("missing", "code"), [("model.safetensors", "vlm.missing"), ("config.json", "vlm.missing")])
 def test_a_cached_model_that_is_incomplete_is_named_as_a_folder_is(
     places: Path, cache: Path, missing: str, code: str
 ) -> None:
