@@ -44,7 +44,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "feature_extractor", default=None,
         help="whose text tower the length is checked with (default: CLIP's vocabulary and length)",
     )  # fmt: skip
-    of_main("vlm_path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
+    of_main("vlm_path")
     add("dry-run", action="store_true", help="print the prompt and ask nobody")
     options = parser.parse_args(argv)
     if len(set(options.classes)) < max(len(options.classes), 2):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
+from typing import NoReturn
 
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
@@ -15,15 +16,24 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 HIGHEST_MAGNIFICATION = 160
 
 
+class ListModels(argparse.Action):
+    """Prints the table of published models, in place of whatever else is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from models.vlms.catalogue import text_table
+
+        print(text_table())
+        parser.exit()
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     add = partial(add_option, parser)
     add("wsi-dir", type=location, required=True, help="folder with the slides, searched through")
     add_folder_options(parser)
     of_main = partial(add_config_option, parser)
-    of_main(
-        "vlm_path", help="the encoder: Hugging Face CLIP folder, CONCH pytorch_model.bin, open_clip folder, or hub id"
-    )
+    of_main("vlm_path")
+    add("list-models", nargs=0, action=ListModels, help="print the published models and stop")
     of_main(
         "dataset_csv",
         type=location,

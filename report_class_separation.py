@@ -16,7 +16,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
     of_main = partial(add_config_option, parser)
     of_main("feature_extractor", help="whose text tower is used (default: plip)")
-    of_main("vlm_path", help="its Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id")
+    of_main("vlm_path")
     of_main("num_low_mag_texts")
     of_main("num_high_mag_subtexts")
     add_option(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from models.prompt_checks import check_texts
 from models.vlms import TextSide
 from utils.errors import Fault, UserError
 
@@ -25,13 +26,25 @@ def check_room(num_context_tokens: int, room: int) -> None:
         )
 
 
+def tokens_behind(
+    tokenize: Callable[[list[str]], list[list[int]]], descriptions: list[str], before: int
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of ``before`` placeholders, and of each description behind them: some tokenizers write the first word
+    of a text otherwise than the same word behind another."""
+    placeholders = [PLACEHOLDER] * before
+    lead = tokenize([" ".join(placeholders)])[0] if before else []
+    heads = tokenize([" ".join([*placeholders, text]) for text in descriptions])
+    return lead, [head[len(lead) :] for head in heads]
+
+
 class PromptTokens:
     """Token ids of the prompts and the places of their context.
 
-    A prompt is ``before`` placeholders, the description, ``after`` placeholders; a description that does not fit the
-    tower's length is cut, the context never is.
+    A prompt is the tower's start token, where it has one, ``before`` context tokens, the description, ``after`` context
+    tokens, the end token. A description that does not fit the tower's length is cut, the context never is.
 
-    Raises UserError where the context leaves no room for a description.
+    Raises UserError where the context leaves no room for a description, and where the tokenizer does not tell the
+    descriptions apart or does not know their words.
 
     token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. num_cut: descriptions cut.
     """
@@ -44,10 +57,13 @@ class PromptTokens:
         opening = [] if start is None else [start]
         # a placeholder behind another word: its id may differ from that of one at the start of the text
         placeholder = tower.tokenize([f"{PLACEHOLDER} {PLACEHOLDER}"])[0][-1:]
-        heads = tower.tokenize([" ".join([PLACEHOLDER] * before + [text]) for text in descriptions])
-        room = tower.room - after
-        self.num_cut = sum(len(head) > room for head in heads)
-        prompts = [[*opening, *head[:room], *(placeholder * after), end] for head in heads]
+        lead, texts = tokens_behind(tower.tokenize, descriptions, before)
+        check_texts(tower, descriptions, texts)
+        if len(lead) != before:  # a tokenizer without a token for the placeholder
+            lead = placeholder * before
+        room = tower.room - num_context_tokens
+        self.num_cut = sum(len(text) > room for text in texts)
+        prompts = [[*opening, *lead, *text[:room], *(placeholder * after), end] for text in texts]
         self.token_ids = torch.full((len(prompts), tower.context_length), padding)
         self.context_positions = torch.zeros(len(prompts), num_context_tokens, dtype=torch.long)
         for row, prompt in enumerate(prompts):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from models.prompts import PLACEHOLDER, check_room
+from models.prompts import check_room, tokens_behind
 from models.vlms import TextSide
 from models.vlms.tokenizers import CLIP_ROOM, StandardTokenizer
 
@@ -18,7 +18,7 @@ def token_limit(tower: TextSide | None, num_context_tokens: int) -> tuple[Callab
     check_room(num_context_tokens, room)
 
     def count(description: str) -> int:
-        return len(tokenize([" ".join([PLACEHOLDER] * num_context_tokens + [description])])[0]) - num_context_tokens
+        return len(tokens_behind(tokenize, [description], num_context_tokens)[1][0])
 
     return count, room - num_context_tokens
 

@@ -32,6 +32,7 @@ FaultsOf = Callable[..., list[Fault]]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden-baselines", metavar="DIR", help="golden cases of the baselines to check instead")
+    parser.addoption("--golden-vlms", metavar="DIR", help="golden vision-language models to check instead")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

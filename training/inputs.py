@@ -18,7 +18,7 @@ from datasets.task import Slide
 from models.build import KINDS, build_model
 from models.text_length import room_for
 from models.vlms import TextSide, load_text_side
-from models.vlms.sides import Source
+from models.vlms.registry import Source
 from training.run_record import RunRecord
 from utils.config import Config
 from utils.effects import has_effect
@@ -79,10 +79,15 @@ class RunInputs:
             feature_dim=self.cache.feature_dim,
             descriptions=self.descriptions.by_class,
             inputs=read,
-            versions=versions(),
+            versions={**versions(), **self._revision()},
             num_threads=torch.get_num_threads(),
             features=dict(sorted(features.items())),
         )
+
+    def _revision(self) -> dict[str, str]:
+        """The commit of a vision-language model that is from the hub, by its hub id."""
+        origin = self.tower.origin if self.tower is not None else None
+        return {origin.told: origin.revision} if origin and origin.revision else {}
 
 
 def tokens_sha256(tower: TextSide, descriptions: Descriptions) -> str:

@@ -69,7 +69,7 @@ def add_folder_options(parser: argparse._ActionsContainer) -> None:
     add = partial(add_config_option, parser)
     add("data_root_dir", type=location, required=True)
     add("task", required=True, help="name of the task")
-    add("feature_extractor", required=True, help="plip, quiltnet, conch, or the name of another")
+    add("feature_extractor", required=True, help="a published model, or the name of another")
     add("low_mag")
     add("high_mag")
 

@@ -78,10 +78,17 @@ class Config:
     )  # fmt: skip
     data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
     feature_extractor: str = option(
-        "plip", "plip, quiltnet, conch, or any other name together with --vlm_path", folder_name, nature=Nature.NAME
+        "plip",
+        "a published model (extract_features.py --list-models), or any other name together with --vlm_path",
+        folder_name,
+        nature=Nature.NAME,
     )
     vlm_path: str | None = option(
-        None, "Hugging Face CLIP folder, CONCH pytorch_model.bin, or hub id", path, nature=Nature.SOURCE, models=TEXTS
+        None,
+        "the model's folder, weight file or hub id (default: the published one)",
+        path,
+        nature=Nature.SOURCE,
+        models=TEXTS,
     )
     dataset_csv: str | None = option(
         None, "CSV of slides and labels (default: dataset_csv/<task>.csv)", path, nature=Nature.SOURCE

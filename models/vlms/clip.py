@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
-from models.vlms.loading import check_complete, loading_from_transformers
+from models.vlms.catalogue import CLIP
+from models.vlms.loading import build, only_tensor, reading_config, with_prefix, without_position_ids
+from models.vlms.places import CONFIG, ModelFiles
 from models.vlms.prefix_tree import Block, PrefixTree, first_position, last_states
-from models.vlms.preprocessing import clip_preprocessing
-from models.vlms.sides import Family, ImageSide, ReleasedReading, Source, TextSide, Tokenizer
+from models.vlms.preprocessing import Standard, transformers_preprocessing
+from models.vlms.sides import Family, ImageSide, ReleasedReading, TextSide, Tokenizer
 from models.vlms.tokenizers import clip_tokenizer
 
-PUBLISHED = {"plip": "vinid/plip", "quiltnet": "wisdomik/QuiltNet-B-32"}
 MODEL_TYPE = "clip"
 QUICK_GELU = 1.702  # CLIP's activation: x sigmoid(1.702 x)
 RELEASED_NAMES = {
@@ -30,15 +31,16 @@ RELEASED_NAMES = {
 
 
 class ClipTextSide(TextSide):
-    """The text side of a transformers CLIPModel: causal, pooled at the first end token."""
+    """The text side of a transformers CLIPModel or CLIPTextModelWithProjection: causal, pooled at the first end token."""
 
     pools_at_end = True
 
     def __init__(self, clip: Any, tokenizer: Tokenizer):
-        sizes = clip.config.text_config
+        sizes = clip.text_model.config
         super().__init__(
-            tokenizer, clip.logit_scale, sizes.max_position_embeddings, sizes.hidden_size, clip.config.projection_dim
-        )
+            tokenizer, clip.logit_scale, sizes.max_position_embeddings, sizes.hidden_size,
+            clip.text_projection.out_features,
+        )  # fmt: skip
         self.text_model: Any = clip.text_model
         self.text_projection: Any = clip.text_projection
 
@@ -106,28 +108,29 @@ def _quick_gelu_mlp(mlp: Any, x: Tensor) -> Tensor:
     return torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t(), alpha=1 / QUICK_GELU)
 
 
-def load_text(source: str) -> ClipTextSide:
-    """The text side of a CLIP model: a local Hugging Face folder or a hub id.
+def load_text(files: ModelFiles) -> ClipTextSide:
+    """The text side of a CLIP model. The vision side is not looked at.
 
-    Raises UserError where the model cannot be had, or where weights of the text side are missing.
+    Raises UserError where config.json is another model's, where weights of the text side are missing or do not fit, and
+    where the tokenizer cannot be had.
     """
-    from transformers import CLIPModel
+    from transformers import CLIPTextModelWithProjection
 
-    with loading_from_transformers(source, MODEL_TYPE, "config.json, model.safetensors, tokenizer files"):
-        loaded: Any = CLIPModel.from_pretrained(
-            source, output_loading_info=True, ignore_mismatched_sizes=True, attn_implementation="sdpa"
-        )
-    clip, report = loaded
-    missing = [name for name in report["missing_keys"] if not name.startswith(("vision_model", "visual_"))]
-    check_complete(source, "text", missing, report["mismatched_keys"])
-    return ClipTextSide(clip.float(), clip_tokenizer(source, clip.config.text_config.vocab_size))
+    config = _config(files, without="vision_config").text_config
+    tensors = with_prefix(files.tensors, "text_model.", "text_projection.")
+    clip: Any = build(
+        lambda: CLIPTextModelWithProjection._from_config(config, attn_implementation="sdpa"),
+        without_position_ids(tensors), "text", files.told,
+    )  # fmt: skip
+    clip.logit_scale = only_tensor(files.tensors, "logit_scale", files.told)
+    return ClipTextSide(clip, clip_tokenizer(files.folder, config.vocab_size))
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
 
 
 class ClipImageTower(nn.Module):
-    """The vision side of a transformers CLIPModel: what its get_image_features gives, not normalised."""
+    """The vision side of a transformers CLIP: what its get_image_features gives, not normalised."""
 
     def __init__(self, clip: Any):
         super().__init__()
@@ -138,33 +141,43 @@ class ClipImageTower(nn.Module):
         return features
 
 
-def load_image(source: str) -> ImageSide:
-    """The image side of a CLIP model: a local Hugging Face folder or a hub id.
+def load_image(files: ModelFiles) -> ImageSide:
+    """The image side of a CLIP model. The text side is not looked at.
 
-    Raises UserError where the model cannot be had, or where weights of the vision side are missing.
+    Raises UserError where config.json is another model's, and where weights of the vision side are missing or do not
+    fit.
     """
-    from transformers import CLIPConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPVisionModelWithProjection
 
-    with loading_from_transformers(source, MODEL_TYPE, "config.json, model.safetensors"):
-        config: Any = CLIPConfig.from_pretrained(source)
-        config.vision_config.projection_dim = config.projection_dim
-        loaded: Any = CLIPVisionModelWithProjection.from_pretrained(
-            source, config=config.vision_config, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    clip, report = loaded
-    check_complete(source, "image", report["missing_keys"], report["mismatched_keys"])
-    transform = clip_preprocessing(source, config.vision_config.image_size)
-    return ImageSide(ClipImageTower(clip.float()), config.projection_dim, transform)
+    config = _config(files, without="text_config").vision_config
+    tensors = with_prefix(files.tensors, "vision_model.", "visual_projection.")
+    clip = build(lambda: CLIPVisionModelWithProjection(config), without_position_ids(tensors), "image", files.told)
+    transform = transformers_preprocessing(files.folder, config.image_size, Standard())
+    settings = {name: getattr(config, name) for name in ("hidden_act", "num_attention_heads", "layer_norm_eps")}
+    return ImageSide(ClipImageTower(clip), config.projection_dim, transform, settings)
 
 
-def _place(source: Source) -> str:
-    return source.vlm_path or PUBLISHED[source.feature_extractor]
+# ---- the family ------------------------------------------------------------------------------------------------------
+
+
+def _config(files: ModelFiles, without: str) -> Any:
+    """The configuration of a CLIP, but for one side's part, which may be at fault. Raises UserError."""
+    from transformers import CLIPConfig
+
+    said = files.needed_config(MODEL_TYPE)
+    own = {name: value for name, value in said.items() if name not in (without, f"{without}_dict")}
+    with reading_config(str(files.folder / CONFIG)):
+        config = CLIPConfig.from_dict(own)
+        config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
+        return config
 
 
 FAMILY = Family(
-    name="Hugging Face CLIP",
-    reads="a Hugging Face CLIP folder or hub id",
-    recognises=lambda source: source.vlm_path is not None or source.feature_extractor in PUBLISHED,
-    load_text=lambda source: load_text(_place(source)),
-    load_image=lambda source: load_image(_place(source)),
+    name=CLIP,
+    recognises=lambda names: any(
+        name.startswith(("text_model.", "vision_model.", "visual_projection")) for name in names
+    ),
+    load_text=load_text,
+    load_image=load_image,
+    model_types=(MODEL_TYPE,),
 )

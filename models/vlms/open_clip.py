@@ -1,25 +1,140 @@
-"""Models of the open_clip library: the image side of any of its architectures. Their text sides are not read."""
+"""Models of the open_clip library whose texts are read causally: CLIP with a ViT or a ResNet, CoCa (OmiCLIP).
 
-from collections.abc import Mapping
-from pathlib import Path
-from shlex import quote
+A model is a folder with ``open_clip_config.json``, a checkpoint of ``open_clip:ARCH``, or a checkpoint alone, whose
+sizes its weights tell. The activation is in no weight: it is what the configuration or the architecture says
+(``ViT-B-16-quickgelu``), what the catalogue says of a published model, else open_clip's own, GELU.
+"""
+
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before timm and open_clip)
-from models.vlms.loading import HOW_TO_DOWNLOAD, check_complete, first_line
+from models.vlms.catalogue import OPEN_CLIP
+from models.vlms.loading import build, count_layers, only_tensor, reading_config, renamed, with_prefix
+from models.vlms.places import OPEN_CLIP_CONFIG, ModelFiles
 from models.vlms.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
-from models.vlms.sides import Family, ImageSide, Source
+from models.vlms.sides import Family, ImageSide, TextSide
+from models.vlms.text_transformer import CausalTextSide, ClassTokenTextSide
+from models.vlms.tokenizers import clip_tokenizer
 from utils.errors import Fault, UserError
-from utils.files import read_json
-from utils.tensors import misfit, read_state
 
-ARCHITECTURE_PREFIX = "open_clip:"
-HUB_PREFIX = "hf-hub:"
-CONFIG_FILE = "open_clip_config.json"
-WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 LIST_OF_ARCHITECTURES = 'python -c "import open_clip; print(open_clip.list_models())"'
+OF_TEXTS = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
+"""Names of text weights where they have no prefix of their own; in the form of CoCa all have ``text.``."""
+HEAD_WIDTH = 64  # of every published ViT and text tower
+
+
+# ---- configurations --------------------------------------------------------------------------------------------------
+
+
+def described(files: ModelFiles) -> tuple[dict[str, Any], str]:
+    """The configuration of a model and where it is from. Raises UserError where its architecture is not known."""
+    if files.architecture:
+        from open_clip import get_model_config
+
+        config = get_model_config(files.architecture)
+        if config is None:
+            where, found = f"open_clip:{files.architecture}", f"open_clip has no architecture {files.architecture}"
+            mend = f"list them with: {LIST_OF_ARCHITECTURES}"
+            raise UserError(Fault("vlm.unknown_architecture", where, found, mend=mend))
+        return {"model_cfg": config}, f"{files.told} with open_clip's {files.architecture}"
+    config = files.config(OPEN_CLIP_CONFIG)
+    if config is not None:
+        return config, f"{files.told} with {OPEN_CLIP_CONFIG}"
+    with reading_config(files.told):
+        return {"model_cfg": sizes_of(files.tensors)}, files.told
+
+
+def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """``model_cfg`` of a CLIP or a CoCa as its weights tell it; heads are as wide as in every published model.
+
+    Raises KeyError where a weight that tells a size is missing.
+    """
+    text = text_weights(tensors)
+    width, length = text["token_embedding.weight"].shape[1], len(text["positional_embedding"])
+    layers = "resblocks."
+    has_class = "cls_emb" in text
+    said = {
+        "context_length": length - has_class, "vocab_size": len(text["token_embedding.weight"]), "width": width,
+        "heads": max(1, width // HEAD_WIDTH), "layers": count_layers(text, f"transformer.{layers}"),
+        "embed_cls": has_class,
+    }  # fmt: skip
+    visual = renamed(tensors, "visual.")
+    embed_dim = int(text["text_projection"].shape[1])
+    if "attnpool.positional_embedding" in visual:
+        edge = _edge(len(visual["attnpool.positional_embedding"]) - 1)
+        blocks = [count_layers(visual, f"layer{stage}.") for stage in (1, 2, 3, 4)]
+        width = len(visual["layer1.0.conv1.weight"])
+        vision = {"image_size": 32 * edge, "layers": blocks, "width": width}
+    else:
+        wide, _, patch, _ = visual["conv1.weight"].shape
+        vision = {
+            "image_size": patch * _edge(len(visual["positional_embedding"]) - 1), "patch_size": patch, "width": wide,
+            "layers": count_layers(visual, f"transformer.{layers}"), "head_width": min(HEAD_WIDTH, wide),
+        }  # fmt: skip
+        if "attn_pool.query" in visual:
+            queries = len(visual["attn_pool.query"])
+            vision |= {"attentional_pool": True, "attn_pooler_queries": queries, "output_tokens": True}
+    return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": said}
+
+
+def _edge(patches: int) -> int:
+    return round(patches**0.5)
+
+
+def text_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's weights by open_clip's names of a tower that stands by itself, in either form of a file."""
+    return renamed(tensors, "text.") or with_prefix(tensors, *OF_TEXTS)
+
+
+def _quick_gelu(model: Mapping[str, Any], files: ModelFiles) -> bool:
+    told = model.get("quick_gelu")
+    return bool(files.entry and files.entry.quick_gelu and not files.architecture) if told is None else bool(told)
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+def load_text(files: ModelFiles) -> TextSide:
+    """The text side of a CLIP or a CoCa. The vision side is not looked at.
+
+    Raises UserError where the text tower is of another kind, where its weights are missing or do not fit, and where the
+    tokenizer cannot be had.
+    """
+    from open_clip.model import _build_text_tower
+
+    config, told = described(files)
+    with reading_config(told):
+        model = config["model_cfg"]
+        said = {**model["text_cfg"], "output_tokens": False}
+        kind = ClassTokenTextSide if said.get("embed_cls") else CausalTextSide
+        vocabulary, width = said.get("vocab_size", 49408), model["embed_dim"]
+    tensors = text_weights(files.tensors)
+    if why := _not_causal(said):
+        found = f"its text tower is not read: {why}"
+        mend = "name the model in the form of transformers, or another model"
+        raise UserError(Fault("vlm.no_text_side", files.told, found, mend=mend))
+    quick_gelu = _quick_gelu(model, files)
+    with reading_config(told):
+        tower: Any = build(lambda: _build_text_tower(width, said, quick_gelu), tensors, "text", told)
+    scale = only_tensor(files.tensors, "logit_scale", files.told)
+    return kind(tower, scale.reshape(()), clip_tokenizer(files.folder, vocabulary))
+
+
+def _not_causal(said: Mapping[str, Any]) -> str | None:
+    """What of a text tower is read by none of this project's text sides."""
+    if said.get("hf_model_name"):
+        return f"it is {said['hf_model_name']}, whose weights are not in the file"
+    pools = said.get("pool_type", "argmax")
+    if said.get("no_causal_mask") or pools != "argmax":
+        return "it has no causal mask" if said.get("no_causal_mask") else f"it pools by {pools!r}"
+    odd = [name for name in ("block_type", "qk_norm", "scaled_cosine_attn", "proj_type") if said.get(name)]
+    return f"it has {', '.join(odd)}" if odd and said.get("proj_type") != "linear" else None
+
+
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 class OpenClipImageTower(nn.Module):
@@ -35,121 +150,48 @@ class OpenClipImageTower(nn.Module):
         return features
 
 
-def build_image_side(config: Mapping[str, Any], weights: Path, told_by: str) -> ImageSide:
-    """The image side of an open_clip model; its text side is not built. Features are not normalised.
+def load_image(files: ModelFiles) -> ImageSide:
+    """The image side of any open_clip model; its text side is not looked at. Features are not normalised.
 
-    config: ``model_cfg`` and, where there is one, ``preprocess_cfg``, as in open_clip_config.json. told_by: where it
-    is from. Raises UserError where it describes no model, and where weights are missing or do not fit it.
+    Raises UserError where the configuration describes no model, and where weights are missing or do not fit it.
     """
     from open_clip.model import _build_vision_tower
 
-    try:
+    config, told = described(files)
+    with reading_config(told):
         model = config["model_cfg"]
         vision = {**model["vision_cfg"], "timm_model_pretrained": False}
-        tower = OpenClipImageTower(_build_vision_tower(model["embed_dim"], vision, model.get("quick_gelu", False)))
-        transform = _preprocessing(tower.visual.image_size, config.get("preprocess_cfg") or {})
-    except Exception as error:  # what open_clip and timm make of a wrong description
-        raise UserError(
-            Fault(
-                "vlm.config",
-                told_by,
-                f"no image tower that open_clip builds ({type(error).__name__}: {first_line(error)})",
-                expected=f"the {CONFIG_FILE} of an open_clip model",
-            )
-        ) from error
-    try:
-        state = {key: value for key, value in read_state(weights).items() if key.startswith("visual.")}
-    except UserError as error:
-        problem = "; ".join(fault.found for fault in error.faults)
-        found = f"not readable as the weights of an open_clip model ({problem})"
-        raise UserError(Fault("vlm.unreadable", str(weights), found, mend="fetch the whole file again")) from error
-    wanted = tower.state_dict()
-    misshapen = [key for key in wanted.keys() & state.keys() if misfit(state[key], wanted[key])]
-    check_complete(
-        f"{weights} with {told_by}", "image", wanted.keys() - state.keys(), misshapen, state.keys() - wanted.keys()
-    )
-    tower.load_state_dict(state)
-    return ImageSide(tower, model["embed_dim"], transform)
+        quick_gelu, width = _quick_gelu(model, files), model["embed_dim"]
+        transform = _preprocessing(vision.get("image_size", 224), config.get("preprocess_cfg") or {})
+        tensors = with_prefix(files.tensors, "visual.")
+        tower = build(
+            lambda: OpenClipImageTower(_build_vision_tower(width, vision, quick_gelu)), tensors, "image", told
+        )
+    return ImageSide(tower, width, transform, {"quick_gelu": quick_gelu, "vision": vision})
 
 
 def _preprocessing(image_size: Any, said: Mapping[str, Any]) -> Preprocessing:
     """What ``preprocess_cfg`` says, else CLIP's standard, at the tower's own size (an edge, or height and width).
 
-    Raises ValueError where that is no square.
+    Raises ValueError where that is no square, or a resizing that is not known.
     """
     size, *others = {image_size} if isinstance(image_size, int) else set(image_size)
     if others:
         raise ValueError(f"images of {image_size} pixels are not square")
-    mean, std = said.get("mean") or CLIP_MEAN, said.get("std") or CLIP_STD
-    return Preprocessing(size, size, mean, std, said.get("interpolation") or "bicubic")
+    mode = said.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise ValueError(f"resize_mode {mode!r}: expected shortest or squash")
+    mean, std = tuple(said.get("mean") or CLIP_MEAN), tuple(said.get("std") or CLIP_STD)
+    return Preprocessing(size, size, mean, std, said.get("interpolation") or "bicubic", squash=mode == "squash")
 
 
-# ---- where a model is ------------------------------------------------------------------------------------------------
+# ---- the family ------------------------------------------------------------------------------------------------------
 
 
-def _from_folder(folder: Path) -> ImageSide:
-    config = read_json(folder / CONFIG_FILE)
-    weights = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
-    if weights is None:
-        raise UserError(Fault("vlm.missing", str(folder), "no weights found", expected=" or ".join(WEIGHT_FILES)))
-    return build_image_side(config, weights, str(folder / CONFIG_FILE))
+def _recognises(names: Collection[str]) -> bool:
+    return "text.cls_emb" in names or any(
+        name.startswith(("visual.", "text.token_embedding", "token_embedding.")) for name in names
+    )
 
 
-def _from_hub(hub_id: str) -> ImageSide:
-    from open_clip.pretrained import download_pretrained_from_hf
-
-    try:
-        config_file = Path(download_pretrained_from_hf(hub_id, filename=CONFIG_FILE))
-        weights = Path(download_pretrained_from_hf(hub_id))
-    except Exception as error:  # the hub's client has many
-        raise UserError(
-            Fault(
-                "vlm.not_downloaded",
-                f"{HUB_PREFIX}{hub_id}",
-                f"the open_clip model cannot be loaded from the hub: {first_line(error)}",
-                mend=f"give --vlm_path a folder with its {CONFIG_FILE} and weights, "
-                f"{HOW_TO_DOWNLOAD.format(quote(hub_id))}",
-            )
-        ) from error
-    return build_image_side(read_json(config_file), weights, f"{CONFIG_FILE} of {hub_id}")
-
-
-def _from_architecture(source: Source) -> ImageSide:
-    from open_clip import get_model_config
-
-    architecture = source.feature_extractor.removeprefix(ARCHITECTURE_PREFIX)
-    config = get_model_config(architecture)
-    if config is None:
-        raise UserError(
-            Fault(
-                "vlm.unknown_architecture",
-                f"--feature_extractor {source.feature_extractor}",
-                f"open_clip has no architecture {architecture}",
-                mend=f"list them with: {LIST_OF_ARCHITECTURES}",
-            )
-        )
-    if source.vlm_path is None or not Path(source.vlm_path).is_file():
-        raise UserError(
-            Fault("vlm.missing", str(source), "no checkpoint file", expected="--vlm_path with the path of one")
-        )
-    return build_image_side({"model_cfg": config}, Path(source.vlm_path), f"open_clip's {architecture}")
-
-
-def _load_image(source: Source) -> ImageSide:
-    """``open_clip:ARCH`` is an architecture with a checkpoint file, ``hf-hub:OWNER/NAME`` a model of the hub."""
-    if source.feature_extractor.startswith(ARCHITECTURE_PREFIX):
-        return _from_architecture(source)
-    if source.vlm_path and source.vlm_path.startswith(HUB_PREFIX):
-        return _from_hub(source.vlm_path.removeprefix(HUB_PREFIX))
-    assert source.folder is not None, "as recognised"
-    return _from_folder(source.folder)
-
-
-FAMILY = Family(
-    name="open_clip",
-    reads=f"an open_clip folder, or {HUB_PREFIX}OWNER/NAME",
-    recognises=lambda source: source.holds(CONFIG_FILE) and not source.holds("config.json"),
-    load_text=None,
-    load_image=_load_image,
-    prefixes=(ARCHITECTURE_PREFIX, HUB_PREFIX),
-)
+FAMILY = Family(name=OPEN_CLIP, recognises=_recognises, load_text=load_text, load_image=load_image)

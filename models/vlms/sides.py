@@ -4,17 +4,19 @@ Both sides of a model share a joint space of width D, in which cosines of texts 
 module of this package that makes a ``Family``; the registry lists the families.
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from models.vlms.places import ModelFiles
 from models.vlms.prefix_tree import PrefixTree
 from models.vlms.preprocessing import Preprocessing
-from utils.files import tensors_sha256
+from utils.files import tensors_sha256, text_sha256
 
 
 class SpecialTokens(NamedTuple):
@@ -41,8 +43,22 @@ class Tokenizer(Protocol):
         """Token ids of each text, without special tokens."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a side is from. family: the family's name. name: the published model's, "" where it is none that is known.
+    told: how the user named it. revision: the hub's commit, "" of files. weights: the files."""
+
+    family: str = ""
+    name: str = ""
+    told: str = ""
+    revision: str = ""
+    weights: tuple[Path, ...] = ()
+
+
 class Side(nn.Module):
-    """One side of a vision-language model. output_dim: the width D of the joint space."""
+    """One side of a vision-language model. output_dim: the width D of the joint space. origin: set by the registry."""
+
+    origin = Origin()
 
     def __init__(self, output_dim: int):
         super().__init__()
@@ -56,19 +72,45 @@ class Side(nn.Module):
 # ---- images ----------------------------------------------------------------------------------------------------------
 
 
+class ImageIdentity(NamedTuple):
+    """Which model features are of. fingerprint: a digest over the image tower's weights, projection, activation,
+    preprocessing and normalisation; family and name are for messages."""
+
+    family: str
+    name: str
+    fingerprint: str
+    projected: bool
+    normalised: bool
+
+
 class ImageSide(Side):
     """An image tower with its preprocessing. It takes patches as they are read from a slide.
 
-    tower: preprocessed images (N, 3, S, S) -> features (N, D). transform: the preprocessing, to S pixels. normalised:
-    whether the features are of unit length. projected: whether they lie in the joint space.
+    tower: preprocessed images (N, 3, S, S) -> features (N, D). transform: the preprocessing, to S pixels. settings:
+    what the tower computes and its weights do not tell, as the activation and the number of heads. normalised: whether
+    the features are of unit length. projected: whether they lie in the joint space.
     """
 
-    def __init__(self, tower: nn.Module, output_dim: int, transform: Preprocessing, normalised: bool = False):
+    def __init__(
+        self,
+        tower: nn.Module,
+        output_dim: int,
+        transform: Preprocessing,
+        settings: Mapping[str, Any],
+        normalised: bool = False,
+    ):
         super().__init__(output_dim)
         self.tower = tower
         self.transform = transform
+        self.settings = dict(settings)
         self.projected = True
         self.normalised = normalised
+
+    def identity(self) -> ImageIdentity:
+        """What features must have in common to be those of one model."""
+        how = {"preprocessing": asdict(self.transform), "settings": self.settings, "normalised": self.normalised}
+        told = json.dumps({**how, "weights": self.fingerprint()}, sort_keys=True, default=list)
+        return ImageIdentity(self.origin.family, self.origin.name, text_sha256(told), self.projected, self.normalised)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Features of patches: uint8 (N, 3, H, W) on the module's device -> float32 (N, D).
@@ -122,6 +164,12 @@ class TextSide(Side, ABC):
         return SpecialTokens(self.tokenizer.bos_id, self.tokenizer.eos_id, self.tokenizer.pad_id)
 
     @property
+    def unknown_token(self) -> int | None:
+        """The id that stands for what the vocabulary lacks; None where the vocabulary lacks nothing."""
+        unknown: int | None = getattr(self.tokenizer, "unk_id", None)
+        return unknown
+
+    @property
     def room(self) -> int:
         """The most tokens of a text that are read, the special ones apart."""
         return self.context_length - (1 if self.special_tokens.start is None else 2)
@@ -167,43 +215,23 @@ class TextSide(Side, ABC):
 # ---- families --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Source:
-    """What the user says of a model: ``--feature_extractor`` and ``--vlm_path``."""
-
-    feature_extractor: str
-    vlm_path: str | None
-
-    @property
-    def folder(self) -> Path | None:
-        """The path, where it is a folder."""
-        return Path(self.vlm_path) if self.vlm_path and Path(self.vlm_path).is_dir() else None
-
-    def holds(self, file: str) -> bool:
-        """Whether the path is a folder with that file."""
-        return self.folder is not None and (self.folder / file).exists()
-
-    def starts_with(self, prefixes: tuple[str, ...]) -> bool:
-        """Whether one of the two options has one of the prefixes."""
-        return self.feature_extractor.startswith(prefixes) or (self.vlm_path or "").startswith(prefixes)
-
-    def __str__(self) -> str:
-        given = f"--feature_extractor {self.feature_extractor}"
-        return f"{given} --vlm_path {self.vlm_path}" if self.vlm_path else given
+def always() -> None:
+    """Of a family that needs nothing but this project's requirements."""
 
 
 @dataclass(frozen=True)
 class Family:
     """Vision-language models that are stored and loaded alike.
 
-    reads: what ``--vlm_path`` names a model of the family by, in words. recognises: whether a source is the family's.
-    prefixes: of either option; one of them names the family whatever other families recognise. load_text, load_image:
-    raise UserError where the side cannot be had; None where the family has no such side.
+    recognises: whether weights of these names are the family's. load_text, load_image: raise UserError where the side
+    cannot be had. model_types: what the family's config.json says. check_installed: raises UserError where a package
+    that the family needs is not installed. own_weights: where this project keeps the weights of the family.
     """
 
     name: str
-    reads: str
-    recognises: Callable[[Source], bool]
-    load_text: Callable[[Source], TextSide] | None
-    load_image: Callable[[Source], ImageSide] | None
-    prefixes: tuple[str, ...] = ()
+    recognises: Callable[[Collection[str]], bool]
+    load_text: Callable[[ModelFiles], TextSide]
+    load_image: Callable[[ModelFiles], ImageSide]
+    model_types: tuple[str, ...] = ()
+    check_installed: Callable[[], None] = always
+    own_weights: Callable[[], Path] | None = None

@@ -24,12 +24,23 @@ def save_clip_with_tokenizer(folder: Path) -> Path:
     from transformers import CLIPTokenizer
 
     save_tiny_clip(folder, width=32, seed=3)
-    standard = SimpleTokenizer()
-    merges = sorted(standard.bpe_ranks, key=standard.bpe_ranks.__getitem__)
-    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {special.get(token, token): index for token, index in standard.encoder.items()}
+    vocabulary, merges = _clip_vocabulary()
     CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(folder)
     return folder
+
+
+def save_clip_vocabulary(folder: Path) -> None:
+    """CLIP's vocabulary as vocab.json and merges.txt."""
+    vocabulary, merges = _clip_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
+
+
+def _clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    standard = SimpleTokenizer()
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {special.get(token, token): index for token, index in standard.encoder.items()}
+    return vocabulary, sorted(standard.bpe_ranks, key=standard.bpe_ranks.__getitem__)
 
 
 def change_clip_weights(folder: Path, new: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
@@ -95,7 +106,7 @@ def save_byte_tokenizer(file: Path) -> None:
 
 # ---- open_clip -------------------------------------------------------------------------------------------------------
 
-TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
+TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 VISION = {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2}
 OPEN_CLIPS: dict[str, dict[str, Any]] = {
     "vit": {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT},

@@ -66,7 +66,7 @@ def test_clip_reads_its_preprocessor_config(clip_folder: Path) -> None:
     ("said", "found"),
     [
         ("[1]", "has no attribute"),
-        ({"image_mean": [0.5]}, r"mean \[0.5\] .* expected three numbers each"),
+        ({"image_mean": [0.5]}, r"mean \(0.5,\) .* expected three numbers each"),
         ({"image_std": [0.5, 0, 1]}, "those of std above 0"),
         ({"image_std": "abc"}, "'>' not supported"),
         ({"resample": 0}, "interpolation '0': expected bicubic or bilinear"),

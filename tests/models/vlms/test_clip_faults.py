@@ -1,18 +1,21 @@
 """Folders of Hugging Face CLIP that are at fault, for one side or for both."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side, load_text_side
 from tests.support.damage import LFS_POINTER, change_json, cut
-from tests.support.published_vlms import change_clip_weights, without_weights
+from tests.support.published_vlms import change_clip_weights, save_clip_vocabulary, without_weights
 from utils.errors import Fault, UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+INDEX, SHARD = "model.safetensors.index.json", "model-00002-of-00002.safetensors"
 LOADS = {"text": load_text_side, "image": load_image_side}
 Case = tuple[Callable[[Path], object], str, str, str]
 
@@ -42,14 +45,64 @@ def widen_texts(folder: Path) -> None:
     change_json(folder / CONFIG, lambda said: {**said, "text_config": {**said["text_config"], "hidden_size": 64}})
 
 
+def shard(folder: Path, count: int, absent: int = 0) -> Path:
+    """The weights in several files, some of which are not there. Returns the last that is."""
+    state = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    files = [f"model-{number + 1:05d}-of-{count:05d}.safetensors" for number in range(count)]
+    names = sorted(state)
+    for number, file in enumerate(files):
+        save_file({name: state[name] for name in names[number::count]}, folder / file, metadata={"format": "pt"})
+    listed = {name: files[number % count] for number, name in enumerate(names)}
+    (folder / INDEX).write_text(json.dumps({"weight_map": listed}))
+    for file in files[count - absent :]:
+        (folder / file).unlink()
+    return folder / files[count - absent - 1]
+
+
+def with_tokenizer(spoil: Callable[[Path], object]) -> Callable[[Path], None]:
+    """vocab.json and merges.txt of CLIP in the folder, then spoilt."""
+
+    def put(folder: Path) -> None:
+        save_clip_vocabulary(folder)
+        spoil(folder)
+
+    return put
+
+
+def turn_vocabulary(folder: Path) -> None:
+    change_json(folder / "vocab.json", lambda ids: dict(zip(ids, [*list(ids.values())[1:], 0], strict=True)))
+
+
 # what is done to the folder, the code, the file at fault ("" for the folder), and what is found
 OF_BOTH: dict[str, Case] = {
     "no_config": (lambda folder: (folder / CONFIG).unlink(), "vlm.missing", "", "no config.json found"),
     "not_clip": (change_config(model_type="bert"), "vlm.other_type", CONFIG, "model_type is 'bert'"),
-    "config_a_list": (lambda folder: (folder / CONFIG).write_text("[]"), "vlm.other_type", CONFIG, "is None"),
-    "no_weights": (lambda folder: (folder / WEIGHTS).unlink(), "vlm.unreadable", "", "cannot be loaded"),
-    "cut_off": (lambda folder: cut(folder / WEIGHTS), "vlm.unreadable", "", "cannot be loaded"),
-    "pointer": (lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER), "vlm.unreadable", "", "cannot be loaded"),
+    "config_a_list": (lambda folder: (folder / CONFIG).write_text("[]"), "vlm.config", CONFIG, "a JSON list"),
+    "config_a_pointer": (
+        lambda folder: (folder / CONFIG).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        CONFIG,
+        "a git-lfs pointer",
+    ),
+    "config_empty": (lambda folder: (folder / CONFIG).write_bytes(b""), "vlm.unreadable", CONFIG, "an empty file"),
+    "no_weights": (lambda folder: (folder / WEIGHTS).unlink(), "vlm.missing", "", "no weights found"),
+    "cut_off": (lambda folder: cut(folder / WEIGHTS), "vlm.unreadable", WEIGHTS, "damaged, or cut off"),
+    "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "vlm.unreadable", WEIGHTS, "an empty file"),
+    "pointer": (
+        lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        WEIGHTS,
+        "a git-lfs pointer",
+    ),
+    "a_shard_is_missing": (lambda folder: shard(folder, 3, absent=1), "vlm.incomplete", INDEX, "1 of 3 shards"),
+    "no_shard_is_there": (lambda folder: shard(folder, 2, absent=2), "vlm.incomplete", INDEX, "2 of 2 shards"),
+    "a_shard_is_a_pointer": (
+        lambda folder: shard(folder, 2).write_bytes(LFS_POINTER),
+        "vlm.unreadable",
+        SHARD,
+        "a git-lfs pointer",
+    ),
 }
 OF_IMAGES: dict[str, Case] = {
     "no_vision": (without_weights("vision_model"), "vlm.incomplete", "", "39 weights are missing"),
@@ -70,6 +123,20 @@ OF_TEXTS: dict[str, Case] = {
     "tokenizer_no_json": (
         lambda folder: (folder / "tokenizer.json").write_text("{"), "vlm.tokenizer", "", "cannot be loaded",
     ),
+    "tokenizer_a_pointer": (
+        lambda folder: (folder / "tokenizer.json").write_bytes(LFS_POINTER), "vlm.tokenizer", "tokenizer.json",
+        "a git-lfs pointer",
+    ),
+    "no_merges": (with_tokenizer(lambda folder: (folder / "merges.txt").unlink()), "vlm.tokenizer", "", "merges.txt"),
+    "empty_merges": (
+        with_tokenizer(lambda folder: (folder / "merges.txt").write_bytes(b"")), "vlm.tokenizer", "merges.txt",
+        "an empty file",
+    ),
+    "few_merges": (
+        with_tokenizer(lambda folder: (folder / "merges.txt").write_text("#version: 0.2\n")), "vlm.tokenizer", "",
+        "CLIP's standard one",
+    ),
+    "words_renumbered": (with_tokenizer(turn_vocabulary), "vlm.tokenizer", "", "CLIP's standard one"),
     "other_vocabulary": (
         lambda folder: change_json(
             folder / CONFIG, lambda said: {**said, "text_config": {**said["text_config"], "vocab_size": 100}}
@@ -105,24 +172,37 @@ def test_a_config_that_is_no_json(clip_folder: Path, side: str) -> None:
 def test_a_folder_of_clip_that_is_not_there(tmp_path: Path, source: str, side: str) -> None:
     source = source.format(root=tmp_path)
     fault = fault_of(side, "any", source)
-    assert (fault.code, fault.where, fault.found) == ("vlm.missing", f"--vlm_path {source}", "no such folder")
+    assert (fault.code, fault.where, fault.found) == ("vlm.missing", f"--vlm_path {source}", "no such file or folder")
 
 
 @pytest.mark.parametrize("side", LOADS)
 def test_a_file_instead_of_a_folder_of_clip(clip_folder: Path, side: str) -> None:
     file = str(clip_folder / CONFIG)
     fault = fault_of(side, "any", file)
-    assert (fault.code, fault.where) == ("vlm.not_a_folder", file)
+    assert (fault.code, fault.where) == ("vlm.not_weights", file)
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import CLIPModel
+def test_sharded_weights_are_read_together(clip_folder: Path) -> None:
+    expected = load_text_side("any", str(clip_folder)).fingerprint()
+    shard(clip_folder, 3)
+    assert load_text_side("any", str(clip_folder)).fingerprint() == expected
 
-    def unreachable(source: str, **_: object) -> None:
-        raise OSError(f"We couldn't connect to 'https://huggingface.co' to load {source}.\nCheck your internet.")
 
-    monkeypatch.setattr(CLIPModel, "from_pretrained", unreachable)
-    fault = fault_of("text", "plip", None)
-    assert (fault.code, fault.where) == ("vlm.not_downloaded", "vinid/plip")
-    assert "couldn't connect" in fault.found
-    assert "--vlm_path" in fault.mend and "hf download vinid/plip --local-dir FOLDER" in fault.mend
+def spoil_vision(folder: Path) -> None:
+    change_json(folder / CONFIG, lambda said: {**said, "vision_config": {"hidden_size": 30, "num_attention_heads": 7}})
+    change_clip_weights(folder, lambda state: {**state, "vision_model.post_layernorm.weight": torch.ones(3)})
+
+
+def spoil_texts(folder: Path) -> None:
+    change_json(folder / CONFIG, lambda said: {**said, "text_config": {"hidden_size": 30, "num_attention_heads": 7}})
+    change_clip_weights(folder, lambda state: {**state, "text_model.final_layer_norm.weight": torch.ones(3)})
+
+
+@pytest.mark.parametrize(("side", "spoil"), [("text", spoil_vision), ("image", spoil_texts)])
+def test_faults_of_the_other_side_do_not_matter(clip_folder: Path, side: str, spoil: Callable[[Path], None]) -> None:
+    expected = LOADS[side]("any", str(clip_folder)).fingerprint()
+    spoil(clip_folder)
+    assert LOADS[side]("any", str(clip_folder)).fingerprint() == expected
+    (other,) = {*LOADS} - {side}
+    with pytest.raises(UserError):
+        LOADS[other]("any", str(clip_folder))

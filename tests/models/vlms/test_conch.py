@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import conch.tokenizer
+import models.vlms.conch
 from conch.tokenizer import TOKENIZER_FILE
 from models.prompts import PromptTokens
 from models.vlms import load_image_side, load_text_side
@@ -110,17 +111,15 @@ def change(**changes: object) -> Callable[[Path], None]:
 
 Case = tuple[Callable[[Path], object], str, str]
 OF_BOTH: dict[str, Case] = {
-    "absent": (Path.unlink, "vlm.missing", "CONCH's weights are not there"),
-    "pointer": (lambda file: file.write_bytes(LFS_POINTER), "vlm.unreadable", "not readable"),
+    "pointer": (lambda file: file.write_bytes(LFS_POINTER), "vlm.unreadable", "a git-lfs pointer"),
+    "no_bytes": (lambda file: file.write_bytes(b""), "vlm.unreadable", "an empty file"),
+    "cut_off": (cut, "vlm.unreadable", "damaged, or cut off"),
+    "list": (lambda file: torch.save([torch.ones(2)], file), "vlm.unreadable", "no tensors"),
 }
 OF_IMAGES: dict[str, Case] = {
     "text_alone": (lambda file: torch.save({"text.cls_emb": torch.ones(2)}, file), "vlm.incomplete", "of visual"),
-    "cut_off": (cut, "vlm.unreadable", "not readable"),
 }
 OF_TEXTS: dict[str, Case] = {
-    "no_bytes": (lambda file: file.write_bytes(b""), "vlm.unreadable", "not readable"),
-    "cut_off": (cut, "vlm.unreadable", "not readable"),
-    "list": (lambda file: torch.save([torch.ones(2)], file), "vlm.unreadable", "found a list"),
     "a_tensor_missing": (change(**{"text.cls_emb": None}), "vlm.incomplete", "cls_emb"),
     "no_logit_scale": (change(logit_scale=None), "vlm.incomplete", "logit_scale"),
     "another_shape": (change(**{"text.text_projection": torch.ones(16, 9)}), "vlm.incomplete", "text_projection"),
@@ -145,8 +144,18 @@ def test_faulty_files_of_conch(weights: Path, name: str) -> None:
     (fault,) = caught.value.faults
     assert (fault.code, fault.where) == (code, str(weights))
     assert found in fault.found
-    if code != "vlm.incomplete":
-        assert "put its pytorch_model.bin into conch/ or name the file with --vlm_path" in fault.mend
+
+
+@pytest.mark.parametrize("side", LOADS)
+def test_conch_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    nowhere = tmp_path / "nowhere.bin"
+    monkeypatch.setattr(models.vlms.conch, "WEIGHTS", nowhere)
+    for path, where in ((None, str(nowhere)), (str(nowhere), f"--vlm_path {nowhere}")):
+        with pytest.raises(UserError) as caught:
+            LOADS[side]("conch", path)
+        (fault,) = caught.value.faults
+        assert (fault.code, fault.where) == ("vlm.missing", where)
+        assert "MahmoodLab/" in fault.mend and "--vlm_path" in fault.mend
 
 
 def test_conch_without_its_tokenizer(weights: Path) -> None:

@@ -109,7 +109,7 @@ def test_an_open_clip_model_of_the_hub(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     side = load_image_side("any", "hf-hub:some/clip")
     np.testing.assert_array_equal(encode(side, draw_images()), expected)
-    with pytest.raises(UserError, match=r"hf-hub:some/other: .* hf download some/other --local-dir FOLDER"):
+    with pytest.raises(UserError, match=r"some/other: .* hf download some/other --local-dir FOLDER"):
         load_image_side("any", "hf-hub:some/other")
     assert code_of("any", "hf-hub:some/other") == "vlm.not_downloaded"
 
@@ -133,7 +133,7 @@ def change_state(new: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Calla
 
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "a_list": (lambda folder: (folder / CONFIG).write_text("[]"), "vlm.config", "TypeError"),
+    "a_list": (lambda folder: (folder / CONFIG).write_text("[]"), "vlm.config", "a JSON list"),
     "no_model": (lambda folder: (folder / CONFIG).write_text("{}"), "vlm.config", "model_cfg"),
     "not_square": (change_config(cfg={"vision_cfg": {**VISION, "image_size": [32, 40]}}), "vlm.config", "not square"),
     "odd_option": (change_config(cfg={"vision_cfg": {**VISION, "wings": 2}}), "vlm.config", "wings"),
@@ -150,7 +150,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "no_weights": (lambda folder: (folder / WEIGHTS).unlink(), "vlm.missing", "no weights found"),
     "cut_off": (lambda folder: cut(folder / WEIGHTS), "vlm.unreadable", "not readable as the weights"),
-    "pointer": (lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER), "vlm.unreadable", "not readable"),
+    "pointer": (lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER), "vlm.unreadable", "git-lfs pointer"),
     "text_alone": (
         change_state(lambda state: {name: value for name, value in state.items() if "visual" not in name}),
         "vlm.incomplete", "32 weights are missing",
