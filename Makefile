@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test test-fast lint bench tables
+.PHONY: venv demo test test-fast lint bench tables campaign mutants coverage
 
 venv: $(VENV)/.installed
 
@@ -52,3 +52,17 @@ simulation/.made: $(VENV)/.installed create_simulated_task.py datasets/simulate.
 	$(BIN)/python create_simulated_task.py --output-dir simulation --shots 4 8 16 --folds 5 --slides-per-class 32 \
 	  --min-parents 12 --max-parents 36 --confounder-share 0.1
 	touch $@
+
+# Kills, full disks, damaged inputs and senseless options against every script: hours on two cores. Options of
+# tests/campaign/__main__.py stand in CAMPAIGN: make campaign CAMPAIGN="--kills 5 --only predict".
+campaign: venv
+	$(BIN)/python -m tests.campaign $(CAMPAIGN)
+
+# Breaks the code on purpose, a line at a time, and runs the tests that must see it.
+mutants: venv
+	$(BIN)/python -m tests.campaign.mutants $(MUTANTS)
+
+# Lines that the tests run, package by package.
+coverage: venv
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --cov --cov-report=json:.coverage.json $(COVERAGE)
+	$(BIN)/python -m tests.campaign.coverage .coverage.json

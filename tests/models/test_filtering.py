@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.filtering import TextGuidedFiltering
+from models.filtering import TextGuidedFiltering, above_threshold, cosine_similarity
 from models.graph import HierarchicalGraph
 from tests.support import filtering_twin
 from tests.support.random_slide import random_bag, random_texts
@@ -81,3 +81,20 @@ def test_filtering_hand_made() -> None:
     assert graph.keep_low.squeeze(1).tolist() == [True, False, False, False]
     assert graph.retained.tolist() == [0]
     assert graph.keep_high.squeeze(-1).tolist() == [[True, False]]
+
+
+def test_cosines_are_those_of_torch_whatever_the_lengths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images, texts = (torch.randn(number, 8, generator=generator, dtype=torch.float64) for number in (30, 5))
+    images, texts = (
+        rows * torch.logspace(-6, 6, len(rows), dtype=torch.float64).unsqueeze(1) for rows in (images, texts)
+    )
+    expected = torch.nn.functional.cosine_similarity(images.unsqueeze(1), texts, dim=-1, eps=0)
+    torch.testing.assert_close(cosine_similarity(images, texts), expected, rtol=0, atol=1e-12)
+    assert cosine_similarity(torch.zeros(1, 8, dtype=torch.float64), texts).eq(0).all()
+
+
+def test_a_column_whose_entries_differ_by_rounding_keeps_all() -> None:
+    column = torch.tensor([0.3, 0.3 + 3e-8, 0.3 - 3e-8, 0.3]).unsqueeze(1)
+    assert column.unique().numel() > 1 and above_threshold(column, 0.5).all()
+    assert above_threshold(torch.tensor([[0.3], [0.3001]]), 0.5).squeeze(1).tolist() == [False, True]
