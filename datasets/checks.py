@@ -18,6 +18,7 @@ from utils.files import tensors_sha256
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
 
+MOST_NAMED = 5  # slides of a warning
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
 }  # fmt: skip
@@ -47,7 +48,7 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. Warns where CONCH's features are from before the projection. Raises UserError with the faults of all
+    by slide_id. Warns of features that are all zero, and where CONCH's are from before the projection. Raises UserError with the faults of all
     slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
@@ -58,7 +59,7 @@ def check_features(
     unread = []
     for slide in slides:
         entry: Any = known.get(_name(folders, slide, form))
-        is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows"}
+        is_whole = isinstance(entry, dict) and entry.keys() >= {"stamp", "sha256", "unit_rows", "zero_rows"}
         if is_whole and not verify and entry["stamp"] == _stamp(folders, slide, feature_dim, form):
             good[slide.slide_id] = entry
         else:
@@ -67,11 +68,19 @@ def check_features(
         stamp = _stamp(folders, slide, feature_dim, form)
         if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
-            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
+            told = {"unit_rows": _is_normalised(bag.value), "zero_rows": _zero_rows(bag.value)}
+            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), **told}
             good[slide.slide_id] = known[_name(folders, slide, form)] = entry
             cache.put(bag.value)
     if checked and unread:
         write_sealed(checked, known)
+    if empty := sorted(slide_id for slide_id, entry in good.items() if entry["zero_rows"]):
+        rows = sum(good[slide_id]["zero_rows"] for slide_id in empty)
+        named = ", ".join(empty[:MOST_NAMED]) + (", ..." if len(empty) > MOST_NAMED else "")
+        print(
+            f"warning: {rows} patches of {len(empty)} slides have features that are all zero, which no encoder gives: "
+            f"{named}. {folders.check_command()} names the files"
+        )
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
         print(
@@ -85,6 +94,11 @@ def _is_normalised(bag: Bag) -> bool:
     """Whether the features of all patches are of unit length."""
     rows = bag.low_features, bag.patches
     return all(has_unit_rows(vector_norm(features, dim=-1).numpy()) for features in rows)
+
+
+def _zero_rows(bag: Bag) -> int:
+    """How many patches have features that are all zero."""
+    return sum(int((~features.any(-1)).sum()) for features in (bag.low_features, bag.patches))
 
 
 def _name(folders: FeatureFolders, slide: Slide, form: BagForm) -> str:
