@@ -48,8 +48,8 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. Warns of features that are all zero, and where CONCH's are from before the projection. Raises UserError with the faults of all
-    slides.
+    by slide_id. Warns of features that are all zero, and where CONCH's are from before the projection. Raises UserError
+    with the faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_checked(checked) if checked else {}
