@@ -11,7 +11,7 @@ from utils import __version__
 from utils.chat import Answer, ChatModel
 from utils.errors import Fault, UserError
 from utils.files import write_json
-from utils.whole_files import append_line
+from utils.whole_files import append_line, writing
 
 ByClass = dict[str, dict[str, str]]  # {class: {term: explanation}}
 
@@ -24,6 +24,8 @@ def make_descriptions(chat: ChatModel, request: DescriptionRequest, attempts: in
     """
     kept = output.with_suffix(".answers.jsonl")
     _refuse_existing(output)
+    with writing(kept):
+        kept.parent.mkdir(parents=True, exist_ok=True)
     print(f"asking {chat.name} at {chat.base_url}")
     by_class = _ask(chat, request, attempts, kept)
     _refuse_existing(output)

@@ -150,23 +150,9 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
         if bad := int(size - np.isfinite(arrays["features"]).sum()):
             found = f"{bad} of {size} feature values are NaN or infinite"
             fault = Fault("features.values", str(file), found, expected="finite numbers")
-        elif zero := _zero_rows(arrays["features"], arrays.get("mask")):
-            found = (
-                f"{zero} of {size // arrays['features'].shape[-1]} feature rows are all zero, which no encoder gives"
-            )
-            fault = Fault("features.values", str(file), found)
     if fault:
         raise UserError(fault if fault.mend else replace(fault, mend=mend))
     return arrays
-
-
-def _zero_rows(features: np.ndarray, mask: np.ndarray | None) -> int:
-    """How many patches have no features. features: (P, D), or (P, C, D) with empty slots where the mask (P, C) is False
-    or, without one, where all is zero."""
-    zero = ~features.any(-1)
-    if features.ndim == 3:
-        zero &= mask if mask is not None and mask.shape == zero.shape and mask.dtype == bool else False
-    return int(zero.sum())
 
 
 def _fault_of_form(file: Path, features: np.ndarray, coords: np.ndarray, axes: str, width: int | None) -> Fault | None:

@@ -22,6 +22,7 @@ from utils.sealed import DIGESTS, damaged_fields, write_sealed
 from utils.typed import mistakes
 from utils.words import listed
 
+MOST_NAMED = 5  # slides of a warning
 DIGEST_NAMES = {
     "low_features": "low", "high_features": "high", "child_mask": "mask", "patch_features": "patches",
 }  # fmt: skip

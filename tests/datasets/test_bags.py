@@ -109,9 +109,11 @@ def test_without_a_mask_a_row_of_zeros_is_padding_and_one_zero_is_not(folders: F
 
 def test_the_mask_of_the_file_rules_over_its_features(folders: FeatureFolders) -> None:
     arrays = slide_arrays()
+    arrays["high"]["mask"][0, 3] = True  # a real child whose features are all zero
     arrays["high"]["mask"][1, 5] = False  # padding that holds numbers
     write(folders, arrays)
     bag = read_bag(folders, SLIDE)
+    assert bag.child_mask[0, 3]
     assert not bag.child_mask[1, 5]
     assert (bag.high_features[~bag.child_mask] == 0).all()
     assert np.array_equal(bag.high_features[1, 6], arrays["high"]["features"][1, 6])

@@ -68,13 +68,6 @@ SLIDE_FAULTS = {
     ),
     "low_nan": (LOW, lambda path: change(path, "features", first_is(np.nan)), "features.values", ("1 of ",)),
     "high_nan": (HIGH, lambda path: change(path, "features", first_is(np.nan)), "features.values", ("1 of ",)),
-    "low_zero_row": (
-        LOW, lambda path: change(path, "features", lambda x: x * (np.arange(len(x)) != 1)[:, None]), "features.values",
-        ("1 of ", "all zero"),
-    ),
-    "high_zero_rows": (
-        HIGH, lambda path: change(path, "mask", np.ones_like), "features.values", ("feature rows are all zero",),
-    ),
     "low_a_link": (LOW, lambda path: link_features(path, h5py.SoftLink("/nowhere")), "h5.link", ("'features'",)),
     "low_infinite": (LOW, lambda path: change(path, "features", first_is(-np.inf)), "features.values", ("1 of ",)),
     "high_half_infinite": (

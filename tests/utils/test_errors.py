@@ -1,9 +1,16 @@
 """Faults: how they read, how steps gather them, and which exit codes they lead to."""
 
+import re
+import stat
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import PROJECT
 from utils.errors import MOST_SHOWN, Fault, Faults, UserError, run_script
 
 MISSING = Fault("table.missing", "a.csv", "file not found", "a table", "make it: python make.py")
@@ -74,3 +81,79 @@ def test_exit_codes(raised: BaseException | None, code: int, said: str, capsys: 
 
     assert run_script(script) == code
     assert capsys.readouterr().err == said
+
+
+# ---- the unforeseen --------------------------------------------------------------------------------------------------
+
+
+def stumble(_: Sequence[str] | None) -> None:
+    raise ZeroDivisionError("of two\nlines" + "x" * 5000)
+
+
+def kept_traceback(err: str) -> Path:
+    """The file that the one line on standard error names."""
+    assert err.count("\n") == 1 and len(err) < 1000
+    told = re.search(r"the traceback is in (\S+);", err)
+    assert told, err
+    return Path(told[1])
+
+
+def test_the_unforeseen_is_a_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run_script(stumble) == 3
+    out, err = capsys.readouterr()
+    assert out == "" and "ZeroDivisionError: of two lines" in err
+    kept = kept_traceback(err)
+    assert kept.parent == tmp_path and stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "in stumble\n" in kept.read_text() and "Traceback" in kept.read_text()
+
+
+def test_the_traceback_goes_home_where_temporary_files_cannot_be_written_and_never_into_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, data = tmp_path / "home", tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    monkeypatch.chdir(data)
+    monkeypatch.setenv("HOME", str(home))
+    for folder in (data, tmp_path / "gone"):  # Python's last choice is the current folder
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        assert run_script(stumble) == 3
+        assert kept_traceback(capsys.readouterr().err).parent == home
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+    assert run_script(stumble) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "test_errors.py, line" in err
+    assert list(data.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_standard_output_is_a_line() -> None:
+    code = "import sys; from utils.errors import run_script; sys.exit(run_script(lambda argv: print('x' * 10)))"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert ended.stderr.startswith("error: ")
+
+
+ENTRIES = sorted(
+    file
+    for file in [*PROJECT.glob("*.py"), *(init.parent for init in PROJECT.glob("*/__init__.py"))]
+    for file in ([file] if file.is_file() else sorted(file.rglob("*.py")))
+    if re.search(r'^if __name__ == "__main__":', file.read_text(encoding="utf-8"), re.MULTILINE)
+)
+
+
+@pytest.mark.parametrize("file", ENTRIES, ids=[str(file.relative_to(PROJECT)) for file in ENTRIES])
+def test_every_entry_goes_through_run_script(file: Path) -> None:
+    ending = file.read_text(encoding="utf-8").partition('if __name__ == "__main__":\n')[2]
+    assert ending == "    sys.exit(run_script(main))\n"
+
+
+def test_the_entries_are_found() -> None:
+    names = {file.name for file in ENTRIES}
+    assert {"main.py", "predict.py", "extraction.py", "report_results.py"} <= names
