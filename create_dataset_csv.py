@@ -10,7 +10,7 @@ from typing import Any
 from utils.arguments import Parser, add_config_option, add_option
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import one_group
+from utils.options import address, one_group
 
 GDC_URL = "https://api.gdc.cancer.gov"
 GDC_OPTIONS = {"labels": None, "slide_type": "diagnostic", "gdc_url": GDC_URL, "manifest": None}
@@ -33,7 +33,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "diagnoses: 'PROJECT:DIAGNOSIS=CLASS' (default: those of the tasks tcga_nsclc, tcga_rcc, tcga_brca)"
     )  # fmt: skip
     add("slide-type", choices=["diagnostic", "tissue", "both"], **hidden, help="with --gdc (default: diagnostic)")
-    add("gdc-url", metavar="URL", **hidden, help=f"with --gdc: where its API is (default: {GDC_URL})")
+    add("gdc-url", type=address, metavar="URL", **hidden, help=f"with --gdc: where its API is (default: {GDC_URL})")
     add("manifest", type=Path, metavar="FILE", **hidden, help="with --gdc: also write what gdc-client downloads")
     add(
         "case-pattern", type=one_group, metavar="REGEX", **hidden, help="with --slides-dir: finds the patient in the "

@@ -15,13 +15,19 @@ from pathlib import Path
 from utils.arguments import Parser, add_option
 from utils.config import PROJECT
 from utils.errors import run_script
+from utils.options import address
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = partial(add_option, parser)
     add("output-dir", type=Path, default=PROJECT, metavar="DIR", help="gets dataset_csv/, splits/, ... (the project)")
-    add("base-url", metavar="URL", help="folder of the tables, splits and descriptions (default: on GitHub)")
+    add(
+        "base-url",
+        type=address,
+        metavar="URL",
+        help="folder of the tables, splits and descriptions (default: on GitHub)",
+    )
     add("overwrite", action="store_true", help="replace other tables, splits and descriptions of the same names")
     add(
         "features", nargs=2, action="append", default=[], metavar=("TASK", "EXTRACTOR"), help="also features: "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import inf, isfinite
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 Stage = Literal["training", "prediction", "explanation"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -126,7 +127,12 @@ def named_class(text: str) -> tuple[str, str]:
 
 def address(text: str) -> str:
     """An argparse type: the address of a server."""
-    if not text.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the port, or of an IPv6 address
+        is_one = False
+    if not is_one or not text.isprintable() or " " in text:
         raise argparse.ArgumentTypeError(f"{text!r}: expected http://... or https://...")
     return text
 

@@ -11,7 +11,7 @@ SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{SECRET_WORDS})s?$", re.IGNORECASE)
 SHORTEST_SECRET = 6  # characters; a shorter value is a placeholder, and stands in words of all kinds
 PATTERNS = (
     # user:password@ of an address; the password may hold slashes, which should have been written as %2F
-    (re.compile(r"(?<=://)(?:[^/\s?#]*|[^/\s:@]*:(?!\d+(?:[/?#]|$))\S*)@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)(?:[^/\s?#\"<>]*|[^/\s:@\"<>]*:(?!\d+(?:[/?#]|$))[^\s\"<>]*)@"), f"{HIDDEN}@"),
     # ?token=... of an address
     (re.compile(rf"(?i)([?&][\w-]*(?:{SECRET_WORDS})=)[^\s&#\"'<>]+"), rf"\1{HIDDEN}"),
     # headers, and what tells of them
