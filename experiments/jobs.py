@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import EXIT_USER_ERROR, Fault, UserError
+from utils.redaction import redacted
 
 if TYPE_CHECKING:
     import ray
@@ -58,9 +59,10 @@ def start(job: FoldJob, variables: Mapping[str, str]) -> subprocess.Popen[bytes]
             libc.prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
     with job.log.open("a", encoding="utf-8") as log:
-        log.write(f"{PROMPT}{shlex.join(job.command)}\n")
+        log.write(redacted(f"{PROMPT}{shlex.join(job.command)}\n"))
         log.flush()
-        return subprocess.Popen(
+        # a list without a shell; its options are those of the grid
+        return subprocess.Popen(  # nosec B603
             [sys.executable, *job.command], cwd=job.folder, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=tie,
             env={**os.environ, "OMP_NUM_THREADS": str(job.threads), **variables},

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "***"
-SECRET_WORDS = "key|token|secret|password|passwd|credential|signature|sig"
+SECRET_WORDS = "|".join(["key", "token", "secret", "password", "passwd", "credential", "signature", "sig"])
 SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{SECRET_WORDS})s?$", re.IGNORECASE)
 """Names of environment variables whose values are secrets: OPENAI_API_KEY, HF_TOKEN."""
 SHORTEST_SECRET = 6  # characters; a shorter value is a placeholder, and stands in words of all kinds

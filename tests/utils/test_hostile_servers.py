@@ -68,9 +68,8 @@ def fails(url: str, path: Path, most: int = 10**6) -> str:
 @pytest.mark.parametrize("case", REDIRECTS)
 def test_redirects_that_lead_nowhere(case: str, tmp_path: Path, waits: list[float]) -> None:
     to, found = REDIRECTS[case]
-    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\n" + (
-        b"Location: " + to + b"\r\n" if to else b""
-    )
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close\r\n"
+    head += b"Location: " + to + b"\r\n" if to else b""
     with serve_bytes(head + b"\r\n") as server:
         assert found in fails(server.url, tmp_path / "x")
 
