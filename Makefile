@@ -36,6 +36,8 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml .
+	.ci/audit $(BIN)/pip-audit
 
 # Speed and memory: over an hour on two cores. benchmarks/README.md says what is measured.
 bench: venv

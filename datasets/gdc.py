@@ -3,6 +3,7 @@
 The API is described in https://docs.gdc.cancer.gov/API/Users_Guide/Search_and_Retrieval/
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Any
 
 import requests
 
-from utils.download import TIMEOUT, WAITS, BadAnswer, retried
+from utils.download import TIMEOUT, WAITS, BadAnswer, asking, body_of, retried
 from utils.errors import Fault, Faults, UserError
+from utils.names import name_problem
 
 STRATEGIES = {"diagnostic": ["Diagnostic Slide"], "tissue": ["Tissue Slide"]}
 STRATEGIES["both"] = [*STRATEGIES["diagnostic"], *STRATEGIES["tissue"]]
@@ -26,6 +28,8 @@ FIELDS = (
     "cases.diagnoses.primary_diagnosis", "cases.diagnoses.diagnosis_is_primary_disease",
 )  # fmt: skip
 PAGE = 500
+LARGEST_PAGE = 2**26  # bytes of an answer
+MOST_SLIDES = 10**6
 MEND = (
     "without internet access make the table on a machine that has it and copy it here, or make it from a folder of "
     "slides: --slides-dir"
@@ -127,20 +131,25 @@ def manifest_text(slides: Iterable[GdcSlide]) -> str:
 
 def _fetch_page(endpoint: str, query: Mapping[str, Any], known_total: int | None) -> tuple[list[GdcSlide], int]:
     """The slides of one page, and how many there are in all."""
-    response = requests.post(endpoint, json=query, timeout=TIMEOUT)
-    response.raise_for_status()
+    with asking(), requests.post(endpoint, json=query, timeout=TIMEOUT, stream=True) as response:
+        response.raise_for_status()
+        body = b"".join(body_of(response, LARGEST_PAGE))
     try:
-        data = response.json()["data"]
-        slides, total = [_read_slide(hit) for hit in data["hits"]], int(data["pagination"]["total"])
-    except requests.JSONDecodeError as error:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise BadAnswer(f"the answer is not JSON ({error})") from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    try:
+        data = answer["data"]
+        slides, total = [_read_slide(hit) for hit in data["hits"]], int(data["pagination"]["total"])
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadAnswer(
             f"the answer is not of the form data.hits, data.pagination.total, with {', '.join(FIELDS[:7])} "
             f"({type(error).__name__}: {error})"
         ) from error
     if known_total not in (None, total):
         raise BadAnswer(f"{total} slides in all, {known_total} on an earlier page")
+    if total > MOST_SLIDES:
+        raise BadAnswer(f"{total} slides in all, expected at most {MOST_SLIDES}")
     expected = min(query["size"], total - query["from"])
     if len(slides) != expected:
         raise BadAnswer(f"{len(slides)} slides from number {query['from']} on, expected {expected} of {total}")
@@ -155,7 +164,7 @@ def _read_slide(hit: Mapping[str, Any]) -> GdcSlide:
         if diagnosis.get("primary_diagnosis")
         and str(diagnosis.get("diagnosis_is_primary_disease", True)).lower() != "false"
     }
-    return GdcSlide(
+    slide = GdcSlide(
         file_id=_text(hit, "file_id"),
         file_name=_text(hit, "file_name"),
         md5=_text(hit, "md5sum"),
@@ -165,10 +174,18 @@ def _read_slide(hit: Mapping[str, Any]) -> GdcSlide:
         case_id=_text(case, "submitter_id"),
         diagnoses=tuple(sorted(primary)),
     )
+    for name in ("file_id", "file_name", "slide_id", "md5", "state", "project", "case_id"):
+        if problem := name_problem(getattr(slide, name)):
+            raise ValueError(f"{name} {getattr(slide, name)!r} {problem}")
+    if slide.size < 0:
+        raise ValueError(f"file_size is {slide.size}")
+    return slide
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
     text = fields[name]
     if not isinstance(text, str):
         raise TypeError(f"{name} is {text!r}")
+    if not text.isprintable():  # a manifest has tabs between fields, and a row per line
+        raise ValueError(f"{name} is {text!r}")
     return text

@@ -15,6 +15,7 @@ from datasets.slides import by_name, find_slides, level0_magnification
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
 from utils.outputs import check_outputs
+from utils.redaction import redacted
 from utils.spreadsheets import csv_text
 
 
@@ -78,7 +79,7 @@ def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_type: str, url:
         else:
             kept.append(slide)
             rows.append(TableRow(slide.case_id, slide.slide_id, label))
-    print(f"{url}: {len(slides)} slides of {', '.join(projects)}")
+    print(f"{redacted(url)}: {len(slides)} slides of {', '.join(projects)}")
     if missing := sorted(set(classes.values()) - {row.label for row in rows}):
         others = "".join(f"\n  {number} of {reason}" for reason, number in left_out.most_common())
         raise UserError(

@@ -76,8 +76,8 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
     )
 
     def check_space(so_far: int, total: int | None) -> None:
-        if total:
-            require_space(folders.data_root, 2 * total - so_far, f"{archive.name} and what is in it")
+        needed = 2 * total - so_far if total else GIGABYTE  # of a server that does not say how much it will send
+        require_space(folders.data_root, needed, f"{archive.name} and what is in it")
 
     if not archive.exists():
         file_id = RELEASED["feature_archives"][folders.task][folders.feature_extractor]

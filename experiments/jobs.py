@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.errors import EXIT_USER_ERROR, Fault, UserError
+from utils.redaction import redacted
 from utils.whole_files import append_line
 from utils.workers import die_with_parent
 
@@ -54,9 +55,10 @@ def start(job: FoldJob, variables: Mapping[str, str]) -> subprocess.Popen[bytes]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # Ray blocks it in its workers
         die_with_parent()
 
-    append_line(job.log, f"{PROMPT}{shlex.join(job.command)}")
+    append_line(job.log, redacted(f"{PROMPT}{shlex.join(job.command)}"))
     with job.log.open("ab") as log:
-        return subprocess.Popen(
+        # a list without a shell; its options are those of the grid
+        return subprocess.Popen(  # nosec B603
             [sys.executable, *job.command], cwd=job.folder, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=tie,
             env={**os.environ, "OMP_NUM_THREADS": str(job.threads), **variables},

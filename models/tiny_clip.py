@@ -20,10 +20,11 @@ def save_tiny_clip(folder: Path, width: int = 64, seed: int = 0) -> None:
     from transformers import CLIPConfig, CLIPModel
 
     sizes = {"intermediate_size": 2 * width, "num_attention_heads": 4, "projection_dim": width}
-    text = {"num_hidden_layers": 2, "hidden_size": width, "bos_token_id": 49406, "eos_token_id": 49407}
+    start, end = 49406, 49407  # of a text, in CLIP's vocabulary
+    text = {"num_hidden_layers": 2, "hidden_size": width, "bos_token_id": start, "eos_token_id": end}
     vision = {"num_hidden_layers": 2, "hidden_size": width, "image_size": 32, "patch_size": 8}
     config = CLIPConfig(
-        text_config={**sizes, **text, "pad_token_id": 49407, "initializer_factor": WEIGHT_SPREAD},
+        text_config={**sizes, **text, "pad_token_id": end, "initializer_factor": WEIGHT_SPREAD},
         vision_config={**sizes, **vision, "initializer_factor": WEIGHT_SPREAD},
         projection_dim=width,
         initializer_factor=WEIGHT_SPREAD,

@@ -19,6 +19,7 @@ CHUNK = 2**20
 LONGEST_NAME = 255  # bytes of one part
 LARGEST_HEADER = 2**20  # bytes of a tar's long names and other additions, which tarfile reads into memory
 MOST_TIMES, MOST_BESIDE = 200, 10**8  # bytes unpacked: as many times the archive's size, and these
+FETCH_AGAIN = "delete it and fetch it again"
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 DAMAGES = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, OverflowError, IndexError,
@@ -74,9 +75,7 @@ def unpack(archive: Path, folder: Path) -> None:
         )  # a seek before the start
         if of_the_system:  # no space, no permission
             raise
-        raise UserError(
-            Fault("archive.unreadable", str(archive), f"damaged ({error})", mend="delete it and fetch it again")
-        ) from error
+        raise UserError(Fault("archive.unreadable", str(archive), f"damaged ({error})", mend=FETCH_AGAIN)) from error
 
 
 def _checked_place(archive: Path, name: str) -> PurePosixPath:
@@ -120,7 +119,7 @@ def _members(archive: Path) -> Iterator[Member]:
         tar = tarfile.open(archive, tarinfo=StrictInfo)  # noqa: SIM115  (closed below)
     except tarfile.TarError as error:
         found = "neither a zip nor a tar archive, or cut off"
-        raise UserError(Fault("archive.unknown_form", str(archive), found, expected="one of them")) from error
+        raise UserError(Fault("archive.unknown_form", str(archive), found, "one of them", FETCH_AGAIN)) from error
     with tar:
         yield from _of_tar(archive, tar)
 

@@ -2,15 +2,20 @@
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openai import APIError, OpenAI
+import httpx2
+from openai import APIError, DefaultHttpxClient, OpenAI
 
+from utils.download import LONGEST_ANSWER, printable
 from utils.errors import Fault, UserError
+from utils.redaction import redacted
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+LARGEST_ANSWER = 2**24  # bytes
 MOST_RETRIES = 4  # of one request, by the client: status 408, 409, 429 and 5xx, lost connections
 
 
@@ -39,8 +44,19 @@ class ChatModel:
             raise UserError(Fault("key.characters", KEY_VARIABLE, found, expected="printable ASCII"))
         self.name = name
         self.parameters = parameters or {}
-        self.client = OpenAI(api_key=key or "none", base_url=base_url, max_retries=MOST_RETRIES)
-        self.base_url = str(self.client.base_url)
+        self.secrets = [key]
+        try:
+            self.client = OpenAI(
+                api_key=key or "none",
+                base_url=base_url,
+                max_retries=MOST_RETRIES,
+                default_headers={"Accept-Encoding": "identity"},
+                http_client=DefaultHttpxClient(event_hooks={"response": [_bound]}),
+            )
+            self.base_url = redacted(str(self.client.base_url), self.secrets)
+        except (httpx2.InvalidURL, ValueError) as error:
+            found = f"not the address of an endpoint ({error})"
+            raise UserError(Fault("chat.address", "--base-url", found, expected="http://... or https://...")) from error
         if not key and self.client.base_url.host.endswith(".openai.com"):
             raise UserError(
                 Fault(
@@ -55,19 +71,46 @@ class ChatModel:
         """The answer to a conversation of {role, content}. Raises UserError where the endpoint gives none."""
         request: Any = {"model": self.name, "messages": list(messages), **self.parameters}
         try:
-            body = self.client.chat.completions.with_raw_response.create(**request).text
+            body = redacted(self.client.chat.completions.with_raw_response.create(**request).text, self.secrets)
         except APIError as error:
-            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            cause = f" ({printable(str(error.__cause__))})" if error.__cause__ else ""
+            message = printable(error.message)
             raise UserError(
                 Fault(
                     "chat.no_answer",
                     self.base_url,
-                    f"no answer from model {self.name!r}: {error.message.rstrip('.')}{cause}",
+                    redacted(f"no answer from model {self.name!r}: {message.rstrip('.')}{cause}", self.secrets),
                     expected="an OpenAI-compatible endpoint (--base-url), a model it has (--model) and its key in "
                     f"{KEY_VARIABLE}",
                 )
             ) from error
         return read_completion(body)
+
+
+class _Bounded(httpx2.SyncByteStream):
+    """A body that ends: after ``LARGEST_ANSWER`` bytes or ``LONGEST_ANSWER`` seconds with an error."""
+
+    def __init__(self, stream: httpx2.SyncByteStream):
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        started, received = time.monotonic(), 0
+        for chunk in self.stream:
+            received += len(chunk)
+            if received > LARGEST_ANSWER or time.monotonic() - started > LONGEST_ANSWER:
+                raise httpx2.ReadError(f"an answer of more than {LARGEST_ANSWER} bytes or {LONGEST_ANSWER} s")
+            yield chunk
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _bound(response: httpx2.Response) -> None:
+    """Refuse an answer without end, and one that is compressed, which no request asks for."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise httpx2.DecodingError("a compressed answer")
+    if isinstance(response.stream, httpx2.SyncByteStream):
+        response.stream = _Bounded(response.stream)
 
 
 def read_completion(body: str) -> Answer:

@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterable
 
 HIDDEN = "***"
-SECRET_WORDS = "key|token|secret|password|passwd|credential|signature|sig"
+SECRET_WORDS = "|".join(["key", "token", "secret", "password", "passwd", "credential", "signature", "sig"])
 SECRET_VARIABLE = re.compile(rf"(?:^|_)(?:{SECRET_WORDS})s?$", re.IGNORECASE)
 """Names of environment variables whose values are secrets: OPENAI_API_KEY, HF_TOKEN."""
 SHORTEST_SECRET = 6  # characters; a shorter value is a placeholder, and stands in words of all kinds
 PATTERNS = (
     # user:password@ of an address; the password may hold slashes, which should have been written as %2F
-    (re.compile(r"(?<=://)(?:[^/\s?#]*|[^/\s:@]*:(?!\d+(?:[/?#]|$))\S*)@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=://)(?:[^/\s?#\"<>]*|[^/\s:@\"<>]*:(?!\d+(?:[/?#]|$))[^\s\"<>]*)@"), f"{HIDDEN}@"),
     # ?token=... of an address
     (re.compile(rf"(?i)([?&][\w-]*(?:{SECRET_WORDS})=)[^\s&#\"'<>]+"), rf"\1{HIDDEN}"),
     # headers, and what tells of them

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,8 @@ OTHER_FILES = {
     b"\x1f\x8b": "a gzip archive, to be unpacked first",
 }
 """What a file is instead, by its first bytes."""
+NUMBERS: list[Any] = [np.dtype, np.float64(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in "efdilqB?")]
+"""NumPy's numbers, which optimisers keep and which hold no code."""
 NOT_READABLE = "not readable as tensors:"
 MOST_SHOWN = 3
 
@@ -50,7 +53,8 @@ def read_tensors(path: Path) -> Any:
 
             return load_file(path)
         _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises what its unpickler meets
         if isinstance(error, pickle.UnpicklingError) and (named := re.search(r"GLOBAL (\S+)", str(error))):
             found = f"{NOT_READABLE} holds objects of {named[1]}, whose loading could run code"
