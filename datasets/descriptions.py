@@ -12,6 +12,7 @@ from utils.errors import Fault, UserError
 from utils.files import read_json
 from utils.words import listed
 
+INVISIBLE = "ZCM"  # Unicode's categories of blanks, controls and marks
 TEXT_FORMATS = {"both": "{term} : {explanation}", "term": "{term}", "explanation": "{explanation}"}
 
 
@@ -92,14 +93,14 @@ def _command(source: str, class_names: Sequence[str] | None) -> str:
 
 
 def text_faults(source: str, class_name: str, texts: Sequence[str], what: str) -> list[Fault]:
-    """The texts of a class, ``what`` they are called, that describe nothing: without a letter or digit, or with control
+    """The texts of a class, ``what`` they are called, that describe nothing: nothing to be seen in them, or control
     characters."""
-    empty = [text for text in texts if not any(sign.isalnum() for sign in text)]
+    empty = [text for text in texts if all(category(sign)[0] in INVISIBLE for sign in text)]
     controlled = [text for text in texts if any(category(sign) == "Cc" and not sign.isspace() for sign in text)]
     faults = []
     if empty:
         found = f"class {class_name!r} has an empty {what} ({listed(empty)})"
-        faults.append(Fault("prompt.empty", source, found, "letters or digits"))
+        faults.append(Fault("prompt.empty", source, found, "text that can be seen"))
     if controlled:
         found = f"class {class_name!r} has control characters in a {what} ({listed(controlled)})"
         faults.append(Fault("prompt.characters", source, found, "text alone"))

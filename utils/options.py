@@ -16,6 +16,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 TRAINING: tuple[Stage, ...] = ("training",)
 OVER_SLIDES: tuple[Stage, ...] = ("training", "prediction")
 """Stages that go over many slides, one after the other."""
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux
 LONGEST_TOLD = 80
 """Characters of a value that a message quotes."""
 GIVEN = object()
@@ -174,9 +175,11 @@ def path(given: str) -> str:
     if not given.strip():
         raise argparse.ArgumentTypeError("it is empty, expected the name of a file or folder")
     try:
-        given.encode()
+        written = given.encode()
     except UnicodeEncodeError:
         raise argparse.ArgumentTypeError(f"{given!a} is not UTF-8, so reports could not name it") from None
+    if len(written) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in written.split(b"/")):
+        raise argparse.ArgumentTypeError(f"{shortened(given)!r} is longer than names of files can be")
     return given
 
 

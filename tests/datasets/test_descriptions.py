@@ -139,3 +139,37 @@ def test_prompts_of_an_own_file_fit_clips_text_length(task: str) -> None:
     }
     assert {text: length for text, length in lengths.items() if length > CLIP_LENGTH} == {}
     assert max(lengths.values()) > 30  # the texts were counted, not only the context
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (" ", "prompt.empty"), ("\u200b", "prompt.empty"), ("\u0301", "prompt.empty"),
+        ("bell\x07", "prompt.characters"), ("esc\x1b[31m", "prompt.characters"), ("\x9bnext", "prompt.characters"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("in_term", [True, False])
+def test_texts_that_describe_nothing(text: str, code: str, in_term: bool) -> None:
+    entry = {text: "dark nuclei"} if in_term else {"nuclei": text}
+    with expect_faults(code) as faults:
+        arrange_descriptions({"A": {**entry, **numbered("a", 8)}}, ["A"], 3, 2)
+    assert repr(text) in faults[0].found and "'A'" in faults[0].found
+
+
+def test_lines_and_tabs_within_a_text_are_text() -> None:
+    texts = arrange_descriptions({"A": {"a\tb": "c\nd", **numbered("a", 8)}}, ["A"], 3, 2)
+    assert texts.low_texts[0] == "a\tb : c\nd"
+
+
+def test_a_class_in_decomposed_letters_is_the_one_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps({"cafe\u0301": numbered("a", 9), "B": numbered("b", 9)}))
+    assert list(read_descriptions(tmp_path / "t.json", ["B", "caf\u00e9"], 3, 2).by_class) == ["B", "caf\u00e9"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{\0}\0", b"[" * 5000, b'{"A": {"x": "\\ud800"}}', b'{"A": {"x\\u0000": "y"}}']
+)
+def test_files_that_are_no_descriptions(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.json").write_bytes(content)
+    with expect_faults("prompt.unreadable"):
+        read_descriptions(tmp_path / "t.json", None, 3, 2)

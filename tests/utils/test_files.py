@@ -114,3 +114,45 @@ def test_what_is_not_json_is_told_of(tmp_path: Path, content: bytes) -> None:
     with expect_faults("json.unreadable") as faults:
         read_json(tmp_path / "x.json")
     assert faults[0].where == str(tmp_path / "x.json")
+
+
+# what the file holds, what the fault's sentence says
+NO_JSON = {
+    "empty": (b"", "Expecting value"),
+    "cut_off": (b'{"a": [1, 2', "Expecting ',' delimiter"),
+    "repeated": (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands 2 times"),
+    "deep": (b"[" * 200 + b"]" * 200, "nested too deeply"),
+    "very_deep": (b'{"a":' * 100_000, "nested too deeply"),
+    "half_a_pair": (b'{"a": "x\\ud800y"}', "half of a surrogate pair"),
+    "half_a_pair_as_key": (b'{"\\udfff": 1}', "half of a surrogate pair"),
+    "nul": (b'["a\\u0000b"]', "text with NUL"),
+    "raw_nul": (b'["a\0b"]', "a NUL character in line 1"),
+    "raw_control": (b'["a\x07b"]', "Invalid control character"),
+    "utf16": ('{"a": 1}'.encode("utf-16"), "text in UTF-16"),
+    "latin1": ('{"é": 1}'.encode("latin-1"), "not text in UTF-8 (line 1 has the byte 0xe9)"),
+    "many_digits": (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
+    "zip": (b"PK\x03\x04", "a zip archive"),
+}
+
+
+@pytest.mark.parametrize("case", NO_JSON)
+def test_what_json_of_the_project_never_is(tmp_path: Path, case: str) -> None:
+    content, words = NO_JSON[case]
+    file = tmp_path / "x.json"
+    file.write_bytes(content)
+    with expect_faults("json.unreadable") as faults:
+        read_json(file)
+    assert faults[0].where == str(file) and words in faults[0].found
+
+
+def test_json_that_is_a_folder_or_not_there(tmp_path: Path) -> None:
+    with expect_faults("json.unreadable"):
+        read_json(tmp_path)
+    with expect_faults("file.missing"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_with_a_byte_order_mark_and_a_whole_pair(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": "\\ud83d\\ude00", "b": NaN}')
+    read = read_json(tmp_path / "x.json")
+    assert read["a"] == "\U0001f600" and read["b"] != read["b"]
