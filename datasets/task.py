@@ -46,7 +46,7 @@ def read_table(path: Path) -> pd.DataFrame:
     table = table.apply(lambda column: column.str.strip())
     table = table[(table != "").any(axis=1)].reset_index(drop=True)  # spreadsheets leave blank rows
     if "slide_id" not in table:
-        found = f"no column slide_id; found {list(table)}"
+        found = f"no column slide_id; found [{listed(table)}]"
         raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
     cases = table["case_id"] if "case_id" in table else table["slide_id"]
     table["case_id"] = cases.where(cases != "", table["slide_id"])
@@ -55,7 +55,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(Fault("table.nameless_slide", str(path), f"{nameless} rows have no slide_id"))
     twice = [slide_id for slide_id, count in Counter(table["slide_id"]).items() if count > 1]
     if twice:
-        found = f"{len(twice)} slides stand there more than once ({', '.join(twice[:3])})"
+        found = f"{len(twice)} slides stand there more than once ({listed(twice)})"
         raise UserError(Fault("table.repeated_slide", str(path), found))
     if table.empty:
         raise UserError(Fault("table.empty", str(path), "no slides"))
@@ -82,7 +82,7 @@ def read_slides(
     found = sorted(set(labels) - {""})
     if class_names is None and len(found) < 2:
         expected = "at least two classes in the column label"
-        raise UserError(Fault("table.classes", str(path), f"the labels are {found}", expected))
+        raise UserError(Fault("table.classes", str(path), f"the labels are [{listed(found)}]", expected))
     names = found if class_names is None else class_names
     others = other_labels(table, names)
     if others and not labels_optional:

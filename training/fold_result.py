@@ -10,6 +10,7 @@ from training.metrics import Metrics
 from utils.errors import Fault, UserError
 from utils.files import read_json
 from utils.sealed import DIGESTS, damaged_fields
+from utils.words import listed
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
     names = {item.name for item in fields(FoldResult)}
     links = {"run", "files"} if isinstance(content, dict) and DIGESTS in content else set()
     if damaged := damaged_fields(content) if isinstance(content, dict) else []:
-        found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
+        found = f"damaged or edited: the digest does not fit {listed(damaged, 10, quote=False)}"
         raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
     if not is_whole or not all(_may_be(name, content[name]) for name in names):

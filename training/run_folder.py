@@ -15,6 +15,7 @@ from utils.effects import CIRCUMSTANCES
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, write_text
 from utils.sealed import write_sealed
+from utils.words import listed
 
 
 class RunFolder(RunReader):
@@ -70,7 +71,7 @@ class RunFolder(RunReader):
         """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""
         finished = {fold: result for fold in folds if (result := self.finished(fold))}
         if finished and not resume:
-            found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
+            found = f"fold {listed(finished, 20)} of this run is finished. Nothing was changed"
             mend = "keep it with --resume, or name another --results_dir, or move that folder away"
             raise UserError(Fault("run.finished", str(self.path), found, mend=mend))
         return finished

@@ -31,6 +31,7 @@ from utils.effects import CIRCUMSTANCES, options_without_effect
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, read_json, text_sha256
 from utils.sealed import DIGESTS, damaged_fields, json_sha256
+from utils.words import listed
 
 RECORD_TYPES = {"options": dict, "class_names": list, "descriptions": dict, "inputs": dict}
 FOLD_RESULT = re.compile(r"fold_\d+\.json")
@@ -116,7 +117,8 @@ class RunReader:
             if others:
                 raise UserError(
                     Fault(
-                        "run.foreign", str(self.fold_result(fold)), f"of a run with other {', '.join(others)}",
+                        "run.foreign", str(self.fold_result(fold)),
+                        f"of a run with other {listed(others, 10, quote=False)}",
                         expected=f"those of {self.config}",
                         mend="put the file of this run back, or remove it to train the fold again",
                     )
@@ -181,7 +183,7 @@ class RunReader:
         wanted = ("epoch", *HISTORY_COLUMNS)
         wrong = [name for name in wanted if name not in table or table[name].dtype.kind not in "if"]
         if wrong:
-            found = f"no column of numbers {', '.join(wrong)}; found {', '.join(table)}"
+            found = f"no column of numbers {listed(wrong)}; found {listed(table)}"
             raise source.error("history.columns", found)
         if len(table) != result.epochs:
             raise source.error("history.length", f"found {len(table)} epochs", str(result.epochs))
@@ -213,7 +215,7 @@ class RunReader:
         if wrong:
             raise UserError(
                 Fault(
-                    "run.unreadable", str(self.config), f"damaged or edited: {', '.join(wrong)}",
+                    "run.unreadable", str(self.config), f"damaged or edited: {listed(wrong, 10, quote=False)}",
                     expected="the file as main.py wrote it",
                     mend="put that file back, or train the run again in another --results_dir",
                 )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from utils.errors import Fault, UserError
 from utils.options import GIVEN, OVER_SLIDES, TRAINING, Nature, Option, at_least, magnification, option, path, switch
+from utils.words import listed
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -252,7 +253,7 @@ class Config:
                 Fault(
                     "run.unknown_options",
                     str(file),
-                    f"unknown options {', '.join(unknown)}",
+                    f"unknown options {listed(unknown)}",
                     mend="use the version that wrote the file",
                 )
             )

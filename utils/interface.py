@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from utils.words import listed
+
 # what a model reads of a slide: parents with their children; the high patches as one flat bag; parents and flat bag
 BagForm = Literal["hierarchy", "patches", "both"]
 
@@ -119,7 +121,9 @@ class SlideModel(nn.Module):
             if theirs in saved and saved[theirs].shape != state[ours].shape
         ]
         kinds = {"are missing": sorted(missing), "are unknown": sorted(unexpected), "have another shape": misshapen}
-        faults = [f"{len(names)} tensors {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+        faults = [
+            f"{len(names)} tensors {kind} ({listed(names, 3, quote=False)})" for kind, names in kinds.items() if names
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         self.load_state_dict({ours: saved[theirs] for ours, theirs in names.items()}, strict=False)

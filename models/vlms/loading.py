@@ -8,6 +8,7 @@ from typing import Any
 import utils.torchvision_compat  # noqa: F401  (before transformers)
 from utils.errors import Fault, UserError
 from utils.files import read_json
+from utils.words import listed
 
 HOW_TO_DOWNLOAD = "with internet access: hf download {} --local-dir FOLDER"
 
@@ -61,7 +62,9 @@ def check_complete(
     named = {
         kind: sorted(name if isinstance(name, str) else name[0] for name in names) for kind, names in kinds.items()
     }
-    counted = [f"{len(names)} weights are {kind} ({', '.join(names[:3])})" for kind, names in named.items() if names]
+    counted = [
+        f"{len(names)} weights are {kind} ({listed(names, 3, quote=False)})" for kind, names in named.items() if names
+    ]
     if counted:
         raise UserError(
             Fault(
