@@ -65,7 +65,7 @@ def arrange_descriptions(
     for name in class_names:
         entries = by_class.get(name)
         if entries is None:
-            found = f"no descriptions of the class {name!r}; found {sorted(by_class)}"
+            found = f"no descriptions of the class {name!r}; found [{listed(sorted(by_class))}]"
             mend = f"add them, or make a new file: {_command(source, class_names)}"
             faults.append(Fault("prompt.missing_class", source, found, mend=mend))
             continue

@@ -17,6 +17,7 @@ import numpy as np
 from datasets.splits import SPLIT_NAMES, Split, class_counts, take_few
 from datasets.task import Slide, read_table
 from utils.errors import Fault, UserError
+from utils.words import listed
 
 SHARES = {"train": 4, "val": 3, "test": 3}  # train: the pool
 WHOLE = sum(SHARES.values())
@@ -38,8 +39,8 @@ def group_slides(path: Path, slides: Sequence[Slide], group: str, sites: Mapping
     nameless = [slide.slide_id for slide, name in zip(slides, names, strict=True) if not name]
     if nameless:
         found = (
-            f"{len(nameless)} slides without a {group} ({', '.join(nameless[:3])}); found the columns "
-            f"{', '.join(read_table(path))}"
+            f"{len(nameless)} slides without a {group} ({listed(nameless)}); found the columns "
+            f"{listed(read_table(path))}"
         )
         expected = f"a column {group} without gaps (TCGA barcodes need none)"
         raise UserError(Fault("table.ungrouped_slide", str(path), found, expected))

@@ -15,6 +15,7 @@ import requests
 from utils.download import TIMEOUT, WAITS, BadAnswer, asking, body_of, retried
 from utils.errors import Fault, Faults, UserError
 from utils.names import name_problem
+from utils.words import listed
 
 STRATEGIES = {"diagnostic": ["Diagnostic Slide"], "tissue": ["Tissue Slide"]}
 STRATEGIES["both"] = [*STRATEGIES["diagnostic"], *STRATEGIES["tissue"]]
@@ -117,7 +118,7 @@ def list_slides(
     for name in ("file_id", "slide_id"):
         counts = Counter(getattr(slide, name) for slide in slides)
         if twice := sorted(value for value, count in counts.items() if count > 1):
-            repeated = f"{len(twice)} slides stand in the answers more than once ({name} {', '.join(twice[:3])})"
+            repeated = f"{len(twice)} slides stand in the answers more than once ({name} {listed(twice)})"
             mend = "the list may have changed meanwhile: run the command again"
             raise UserError(Fault("gdc.repeated_slide", endpoint, repeated, mend=mend))
     return slides

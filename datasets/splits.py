@@ -67,7 +67,7 @@ def read_split_ids(path: Path, command: str = CREATE_SPLITS) -> dict[str, list[s
     table = read_csv("split.unreadable", path)
     absent = [name for name in SPLIT_NAMES if name not in table]
     if absent:
-        found = f"no column {absent[0]!r}; found {list(table)}"
+        found = f"no column {listed(absent)}; found [{listed(table)}]"
         raise UserError(Fault("split.columns", str(path), found, expected="an index, train, val, test"))
     slides = table.iloc[:, 0].map(slide_name)
     parts = {name: table[name].str.lower() for name in SPLIT_NAMES}
@@ -134,12 +134,12 @@ def _class_faults(
             continue
         counts = {class_name: available[class_name] for class_name in absent}
         has = listed((f"{number} of {class_name!r}" for class_name, number in counts.items()), quote=False)
-        told = f"no slide of class {listed(absent)} in {name}, which has {len(members)} slides; the table has {has}"
+        told = f"no slide of class {listed(absent)} in {name}"
         if min(counts.values()) >= len(SPLIT_NAMES):
-            mend = f"put slides of each class into {name}, or make the splits: {command}"
+            mend = f"the table has {has}: put slides of each class into {name}, or make the splits: {command}"
         else:
             mend = (
-                "train, val and test need slides of each class: label more of them in the table, or leave a label that "
+                f"the table has {has}, and train, val and test need slides of each class: label more of them in the table, or leave a label that "
                 f"is no class blank there; then make the splits: {command}"
             )
         if name == "test":

@@ -48,7 +48,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(Fault("table.missing", str(path), "the table of slides is not there", mend=mend))
     table = _with_known_columns(path, read_csv("table.unreadable", path).map(composed))
     if "slide_id" not in table:
-        found = f"no column slide_id; found {list(table)}"
+        found = f"no column slide_id; found [{listed(table)}]"
         raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
     table["slide_id"] = table["slide_id"].map(slide_name)
     cases = table["case_id"] if "case_id" in table else table["slide_id"]
@@ -101,7 +101,7 @@ def read_slides(
     found = sorted(set(labels) - {""})
     if class_names is None and len(found) < 2:
         columns = list(read_csv("table.unreadable", path))
-        said = f"the labels are {found}" if "label" in table else f"no column label; found {columns}"
+        said = f"the labels are [{listed(found)}]" if "label" in table else f"no column label; found {columns}"
         raise UserError(Fault("table.classes", str(path), said, "at least two classes in the column label"))
     spelt: dict[str, list[str]] = {}
     for name in found:

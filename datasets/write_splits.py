@@ -24,6 +24,7 @@ from utils import __version__
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256, text_sha256, write_text
 from utils.outputs import check_outputs
+from utils.words import listed
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def write_folders(folders: Mapping[Path, Mapping[str, str]], overwrite: bool) ->
         present = [*split_files(folder).values(), *folder.glob(MANIFEST)] if folder.exists() else []
         other = [file for file in present if file.read_bytes() != contents.get(file.name, "").encode()]
         if other:
-            found = f"found other splits ({', '.join(file.name for file in other[:3])})"
+            found = f"found other splits ({listed(file.name for file in other)})"
             faults.append(Fault("split.exists", str(folder), found, "none", "--overwrite replaces them"))
         stale += [file for file in other if file.name not in contents]
     if faults and not overwrite:

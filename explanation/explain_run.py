@@ -23,6 +23,7 @@ from training.trained_run import TrainedRun, load_run
 from utils.errors import Fault, UserError
 from utils.interface import Bag
 from utils.names import check_names
+from utils.words import listed
 
 
 def load_hive_mil(
@@ -53,7 +54,7 @@ def slides_to_explain(run: TrainedRun, slide_ids: Sequence[str] | None, split: s
         return {name: list(run.models) for name in names}
     unknown = [fold for fold in run.models if fold not in run.parts]
     if unknown:
-        found = f"no splits_<fold>.csv beside the checkpoint of {', '.join(unknown)}"
+        found = f"no splits_<fold>.csv beside the checkpoint of {listed(unknown, quote=False)}"
         raise UserError(Fault("split.missing", f"--split {split}", found, mend="name slides with --slides"))
     chosen: dict[str, list[str]] = {}
     for fold, parts in run.parts.items():

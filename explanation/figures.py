@@ -9,61 +9,73 @@ from PIL import Image
 
 from explanation.explained_slide import ExplainedSlide
 from explanation.faithfulness import Removal
-from reports.plots import COLOURS, STYLE
+from reports.lettering import figure_style, text_inches, wrapped
+from reports.plots import COLOURS
+
+SMALL = 6  # points of the names of texts and patches
 
 
-@matplotlib.rc_context(STYLE)
 def removal_figure(removal: Removal, class_name: str) -> Figure:
     """The probability of a class as patches are removed: those of highest score first, and at random with the range of
     the draws."""
-    figure = Figure(figsize=(5, 3))
-    axes = figure.subplots()
-    shares, random = 100 * removal.shares, removal.random
-    axes.plot(shares, removal.ranked, "o-", markersize=3, color=COLOURS[1], label="highest class score first")
-    axes.plot(shares, random.mean(0), "o--", markersize=3, color=COLOURS[0], label=f"at random, mean of {len(random)}")
-    axes.fill_between(shares, random.min(0), random.max(0), color=COLOURS[0], alpha=0.2, linewidth=0)
-    axes.set(xlabel="low patches removed, with their children (%)", xlim=(0, 100), ylim=(0, 1))
-    axes.set_ylabel(f"probability of {class_name}")
-    axes.legend(loc="best")
+    with figure_style([class_name]):
+        figure = Figure(figsize=(5, 3))
+        axes = figure.subplots()
+        shares, random = 100 * removal.shares, removal.random
+        axes.plot(shares, removal.ranked, "o-", markersize=3, color=COLOURS[1], label="highest class score first")
+        label = f"at random, mean of {len(random)}"
+        axes.plot(shares, random.mean(0), "o--", markersize=3, color=COLOURS[0], label=label)
+        axes.fill_between(shares, random.min(0), random.max(0), color=COLOURS[0], alpha=0.2, linewidth=0)
+        axes.set(xlabel="low patches removed, with their children (%)", xlim=(0, 100), ylim=(0, 1))
+        axes.set_ylabel(wrapped(f"probability of {class_name}", 32))
+        axes.legend(loc="best")
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def text_figure(explained: ExplainedSlide) -> Figure:
     """What each text adds to the logit of its class: a panel a scale, a bar a text."""
     panels = [scale for scale in explained.scales if len(scale.texts)]
     most = max(len(scale.texts) for scale in panels)
-    figure = Figure(figsize=(4 * len(panels), 0.16 * most + 0.9))
-    for axes, scale in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        classes = np.arange(len(scale.texts)) * len(explained.class_names) // len(scale.texts)
-        colours = [COLOURS[k % len(COLOURS)] for k in classes]
-        axes.barh(range(len(scale.texts)), scale.explanation.text_logits, color=colours)
-        axes.set_yticks(range(len(scale.texts)), scale.text_names, fontsize=6)
-        axes.set(title=f"{scale.magnification}x texts", xlabel="added to the logit of its class")
-        axes.invert_yaxis()
+    with figure_style(explained.class_names):
+        names = sum(text_inches(scale.text_names, SMALL)[0] for scale in panels)
+        figure = Figure(figsize=(3.3 * len(panels) + names, 0.16 * most + 0.9))
+        for axes, scale in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            classes = np.arange(len(scale.texts)) * len(explained.class_names) // len(scale.texts)
+            colours = [COLOURS[k % len(COLOURS)] for k in classes]
+            axes.barh(range(len(scale.texts)), scale.explanation.text_logits, color=colours)
+            axes.set_yticks(range(len(scale.texts)), scale.text_names, fontsize=SMALL)
+            axes.set(title=f"{scale.magnification}x texts", xlabel="added to the logit of its class")
+            axes.set_ylim(len(scale.texts) - 0.5, -0.5)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def similarity_figure(similarity: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Patches by texts in colour, from -1 to 1. similarity: (N, T)."""
-    figure = Figure(figsize=(0.22 * len(columns) + 2.5, 0.2 * len(rows) + 1.6))
-    axes = figure.subplots()
-    image = axes.imshow(similarity, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6)
-    axes.set_yticks(range(len(rows)), rows, fontsize=6)
-    axes.set_title(title)
-    figure.colorbar(image, ax=axes, label="similarity, each row onto [-1, 1]")
+    with figure_style([*rows, *columns, title]):
+        left, below = (text_inches(names, SMALL)[0] for names in (rows, columns))
+        title = wrapped(title, 48)
+        above = text_inches([title], matplotlib.rcParams["axes.titlesize"])
+        width = max(0.22 * len(columns) + left, above[0]) + 1.2
+        figure = Figure(figsize=(width, 0.2 * len(rows) + below + above[1] + 0.4))
+        axes = figure.subplots()
+        image = axes.imshow(similarity, cmap="PuOr", vmin=-1, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=SMALL)
+        axes.set_yticks(range(len(rows)), rows, fontsize=SMALL)
+        axes.set_title(title)
+        figure.colorbar(image, ax=axes, label=wrapped("similarity, each row onto [-1, 1]", 12 * len(rows)))
     return figure
 
 
-@matplotlib.rc_context(STYLE)
 def patches_figure(images: Sequence[Image.Image], captions: Sequence[str], title: str) -> Figure:
     """Patches side by side."""
-    figure = Figure(figsize=(1.5 * len(images), 2))
-    for axes, image, caption in zip(figure.subplots(1, len(images), squeeze=False)[0], images, captions, strict=True):
-        axes.imshow(image)
-        axes.set_title(caption, fontsize=7)
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=9)
+    with figure_style([*captions, title]):
+        captions, title = [wrapped(caption, 22) for caption in captions], wrapped(title, max(22, 20 * len(images)))
+        height = text_inches(captions, 7)[1] + text_inches([title], 9)[1]
+        figure = Figure(figsize=(1.5 * len(images), 1.6 + height))
+        panels = figure.subplots(1, len(images), squeeze=False)[0]
+        for axes, image, caption in zip(panels, images, captions, strict=True):
+            axes.imshow(image)
+            axes.set_title(caption, fontsize=7)
+            axes.set_axis_off()
+        figure.suptitle(title, fontsize=9)
     return figure

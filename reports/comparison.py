@@ -20,6 +20,7 @@ from reports.significance import (
     weighted_metrics,
 )
 from training.metrics import AUC, CLASSIFICATION, Measure
+from utils.words import listed
 
 SIGNIFICANT = 0.05
 
@@ -57,7 +58,7 @@ class Comparison:
 def why_not_comparable(first: Setting, second: Setting) -> str | None:
     """What keeps two settings from being compared: other classes, no fold in common, or other test slides in one."""
     if first.class_names != second.class_names:
-        return f"other classes ({', '.join(second.class_names)})"
+        return f"other classes ({listed(second.class_names)})"
     shared = sorted(set(first.folds) & set(second.folds))
     if not shared:
         return "no finished fold with the same seed"

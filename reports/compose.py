@@ -12,6 +12,7 @@ from reports.settings import ResultsTable, Setting, build_tables
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256
 from utils.listed_runs import EXPERIMENT
+from utils.words import listed
 
 METHODS = """\
 - Results: mean ± population standard deviation over the finished folds of all seeds, in %; of one fold its value. AUC:
@@ -69,7 +70,7 @@ def write_report(
     tables = build_tables(found.runs, found.entries)
     rows = list(dict.fromkeys(row for table in tables for row in table.rows))
     if reference is not None and reference not in rows:
-        raise UserError(Fault("option.value", f"--reference {reference}", "no such row", f"one of {', '.join(rows)}"))
+        raise UserError(Fault("option.value", f"--reference {reference}", "no such row", f"one of {listed(rows, 20)}"))
     runs = sorted(found.runs.values(), key=lambda run: run.name)
     slides = _read_slides(runs, slides_of)
 
@@ -122,7 +123,7 @@ def _notes(found: FoundRuns, runs: Sequence[FinishedRun]) -> list[str]:
     """What a reader must know: runs that have not begun, folds that are missing, where patients come from."""
     notes = []
     if found.absent:
-        notes.append(f"not begun, so in no table: {', '.join(found.absent)} ({EXPERIMENT} lists it)")
+        notes.append(f"not begun, so in no table: {listed(found.absent, 20, quote=False)} ({EXPERIMENT} lists it)")
     for run in runs:
         notes += [f"{run.name}: {note}" for note in run.notes]
         if run.missing:

@@ -159,7 +159,7 @@ def read_runs(roots: Iterable[Path]) -> FoundRuns:
                     found.runs[path] = run.value
     if not found.runs and not faults.found:
         wanted = "folders with a config.json, as python main.py writes them"
-        faults.add(Fault("run.missing", ", ".join(map(str, roots)), "no run found", expected=wanted))
+        faults.add(Fault("run.missing", listed(roots), "no run found", expected=wanted))
     faults.raise_any()
     return found
 

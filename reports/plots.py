@@ -14,61 +14,70 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
 from reports.calibration import brier_score, calibration_bins, expected_calibration_error
+from reports.lettering import figure_style, inches, text_inches, wrapped
 from training.metrics import AUC, BRIER, ECE, HISTORY_COLUMNS
 from utils.whole_files import write_bytes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINE_STYLES = ("-", "--", ":", "-.")
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.hspace": 0.06,
-    "text.parse_math": False,  # class names may hold a $
-    "text.usetex": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "figures",  # the same figure gives the same file
-}
+LINE_STYLES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (1, 3)), (0, (6, 1, 1, 1, 1, 1)))
 DOTS_PER_INCH = 300
+SIDE = 4  # inches of the axes of a figure
+LARGEST_INSIDE = (2.8, 1.7)  # inches of a legend that stands in the axes
+TALLEST = 6  # inches of a column of a legend
+CELL, SMALL_CELL = (0.7, 9), (0.5, 6.5)  # of a confusion matrix: inches, and points of the letters
+LEAST_MATRIX = 1.8  # inches
+MANY_CLASSES = 12
+FOLDS_A_LINE = 5  # of a legend
 
 
-@matplotlib.rc_context(STYLE)
 def roc_figure(labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """One-vs-rest ROC curves with their AUC; of two classes the second one's alone.
+    """One-vs-rest ROC curves with their AUC; of two classes the second one's alone. The legend stands beside the axes
+    where it is too large for them.
 
     labels (N,) class indices, probabilities (N, K). A class that no slide or every slide has gets no curve, and the
     legend says so."""
-    figure = Figure(figsize=(4, 4))
-    axes = figure.subplots()
-    _diagonal(axes)
-    lines, texts = [], []
-    for k in [1] if len(class_names) == 2 else range(len(class_names)):
-        positive = labels == k
-        if positive.all() or not positive.any():
-            false_positives, true_positives, area = (
-                [],
-                [],
-                f"no {AUC.title}, {positive.sum()} of {len(positive)} slides",
-            )
-        else:
-            false_positives, true_positives, _ = roc_curve(positive, probabilities[:, k])
-            area = f"{AUC.title} {auc(false_positives, true_positives):.3f}"
-        lines += axes.plot(false_positives, true_positives, linewidth=1.5, clip_on=False, **_line(k))
-        texts.append(f"{class_names[k]} ({area})")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axes.legend(lines, texts, loc="lower right")
+    with figure_style(class_names):
+        figure = Figure(figsize=(SIDE, SIDE))
+        axes = figure.subplots()
+        _diagonal(axes)
+        lines, texts = [], []
+        for k in [1] if len(class_names) == 2 else range(len(class_names)):
+            positive, rates = labels == k, ([], [])
+            if positive.all() or not positive.any():
+                area = f"no {AUC.title}, {positive.sum()} of {len(positive)} slides"
+            else:
+                *rates, _ = roc_curve(positive, probabilities[:, k])
+                area = f"{AUC.title} {auc(*rates):.3f}"
+            lines += axes.plot(*rates, linewidth=1.5, clip_on=False, **_line(k))
+            texts.append(f"{wrapped(class_names[k])} ({area})")
+        axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        _add_legend(axes, lines, texts)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+def _add_legend(axes: Axes, lines: Sequence[Line2D], texts: Sequence[str]) -> None:
+    """In the axes where there is room; else beside them, in columns, and the figure grows by these."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    legend = axes.legend(lines, texts, loc="lower right")
+    width, height = inches(figure, [legend])
+    if width <= LARGEST_INSIDE[0] and height <= LARGEST_INSIDE[1]:
+        return
+    for number in range(1, len(texts) + 1):
+        beside = axes.legend(lines, texts, loc="upper left", bbox_to_anchor=(1.03, 1), borderaxespad=0, ncols=number)
+        width, height = inches(figure, [beside])
+        if height <= TALLEST:
+            break
+    across, up, edge = SIDE + width + 0.2, max(SIDE, height + 0.3), SIDE - 0.75
+    figure.set_size_inches(across, up)
+    figure.set_layout_engine("none")  # it makes no room for a legend that is taller than the axes
+    axes.set_position((0.55 / across, 1 - (edge + 0.15) / up, edge / across, edge / up))
+
+
 def confusion_figure(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> Figure:
     """Counts, and below them percentages of the row: of the slides of a class. labels and predictions (N,) class
     indices."""
@@ -76,26 +85,30 @@ def confusion_figure(labels: np.ndarray, predictions: np.ndarray, class_names: S
     counts = confusion_matrix(labels, predictions, labels=range(num_classes))
     sizes = counts.sum(1, keepdims=True)
     shares = np.divide(counts, sizes, out=np.zeros(counts.shape), where=sizes > 0)
-    side = max(3.2, 0.7 * num_classes + 1.4)
-    figure = Figure(figsize=(side, side))
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        percentage = f"{100 * shares[row, column]:.1f}%" if sizes[row] else "no slide"
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{counts[row, column]}\n{percentage}", ha="center", va="center", color=colour)
-    steep: dict[str, Any] = (
-        {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, class_names)) > 8 else {}
-    )
-    axes.set_xticks(range(num_classes), class_names, **steep)
-    axes.set_yticks(range(num_classes), class_names)
-    axes.set(xlabel="predicted", ylabel="label")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    cell, points = CELL if num_classes <= MANY_CLASSES else SMALL_CELL
+    cell = max(cell, LEAST_MATRIX / num_classes)
+    with figure_style(class_names):
+        names = [wrapped(name) for name in class_names]
+        width, height = text_inches(names, matplotlib.rcParams["font.size"])
+        is_upright = width > cell - 0.05
+        below = width if is_upright else height
+        figure = Figure(figsize=(cell * num_classes + width + 0.7, cell * num_classes + below + 0.7))
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.ndindex(counts.shape):
+            percentage = f"{100 * shares[row, column]:.1f}%" if sizes[row] else "no slide"
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{counts[row, column]}\n{percentage}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=points)
+        axes.set_xticks(range(num_classes), names, rotation=90 if is_upright else 0)
+        axes.set_yticks(range(num_classes), names)
+        axes.set(xlabel="predicted", ylabel="label")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@figure_style()
 def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     """Accuracy against confidence in 15 bins, and how many slides are in each; expected calibration error and Brier
     score in the title. labels (N,) class indices, probabilities (N, K)."""
@@ -116,7 +129,7 @@ def reliability_figure(labels: np.ndarray, probabilities: np.ndarray) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
+@figure_style()
 def history_figure(
     histories: Mapping[int, pd.DataFrame],
     best_epochs: Mapping[int, int] | None = None,
@@ -126,8 +139,8 @@ def history_figure(
 
     histories: fold -> history_<fold>.csv; best_epochs: fold -> epoch counted from 0; columns: name -> title. The axis
     counts epochs from 1, as the training log does."""
-    rows = -(-len(columns) // 2)
-    figure = Figure(figsize=(7, 2.4 * rows + 0.4))
+    rows, legend_rows = -(-len(columns) // 2), -(-len(histories) // FOLDS_A_LINE)
+    figure = Figure(figsize=(7, 2.4 * rows + 0.2 + 0.2 * legend_rows))
     panels = figure.subplots(rows, 2, sharex=True, squeeze=False).flat
     for panel in panels[len(columns) :]:
         panel.set_visible(False)
@@ -144,7 +157,7 @@ def history_figure(
     for panel in panels[max(0, len(columns) - 2) : len(columns)]:
         panel.set_xlabel("epoch")
         panel.tick_params(labelbottom=True)
-    figure.legend(lines, [f"fold {fold}" for fold in histories], loc="outside lower center", ncols=5)
+    figure.legend(lines, [f"fold {fold}" for fold in histories], loc="outside lower center", ncols=FOLDS_A_LINE)
     return figure
 
 
@@ -159,7 +172,7 @@ def data_uri(figure: Figure, form: Literal["png", "svg"] = "svg") -> str:
     return f"data:{kind};base64,{base64.b64encode(_rendered(figure, form)).decode()}"
 
 
-@matplotlib.rc_context(STYLE)
+@figure_style()
 def _rendered(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if form == "svg" else None

@@ -74,7 +74,7 @@ def test_the_audit_finds_what_was_changed_later(run_main: RunMain, table: Path, 
     assert code == 1
     for fault in (
         f"fault: {file}: slide {last} stands in val and test",
-        f"fault: {file}: 1 slides are not in the table of slides (unknown_slide)",
+        f"fault: {file}: 1 slides are not in the table of slides ('unknown_slide')",
         f"fault: {file}: patients shared between train/val 0, train/test 0, val/test 1; expected none",
         f"fault: {file}: not the file that manifest.json tells of",
         "4 faults",

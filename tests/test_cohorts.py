@@ -194,5 +194,5 @@ def test_a_class_that_a_split_lacks(
     faults = [fault for fault in faults_of(options) if fault.code == "split.missing_class"]
     assert any(all(word in str(fault) for word in words) for fault in faults)
     assert all("create_splits.py --task simulated --k 2 --few_shot_num 4" in fault.mend for fault in faults)
-    of_test = [fault for fault in faults if " in test," in fault.found]
+    of_test = [fault for fault in faults if fault.found.endswith(" in test")]
     assert all(("predict.py" in fault.mend) == (fault in of_test) for fault in faults)

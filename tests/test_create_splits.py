@@ -177,7 +177,7 @@ def test_other_splits_are_kept_unless_overwritten(run_main: RunMain, table: Path
     before = files_below(tmp_path)
     code, _, errors = run_main(second, "create_splits")
     assert code == 2
-    assert f"{folder}: found other splits (splits_0.csv, splits_1.csv, splits_2.csv); expected none" in errors
+    assert f"{folder}: found other splits ('splits_0.csv', 'splits_1.csv', 'splits_2.csv'); expected none" in errors
     assert "--overwrite" in errors
     assert files_below(tmp_path) == before, "nothing is written, made_2 neither"
     assert run_main([*second, "--overwrite"], "create_splits")[0] == 0
@@ -221,7 +221,8 @@ def test_sites_must_be_known(run_main: RunMain, simulated: SimulatedTask, tmp_pa
     table = simulated.root / "simulated.csv"
     code, _, errors = run_main(options(table, tmp_path, "--group", "site"), "create_splits")
     assert code == 2
-    assert f"{table}: 28 slides without a site (SIM-0000, SIM-0001, SIM-0002); found the columns case_id" in errors
+    assert f"{table}: 28 slides without a site ('SIM-0000', 'SIM-0001', " in errors
+    assert "'SIM-0004' and 23 more); found the columns 'case_id'" in errors
     with_sites = tmp_path / "sites.csv"
     pd.read_csv(table).assign(site=[f"S{number % 7}" for number in range(28)]).to_csv(with_sites, index=False)
     assert run_main(options(with_sites, tmp_path, "--group", "site", "--few_shot_num", "3"), "create_splits")[0] == 0

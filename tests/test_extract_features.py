@@ -246,7 +246,7 @@ def test_the_table_names_slides_and_their_magnification(
     assert names(folders.hierarchical_file("").parent) == ["slide_1.h5", "untold.h5"]
     table.write_text("slide_id\nslide_1\nabsent\n")
     code, _, said = run_main(command, SCRIPT)
-    assert code == 2 and "1 of 2 slides of the table are not there (absent)" in said
+    assert code == 2 and "1 of 2 slides of the table are not there ('absent')" in said
 
 
 @pytest.mark.parametrize(

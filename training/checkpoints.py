@@ -16,6 +16,7 @@ from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
 from utils.options import Nature
 from utils.tensors import read_state
+from utils.words import listed
 
 CHECKPOINT = re.compile(r"s_(\d+)_checkpoint\.pt")
 
@@ -90,7 +91,9 @@ def check_checkpoints(checkpoints: Mapping[str, Path]) -> list[str]:
     faults.raise_any()
     notes = run.notes(folds)
     if unknown:
-        notes.append(f"no fold_<k>.json tells whether the checkpoint of {', '.join(unknown)} is as main.py wrote it")
+        notes.append(
+            f"no fold_<k>.json tells whether the checkpoint of {listed(unknown, quote=False)} is as main.py wrote it"
+        )
     return [f"note: {run.path}: {note}" for note in notes]
 
 

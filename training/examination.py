@@ -196,6 +196,6 @@ def _notes(inputs: RunInputs) -> list[str]:
     folds = ", ".join(str(split.fold) for split in inputs.splits)
     return [
         *([f"texts of {config.model_type}: {text_source(config, form)}"] if form and form != "HiVE_MIL" else []),
-        f"task {config.task}: classes {', '.join(inputs.class_names)}; {len(inputs.slides)} slides; folds {folds}; "
-        f"{config.model_type} ({config.variant}) on {inputs.device}",
+        f"task {config.task}: classes {listed(inputs.class_names, 10, quote=False)}; {len(inputs.slides)} slides; "
+        f"folds {folds}; {config.model_type} ({config.variant}) on {inputs.device}",
     ]

@@ -11,6 +11,7 @@ from utils.errors import Fault, UserError
 from utils.files import read_json
 from utils.sealed import DIGESTS, damaged_fields
 from utils.typed import mistakes
+from utils.words import listed
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
     names = {item.name for item in fields(FoldResult)}
     links = {"run", "files"} if isinstance(content, dict) and DIGESTS in content else set()
     if damaged := damaged_fields(content) if isinstance(content, dict) else []:
-        found = f"damaged or edited: the digest does not fit {', '.join(damaged)}"
+        found = f"damaged or edited: the digest does not fit {listed(damaged, 10, quote=False)}"
         raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
     is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
     wrong = mistakes(FoldRecord, _nested(content)) if is_whole else []

@@ -12,6 +12,7 @@ from utils.errors import Fault, UserError
 from utils.files import write_tensors
 from utils.interface import SlideModel
 from utils.tensors import is_weight, read_tensors
+from utils.words import listed
 
 MOMENTS = {torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}
 """What an optimiser keeps of each parameter."""
@@ -77,12 +78,14 @@ def restore(
     progress, faults = _read_progress(state, trained_weights(model), optimizer)
     if faults or progress is None:
         expected = "the state that main.py wrote"
-        raise UserError(Fault("resume.unreadable", str(path), f"does not fit: {', '.join(faults)}", expected, MEND))
+        raise UserError(
+            Fault("resume.unreadable", str(path), f"does not fit: {listed(faults, quote=False)}", expected, MEND)
+        )
     told = state.get("origin")
     if told is not None:
         here = {**origin, "epochs": str(progress.epochs)}
         if others := sorted(name for name in {*told, *here} if told.get(name) != here.get(name)):
-            found = f"of another run or fold: other {', '.join(others)}"
+            found = f"of another run or fold: other {listed(others, 10, quote=False)}"
             raise UserError(Fault("resume.foreign", str(path), found, "the state of this fold", MEND))
     set_weights(model, state["model"])
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state["optimizer"]["state"]})

@@ -16,6 +16,7 @@ from utils.files import file_sha256, write_text
 from utils.locks import LockedError, locked
 from utils.sealed import write_sealed
 from utils.spreadsheets import csv_text
+from utils.words import listed
 
 
 class RunFolder(RunReader):
@@ -62,7 +63,7 @@ class RunFolder(RunReader):
         """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""
         finished = {fold: result for fold in folds if (result := self.finished(fold))}
         if finished and not resume:
-            found = f"fold {', '.join(map(str, finished))} of this run is finished. Nothing was changed"
+            found = f"fold {listed(finished, 20)} of this run is finished. Nothing was changed"
             mend = "keep it with --resume, or name another --results_dir, or move that folder away"
             raise UserError(Fault("run.finished", str(self.path), found, mend=mend))
         return finished

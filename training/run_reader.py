@@ -33,6 +33,7 @@ from utils.errors import Fault, UserError
 from utils.files import file_sha256, read_json, text_sha256
 from utils.sealed import DIGESTS, damaged_fields, json_sha256
 from utils.typed import mistakes
+from utils.words import listed
 
 NEEDED = ("options", "class_names", "descriptions", "inputs")
 """What config.json holds in all versions."""
@@ -127,7 +128,8 @@ class RunReader:
             if others:
                 raise UserError(
                     Fault(
-                        "run.foreign", str(self.fold_result(fold)), f"of a run with other {', '.join(others)}",
+                        "run.foreign", str(self.fold_result(fold)),
+                        f"of a run with other {listed(others, 10, quote=False)}",
                         expected=f"those of {self.config}",
                         mend="put the file of this run back, or remove it to train the fold again",
                     )
@@ -192,7 +194,7 @@ class RunReader:
         table = read_table(source).replace("", "nan")  # how pandas writes NaN
         wanted = ("epoch", *HISTORY_COLUMNS)
         if wrong := as_numbers(table, wanted):
-            found = f"no column of numbers {', '.join(wrong)}; found {', '.join(table)}"
+            found = f"no column of numbers {listed(wrong, quote=False)}; found {listed(table)}"
             raise source.error("history.columns", found)
         if len(table) != result.epochs:
             raise source.error("history.length", f"found {len(table)} epochs", str(result.epochs))
@@ -224,7 +226,7 @@ class RunReader:
         if wrong:
             raise UserError(
                 Fault(
-                    "run.unreadable", str(self.config), f"damaged or edited: {', '.join(wrong)}",
+                    "run.unreadable", str(self.config), f"damaged or edited: {listed(wrong, 10, quote=False)}",
                     expected="the file as main.py wrote it",
                     mend="put that file back, or train the run again in another --results_dir",
                 )

@@ -10,8 +10,10 @@ import pandas as pd
 from utils.errors import Fault, UserError
 from utils.names import check_names
 from utils.tables import read_csv
+from utils.words import listed
 
 TOLERANCE = 1e-6
+MOST_COLUMNS = 12  # in a message
 PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
 
 
@@ -63,10 +65,12 @@ def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableF
     """The columns, the names of splits and classes, and each slide once in its split."""
     wanted = [*PREDICTION_TEXTS, *_probability_columns(class_names)]
     if list(table) != wanted:
-        raise source.error("predictions.columns", f"found the columns {', '.join(table)}", ", ".join(wanted))
+        raise source.error(
+            "predictions.columns", f"found the columns {listed(table, MOST_COLUMNS)}", listed(wanted, MOST_COLUMNS)
+        )
     for column, known in (("split", ["val", "test"]), ("label", class_names), ("prediction", class_names)):
         if unknown := sorted(set(table[column].astype(str)) - set(known)):
-            raise source.error("predictions.unknown", f"found {column} {', '.join(unknown)}", ", ".join(known))
+            raise source.error("predictions.unknown", f"found {column} {listed(unknown)}", listed(known))
     check_names(table["slide_id"], str(source.file), "slide ids")
     if set(table["split"]) != {"val", "test"} or table.duplicated(["split", "slide_id"]).any():
         raise source.error("predictions.slides", "found a part without slides, or slides that are there twice")

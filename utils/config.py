@@ -25,6 +25,7 @@ from utils.options import (
     within,
     words,
 )
+from utils.words import listed
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -300,7 +301,7 @@ class Config:
                 Fault(
                     "run.unknown_options",
                     str(file),
-                    f"unknown options {', '.join(unknown)}",
+                    f"unknown options {listed(unknown)}",
                     mend="use the version that wrote the file",
                 )
             )

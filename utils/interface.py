@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.tensors import misfit
+from utils.words import listed
 
 # what a model reads of a slide: parents with their children; the high patches as one flat bag; parents and flat bag
 BagForm = Literal["hierarchy", "patches", "both"]
@@ -120,7 +121,9 @@ class SlideModel(nn.Module):
             if theirs in saved and (problem := misfit(saved[theirs], state[ours]))
         ]
         kinds = {"are missing": sorted(missing), "are unknown": sorted(unexpected), "do not fit": unfit}
-        faults = [f"{len(names)} tensors {kind} ({', '.join(names[:3])})" for kind, names in kinds.items() if names]
+        faults = [
+            f"{len(names)} tensors {kind} ({listed(names, 3, quote=False)})" for kind, names in kinds.items() if names
+        ]
         if faults:
             raise ValueError("; ".join(faults))
         self.load_state_dict({ours: saved[theirs] for ours, theirs in names.items()}, strict=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import utils.torchvision_compat  # noqa: F401  (before transformers, timm and open_clip)
 from utils.errors import Fault, UserError
 from utils.files import read_json
+from utils.words import listed
 
 LFS_POINTER = b"version https://git-lfs"
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the weights
@@ -231,7 +232,9 @@ def check_complete(
     """
     kinds = {"missing": missing, "of another shape": misshapen, "unknown": unknown}
     named = {kind: sorted(names) for kind, names in kinds.items()}
-    counted = [f"{len(names)} weights are {kind} ({', '.join(names[:3])})" for kind, names in named.items() if names]
+    counted = [
+        f"{len(names)} weights are {kind} ({listed(names, 3, quote=False)})" for kind, names in named.items() if names
+    ]
     if counted:
         raise UserError(
             Fault(

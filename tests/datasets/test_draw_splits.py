@@ -98,7 +98,9 @@ def test_slides_without_a_site_are_named(tmp_path: Path) -> None:
     with expect_faults("table.ungrouped_slide") as faults:
         group_slides(table, list(slides.values()), "site", read_sites(table))
     assert faults[0].where == str(table)
-    assert faults[0].found.startswith("2 slides without a site (s1, s2); found the columns case_id, slide_id, label")
+    assert faults[0].found.startswith(
+        "2 slides without a site ('s1', 's2'); found the columns 'case_id', 'slide_id', 'label'"
+    )
     assert faults[0].expected.startswith("a column site without gaps")
 
 

@@ -41,7 +41,7 @@ def test_good_splits_have_no_faults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "found"),
     [
-        ({"val": ["a1", "b1", "x", "y"]}, "split.unknown_slide", "2 slides are not in the table of slides (x, y)"),
+        ({"val": ["a1", "b1", "x", "y"]}, "split.unknown_slide", "2 slides are not in the table of slides ('x', 'y')"),
         ({"val": ["a1", "b1", "a0"]}, "split.repeated_slide", "slide a0 stands in train and val"),
         ({"test": ["b2", "b3"]}, "split.missing_class", "no slide of class 'A' in test"),
         ({"train": ["a0", "b0", "b4"]}, "split.shots", "found 2 training slides of class 'B'"),

@@ -154,8 +154,8 @@ def test_all_faults_of_a_split_are_listed(tmp_path: Path) -> None:
     for part in (
         "slide a stands in train and test",
         "slide b stands in train and train",
-        "2 slides are not in the table of slides (x, y)",
-        "1 slides have no label in the table of slides (e)",
+        "2 slides are not in the table of slides ('x', 'y')",
+        "1 slides have no label in the table of slides ('e')",
         "no slide of class 'B' in val",
     ):
         assert part in str(caught.value)

@@ -116,6 +116,6 @@ def test_an_experiment_file_that_is_not_json(results: Path, refused: Refused) ->
 
 def test_an_unknown_reference(report: RunMain, results: Path, tmp_path: Path) -> None:
     code, output, errors = report(results, "--reference", "HiVE")
-    expected = "expected one of ABMIL, HiVE_MIL, HiVE_MIL (htcl none)"
+    expected = "expected one of 'ABMIL', 'HiVE_MIL', 'HiVE_MIL (htcl none)'"
     assert (code, output, errors) == (2, "", f"error: --reference HiVE: no such row; {expected}\n")
     assert not (tmp_path / "report").exists()

@@ -127,7 +127,7 @@ def test_settings_of_other_classes_are_not_compared() -> None:
     first = setting("a", {1: WHOLE})
     record = replace(first.runs[0].record, class_names=["A", "C"])
     second = replace(first, runs=(replace(first.runs[0], record=record),))
-    assert why_not_comparable(first, second) == "other classes (A, C)"
+    assert why_not_comparable(first, second) == "other classes ('A', 'C')"
 
 
 def test_test_slides_are_held_against_each_other_fold_by_fold() -> None:

@@ -31,8 +31,8 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ("predictions_0.csv", lambda text: "", "run.unreadable_table", "not a readable table", ""),
     ("predictions_0.csv", lambda text: text[:-30], "predictions.no_numbers", "could not convert string to float", ""),
     (
-        "predictions_0.csv", lambda text: text[: text.rindex("S-2")] + "S-99", "predictions.unknown", "found label ",
-        "A, B",
+        "predictions_0.csv", lambda text: text[: text.rindex("S-2")] + "S-99", "predictions.unknown", "found label ''",
+        "'A', 'B'",
     ),
     ("predictions_0.csv", lambda text: text[: text.index("test,")], "predictions.slides", "a part without slides", ""),
     (
@@ -41,22 +41,22 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ),
     ("predictions_0.csv", lambda text: text.replace("S-2,", "S-1,"), "predictions.slides", "there twice", ""),
     (
-        "predictions_0.csv", lambda text: text.replace("test,", "train,"), "predictions.unknown", "found split train",
-        "val, test",
+        "predictions_0.csv", lambda text: text.replace("test,", "train,"), "predictions.unknown", "found split 'train'",
+        "'val', 'test'",
     ),
     (
         "predictions_0.csv", lambda text: text.replace(",A,B,", ",A,C,", 1), "predictions.unknown",
-        "found prediction C", "A, B",
+        "found prediction 'C'", "'A', 'B'",
     ),
     ("predictions_0.csv", lambda text: text.replace(",0.", ",x0.", 1), "predictions.no_numbers", "are no numbers", ""),
     ("predictions_0.csv", lambda text: text.replace(",0.", ",1.", 1), "predictions.sum", "do not add up to 1", ""),
     (
         "predictions_0.csv", without("prob_B"), "predictions.columns",
-        "found the columns split, slide_id, label, prediction, prob_A", "prob_B",
+        "found the columns 'split', 'slide_id', 'label', 'prediction', 'prob_A'", "'prob_B'",
     ),
     ("history_0.csv", lambda text: None, "run.missing_file", "file not found", ""),
-    ("history_0.csv", lambda text: text.replace("0.5", "half"), "history.columns", "train_loss, val_loss", ""),
-    ("history_0.csv", without("val_auc"), "history.columns", "val_auc; found epoch, train_loss", ""),
+    ("history_0.csv", lambda text: text.replace("0.5", "half"), "history.columns", "'train_loss', 'val_loss'", ""),
+    ("history_0.csv", without("val_auc"), "history.columns", "'val_auc'; found 'epoch', 'train_loss'", ""),
     ("history_0.csv", lambda text: text[: text.rindex("\n3")], "history.length", "found 3 epochs", "4"),
 ]  # fmt: skip
 
