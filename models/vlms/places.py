@@ -68,9 +68,8 @@ class ModelFiles:
 
 def model_type_of(folder: Path) -> str | None:
     """What config.json says of its model's type. Raises UserError where it is no JSON object."""
-    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    found = config.get("model_type")
-    return found if isinstance(found, str) else None
+    found = (read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}).get("model_type")
+    return str(found) if isinstance(found, str) else None
 
 
 # ---- files and folders -----------------------------------------------------------------------------------------------
