@@ -113,8 +113,8 @@ def load_image(files: ModelFiles) -> ImageSide:
     """The image side; its features are projected and of unit length. Raises UserError where weights do not fit."""
     only_tensor(files.tensors, "vision_head.weight", files.told)
     musk = _build(files, "image", _make)
-    patches, patch = len(files.tensors["beit3.encoder.embed_positions.A.weight"]) - 3, musk.beit3.args.patch_size
-    size = patch * round(patches**0.5)
+    patches = len(files.tensors["beit3.encoder.embed_positions.A.weight"]) - 3  # two are fairseq's, one the class's
+    size = files.tensors["beit3.vision_embed.proj.weight"].shape[-1] * round(patches**0.5)
     return ImageSide(
         MuskImageTower(musk), musk.vision_head.out_features, Preprocessing(size, size, HALF, HALF), {}, normalised=True
     )

@@ -68,8 +68,9 @@ class ModelFiles:
 
 def model_type_of(folder: Path) -> str | None:
     """What config.json says of its model's type. Raises UserError where it is no JSON object."""
-    found = (read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}).get("model_type")
-    return str(found) if isinstance(found, str) else None
+    said = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    found = said.get("model_type")
+    return str(found) if found else None
 
 
 # ---- files and folders -----------------------------------------------------------------------------------------------
