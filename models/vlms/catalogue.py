@@ -1,6 +1,5 @@
 """Published vision-language models by name: what ``--feature_extractor`` takes, and what the README's table shows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONCH, OPEN_CLIP, OPEN_CLIP_BERT, SIGLIP, CLIP, KEEP, MUSK, DUAL_ENCODER = (
@@ -124,9 +123,9 @@ def why_refused(name: str) -> str | None:
     return REFUSED.get(_REFUSED_ALIASES.get(plain, plain))
 
 
-def markdown_table(rows: Sequence[Sequence[str]] = tuple(model.cells() for model in PUBLISHED)) -> str:
+def markdown_table() -> str:
     """The published models, one row per model, as the README holds them."""
-    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows]
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(model.cells() for model in PUBLISHED)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

@@ -31,7 +31,7 @@ RELEASED_NAMES = {
 
 
 class ClipTextSide(TextSide):
-    """The text side of a transformers CLIPModel or CLIPTextModelWithProjection: causal, pooled at the first end token."""
+    """The text side of transformers' CLIPModel or CLIPTextModelWithProjection: causal, pooled at the first end."""
 
     pools_at_end = True
 
@@ -167,7 +167,7 @@ def _config(files: ModelFiles, without: str) -> Any:
     said = files.needed_config(MODEL_TYPE)
     own = {name: value for name, value in said.items() if name not in (without, f"{without}_dict")}
     with reading_config(str(files.folder / CONFIG)):
-        config = CLIPConfig.from_dict(own)
+        config: Any = CLIPConfig.from_dict(own)
         config.text_config.projection_dim = config.vision_config.projection_dim = config.projection_dim
         return config
 

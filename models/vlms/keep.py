@@ -99,7 +99,7 @@ def _vit_sizes(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, in
     }
 
 
-def _vit(sizes: Mapping[str, int]) -> nn.Module:
+def _vit(sizes: Mapping[str, Any]) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     vit: nn.Module = VisionTransformer(**sizes, init_values=1e-5, num_classes=0, dynamic_img_size=True)

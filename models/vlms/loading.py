@@ -126,7 +126,8 @@ def _read_pickled(file: Path) -> Any:
     if is_archive and _is_torchscript(file):
         found = "a TorchScript archive, which holds code"
         raise UserError(Fault("vlm.unreadable", str(file), found, expected="weights alone", mend=TORCHSCRIPT))
-    numbers = [np.dtype, np._core.multiarray.scalar, *map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8", "?")))]
+    make_number: Any = np.float64(0).__reduce__()[0]  # numpy._core.multiarray.scalar
+    numbers = [np.dtype, make_number, *map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8", "?")))]
     with torch.serialization.safe_globals(numbers):
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
 
@@ -197,8 +198,9 @@ def build_converted(config: Any, tensors: Mapping[str, Tensor], side: str, told:
     weights had in earlier versions of the library. Arguments and faults are those of ``build``."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+    kind: Any = MODEL_MAPPING[type(config)]
     with quiet():
-        loaded: Any = MODEL_MAPPING[type(config)].from_pretrained(
+        loaded: Any = kind.from_pretrained(
             None, config=config, state_dict=dict(tensors), output_loading_info=True, ignore_mismatched_sizes=True
         )
     model, report = loaded

@@ -4,6 +4,7 @@ The package is not at PyPI, where ``musk`` is another project.
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ HOW_TO_INSTALL = "pip install git+https://github.com/lilab-stanford/MUSK fairsca
 
 
 class MuskTokenizer:
-    """SentencePiece with fairseq's ids: <s> 0, <pad> 1, </s> 2, <unk> 3; every other piece has one more than its own."""
+    """SentencePiece with fairseq's ids: <s> 0, <pad> 1, </s> 2, <unk> 3; other pieces have one more than their own."""
 
     bos_id, pad_id, eos_id, unk_id = 0, 1, 2, 3
 
@@ -84,9 +85,9 @@ class MuskImageTower(nn.Module):
 
 def _make() -> Any:
     """The network of the authors' package, as it registers it with timm."""
-    import musk.modeling  # noqa: F401
     import timm
 
+    import_module("musk.modeling")
     return timm.create_model(ARCHITECTURE)
 
 
@@ -112,8 +113,8 @@ def load_image(files: ModelFiles) -> ImageSide:
     """The image side; its features are projected and of unit length. Raises UserError where weights do not fit."""
     only_tensor(files.tensors, "vision_head.weight", files.told)
     musk = _build(files, "image", _make)
-    patches, patch = len(files.tensors["beit3.encoder.embed_positions.A.weight"]) - 3, musk.beit3.args.patch_size
-    size = patch * round(patches**0.5)
+    patches = len(files.tensors["beit3.encoder.embed_positions.A.weight"]) - 3  # two are fairseq's, one the class's
+    size = files.tensors["beit3.vision_embed.proj.weight"].shape[-1] * round(patches**0.5)
     return ImageSide(
         MuskImageTower(musk), musk.vision_head.out_features, Preprocessing(size, size, HALF, HALF), {}, normalised=True
     )

@@ -81,7 +81,8 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _edge(patches: int) -> int:
-    return round(patches**0.5)
+    edge: int = round(patches**0.5)
+    return edge
 
 
 def text_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -68,9 +68,9 @@ class ModelFiles:
 
 def model_type_of(folder: Path) -> str | None:
     """What config.json says of its model's type. Raises UserError where it is no JSON object."""
-    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    found = config.get("model_type")
-    return found if isinstance(found, str) else None
+    said = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    found = said.get("model_type")
+    return str(found) if found else None
 
 
 # ---- files and folders -----------------------------------------------------------------------------------------------
@@ -110,10 +110,9 @@ def _choose(names: Collection[str], entry: Published | None, is_transformers: bo
     """The weight file, or the index of its shards, among the files of a model. Where a model lies there in two forms,
     the catalogue decides, else a config.json that transformers knows."""
     of_transformers = [found for name in TRANSFORMERS_FILES for found in (name, name + INDEX)]
-    groups = [of_transformers, [*OPEN_CLIP_FILES]]
-    ordered = [*(groups if is_transformers else reversed(groups))]
-    first = [entry.file] if entry and entry.file else []
-    for name in [*first, *(name for group in ordered for name in group)]:
+    of_open_clip = [*OPEN_CLIP_FILES]
+    ordered = of_transformers + of_open_clip if is_transformers else of_open_clip + of_transformers
+    for name in [entry.file, *ordered] if entry and entry.file else ordered:
         if name in names:
             return name
     others = [name for name in names if name.endswith(SUFFIXES)]

@@ -114,10 +114,12 @@ def family_of(files: ModelFiles) -> Family:
     said = _family_named(files.entry.family) if files.entry else None
     if said and said.recognises(names):
         return said
-    model_type = model_type_of(files.folder)
-    found = next((family for family in FAMILIES if family.recognises(names)), None) or MODEL_TYPES.get(model_type or "")
+    found = next((family for family in FAMILIES if family.recognises(names)), None)
     if found is None:
-        raise UserError(_unknown_weights(files, model_type))
+        model_type = model_type_of(files.folder)
+        found = MODEL_TYPES.get(model_type or "")
+        if found is None:
+            raise UserError(_unknown_weights(files, model_type))
     if said and said != found and not {said.name, found.name} <= ONE_MODEL_IN_TWO_FORMS:
         assert files.entry is not None
         raise UserError(

@@ -89,7 +89,7 @@ def _config(files: ModelFiles, without: str) -> Any:
 
     said = files.needed_config(MODEL_TYPE)
     with reading_config(str(files.folder / CONFIG)):
-        config = SiglipConfig.from_dict({name: value for name, value in said.items() if name != without})
+        config: Any = SiglipConfig.from_dict({name: value for name, value in said.items() if name != without})
         if not config.vision_config.vision_use_head:
             raise ValueError("vision_use_head is false: its features are not those of the joint space")
         return config

@@ -7,7 +7,7 @@ configuration beside the weights.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 import utils.torchvision_compat  # noqa: F401  (before timm)
+from models.prompts import PLACEHOLDER
 from models.vlms import ImageSide, TextSide, load_image_side, load_text_side
 from tests.support.damage import change_json
+from tests.support.musk_stand_in import install_stand_in
 
 ARCHITECTURE = "golden"
 
@@ -120,6 +122,36 @@ def register_tiny_vit(sizes: Mapping[str, int], patch: pytest.MonkeyPatch) -> No
 
 
 def _musk_places(folder: Path, sizes: Mapping[str, Any], patch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """MUSK needs its authors' package, whose network is made in these sizes."""
-    pytest.importorskip("musk.modeling", reason="MUSK's package is not installed")
+    """MUSK's network is a stand-in's; its tokenizer is in its authors' package, and golden ids are looked up."""
+    install_stand_in(sizes, patch)
+    arrays, texts = np.load(folder / "golden.npz"), json.loads((folder / "golden.json").read_text())["texts"]
+    patch.setattr("models.vlms.musk.MuskTokenizer", lambda _: GoldenIds(texts, arrays))
+    (folder / "tokenizer.spm").write_bytes(b"not read")
     return [("musk", str(folder))]
+
+
+class GoldenIds:
+    """Ids of the golden texts, by themselves and behind placeholders; a text's are what stands behind these."""
+
+    bos_id, pad_id, eos_id, unk_id = 0, 1, 2, 3
+
+    def __init__(self, texts: Sequence[str], arrays: Mapping[str, np.ndarray]):
+        self.num_context = len(arrays["context"])
+        self.ids = {text: self._bare(row) for text, row in zip(texts, arrays["token_ids"], strict=True)}
+        behind = [self._bare(row) for row in arrays["token_ids_with_placeholders"]]
+        self.placeholder = behind[0][0]
+        for text, row in zip(texts, behind, strict=True):
+            self.ids[f"{text}."] = row[self.num_context :]
+
+    def _bare(self, row: np.ndarray) -> list[int]:
+        return [token for token in row.tolist() if token not in (self.bos_id, self.pad_id, self.eos_id)]
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return [self._encode(text.split(" ")) for text in texts]
+
+    def _encode(self, words: list[str]) -> list[int]:
+        inner = [word for word in words if word != PLACEHOLDER]
+        first = words.index(inner[0]) if inner else len(words)
+        ids = self.ids[" ".join(inner)] if inner else []
+        after = len(words) - first - len(inner)
+        return [self.placeholder] * first + ids + [self.placeholder] * after

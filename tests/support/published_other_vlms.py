@@ -10,24 +10,7 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers and timm)
 
-WORDS = [
-    "small",
-    "large",
-    "nests",
-    "mitoses",
-    "clear",
-    "cells",
-    "with",
-    "mucin",
-    "of",
-    "tumour",
-    "5x",
-    "(",
-    ")",
-    ",",
-    ".",
-    "x",
-]
+WORDS = ["small", "large", "nests", "mitoses", "clear", "cells", "mucin", "of", "tumour", "5x", "(", ")", ",", ".", "x"]
 PIECES = [
     *"abcdefghijklmnopqrstuvwxyz0123456789",
     *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz0123456789"),
