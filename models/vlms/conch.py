@@ -96,8 +96,8 @@ def load_image(files: ModelFiles) -> ImageSide:
     try:
         tower = load_image_tower(weights, files.tensors)
     except WeightsError as error:
-        code = "vlm.incomplete" if error.is_readable else "vlm.unreadable"
-        raise UserError(Fault(code, str(error.file), error.found, error.expected, HOW_TO_GET_WEIGHTS)) from error
+        fault = Fault("vlm.incomplete", str(error.file), error.found, error.expected, HOW_TO_GET_WEIGHTS)
+        raise UserError(fault) from error
     size, heads = tower.image_size, tower.trunk.blocks[0].attn.num_heads
     settings = {"num_heads": heads, "pooler_heads": tower.attn_pool_contrast.attn.num_heads}
     return ImageSide(tower, tower.output_dim, Preprocessing(size, size), settings, normalised=True)
