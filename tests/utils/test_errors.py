@@ -144,7 +144,8 @@ ENTRIES = sorted(
     file
     for file in [*PROJECT.glob("*.py"), *(init.parent for init in PROJECT.glob("*/__init__.py"))]
     for file in ([file] if file.is_file() else sorted(file.rglob("*.py")))
-    if re.search(r'^if __name__ == "__main__":', file.read_text(encoding="utf-8"), re.MULTILINE)
+    if "tests" not in file.relative_to(PROJECT).parts
+    and re.search(r'^if __name__ == "__main__":', file.read_text(encoding="utf-8"), re.MULTILINE)
 )
 
 
