@@ -126,8 +126,8 @@ def _class_faults(
             mend = f"the table has {has}: put slides of each class into {name}, or make the splits: {command}"
         else:
             mend = (
-                f"the table has {has}, and train, val and test need slides of each class: label more of them in the table, or leave a label that "
-                f"is no class blank there; then make the splits: {command}"
+                f"the table has {has}, and train, val and test need slides of each class: label more of them in the "
+                f"table, or leave a label that is no class blank there; then make the splits: {command}"
             )
         if name == "test":
             mend += "; a cohort that lacks a class is for predict.py, once the model is trained"

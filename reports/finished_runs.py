@@ -145,8 +145,8 @@ def read_runs(roots: Iterable[Path]) -> FoundRuns:
             wanted = "results of main.py (its --results_dir, or a run's folder)"
             faults.add(Fault("folder.missing", str(root), "no such folder", expected=wanted))
             continue
-        listed = faults.attempt(_read_experiment, root / EXPERIMENT)
-        for path, entry in listed.value if listed else []:
+        experiment = faults.attempt(_read_experiment, root / EXPERIMENT)
+        for path, entry in experiment.value if experiment else []:
             known = found.entries.setdefault(path, [])
             if (entry.label, entry.preset) not in {(one.label, one.preset) for one in known}:
                 known.append(entry)
