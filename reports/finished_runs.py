@@ -144,8 +144,8 @@ def read_runs(roots: Iterable[Path]) -> FoundRuns:
             wanted = "results of main.py (its --results_dir, or a run's folder)"
             faults.add(Fault("folder.missing", str(root), "no such folder", expected=wanted))
             continue
-        entries = faults.attempt(_read_experiment, root / EXPERIMENT)
-        for path, entry in entries.value if entries else []:
+        experiment = faults.attempt(_read_experiment, root / EXPERIMENT)
+        for path, entry in experiment.value if experiment else []:
             known = found.entries.setdefault(path, [])
             if (entry.label, entry.preset) not in {(one.label, one.preset) for one in known}:
                 known.append(entry)

@@ -30,7 +30,7 @@ def hit_ratio_figure(settings: Sequence[Setting]) -> Figure:
         titles, names = [wrapped(place, TITLE) for place in places], [wrapped(label, NAME) for label in labels]
         size = matplotlib.rcParams["legend.fontsize"]
         width, height = text_inches(names, size)
-        total = max(PANEL * columns, SIDE)
+        total: float = max(PANEL * columns, SIDE)
         legend_columns = max(1, min(columns, int(total / (width + 0.5))))
         total = max(total, width + 0.7)
         title_height = text_inches(titles, matplotlib.rcParams["axes.titlesize"])[1]

@@ -122,7 +122,7 @@ def _may_end(sign: str) -> bool:
 
 def inches(figure: Figure, artists: Sequence[Any]) -> tuple[float, float]:
     """The greatest width and height among some texts or legends of a figure."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     boxes = [artist.get_window_extent(renderer) for artist in artists]
     sizes = [(box.width / figure.dpi, box.height / figure.dpi) for box in boxes] or [(0.0, 0.0)]
     return max(width for width, _ in sizes), max(height for _, height in sizes)

@@ -46,11 +46,12 @@ def roc_figure(labels: np.ndarray, probabilities: np.ndarray, class_names: Seque
         _diagonal(axes)
         lines, texts = [], []
         for k in [1] if len(class_names) == 2 else range(len(class_names)):
-            positive, rates = labels == k, ([], [])
+            positive = labels == k
+            rates: tuple[Any, ...] = ([], [])
             if positive.all() or not positive.any():
                 area = f"no {AUC.title}, {positive.sum()} of {len(positive)} slides"
             else:
-                *rates, _ = roc_curve(positive, probabilities[:, k])
+                rates = roc_curve(positive, probabilities[:, k])[:2]
                 area = f"{AUC.title} {auc(*rates):.3f}"
             lines += axes.plot(*rates, linewidth=1.5, clip_on=False, **_line(k))
             texts.append(f"{wrapped(class_names[k])} ({area})")
