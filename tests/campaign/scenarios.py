@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.campaign.calls import Call
-from tests.campaign.stand_ins import ARCHIVED, GRID_PROJECT, NO_KEYS, SMALL_RELEASE
+from tests.campaign.stand_ins import ARCHIVED, BLANK_FIGURES, GRID_PROJECT, NO_KEYS, SMALL_RELEASE
 from tests.campaign.world import RUN, World, task_options
 
 
@@ -50,7 +50,8 @@ def folders(root: str) -> tuple[str, ...]:
 def of_runs() -> list[Scenario]:
     """Scripts that train, or read what was trained."""
     fold = ("fold_*.json",)
-    main = Scenario("main", "main", task_options("results", "--resume"), kept=fold)
+    seen = ("checked_features.json",)  # times of files
+    main = Scenario("main", "main", task_options("results", "--resume"), kept=fold, varies=seen)
     report = ("trained", "--output-dir", "report", "--resamples", "20")
     explain = (*CHECKPOINTS[:2], "--slide", "SIM-0001", "--draws", "0", "--output-dir", "explained")
     return [
@@ -70,7 +71,7 @@ def of_runs() -> list[Scenario]:
                   "--resume"),
         ),
         Scenario("explain", "explain", explain, TRAINED),
-        Scenario("results_page", "results_page", (RUN, "--output", "page.html"), TRAINED),
+        Scenario("results_page", "results_page", (RUN, "--output", "page.html"), TRAINED, arrange=BLANK_FIGURES),
         Scenario("report_results", "report_results", report, TRAINED),
     ]  # fmt: skip
 

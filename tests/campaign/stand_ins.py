@@ -21,6 +21,7 @@ from tests.support.small_release import MADE, Disk, sha256
 
 SMALL_RELEASE = "tests.campaign.stand_ins:use_small_release"
 NO_KEYS = "tests.campaign.stand_ins:forget_keys"
+BLANK_FIGURES = "tests.campaign.stand_ins:draw_nothing"
 GRID_PROJECT = "tests.campaign.stand_ins:use_project"
 STOP = "tests.campaign.stand_ins:stop_before_a_result"
 ARCHIVED = ("tcga_rcc", "plip")
@@ -68,6 +69,16 @@ def servers(archive: bytes, release: Path) -> Iterator[dict[str, str]]:
 def forget_keys() -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         os.environ.pop(name, None)
+
+
+def draw_nothing() -> None:
+    """Figures are blank: to lay them out takes longer than everything else of a page."""
+    from matplotlib.figure import Figure
+
+    def save(self: Figure, file: io.BytesIO, **_: object) -> None:
+        file.write(b"<svg></svg>")
+
+    Figure.savefig = save  # type: ignore[assignment, method-assign]
 
 
 def use_project(folder: str) -> None:

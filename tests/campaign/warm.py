@@ -132,6 +132,7 @@ def _run(call: Call, told: int, counter: mmap.mmap) -> int:
 
     if call.read_only:
         make_read_only([Path(call.place, name) for name in call.read_only])
+        os.chdir(call.place)  # into what is mounted there now
     if call.file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (call.file_size, resource.RLIM_INFINITY))
     if call.memory is not None:
