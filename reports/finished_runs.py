@@ -17,6 +17,7 @@ from utils.config import Config
 from utils.errors import Attempt, Fault, Faults
 from utils.files import files_below
 from utils.listed_runs import EXPERIMENT, listed_runs
+from utils.words import listed
 
 
 @dataclass(frozen=True, eq=False)
