@@ -74,7 +74,7 @@ def escape_latex(text: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text of one line that Markdown shows as it is; underscores within words need no sign."""
-    text = re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*\[\]<>|&~])", r"\\\1", " ".join(text.split()))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
 
 
