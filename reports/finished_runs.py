@@ -16,6 +16,7 @@ from training.run_tables import arrays
 from utils.config import Config
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.files import files_below, read_json
+from utils.words import listed
 
 EXPERIMENT = "experiment.json"
 
