@@ -92,7 +92,7 @@ def _places(
     if "model_cfg" in said and not config.exists():
         architecture = {**said["model_cfg"], "quick_gelu": said["quick_gelu"]}
         patch.setitem(open_clip.factory._MODEL_CONFIGS, ARCHITECTURE, architecture)
-        return [(f"open_clip:{ARCHITECTURE}", str(folder / said["weights"]))]
+        return [(f"open_clip:{ARCHITECTURE}", str(folder / said["weights"])), _by_name(folder, said)]
     if config.exists() and "vit" in sizes:
         register_tiny_vit(sizes["vit"], patch)
         change_json(config, _with_tiny_vit)
@@ -101,6 +101,15 @@ def _places(
         change_json(folder / "config.json", lambda config: {**config, "vision_config": sizes["vit"]})
     others = [folder / name.split(" ")[0] for name in said["weights"][1:]] if isinstance(said["weights"], list) else []
     return [("any", str(folder)), *(("any", str(file)) for file in others)]
+
+
+def _by_name(folder: Path, said: Mapping[str, Any]) -> tuple[str, str]:
+    """The checkpoint with its sizes beside it, and a published name that alone tells the activation."""
+    beside = folder / "beside"
+    beside.mkdir()
+    shutil.copyfile(folder / said["weights"], beside / said["weights"])
+    (beside / "open_clip_config.json").write_text(json.dumps({"model_cfg": said["model_cfg"]}))
+    return "pathclip" if said["quick_gelu"] else "pathgen-clip-b", str(beside / said["weights"])
 
 
 def _with_tiny_vit(config: dict[str, Any]) -> dict[str, Any]:

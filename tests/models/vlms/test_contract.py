@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.prompts import PromptLearner, PromptTokens
+from models.text_length import token_limit
 from models.vlms import ImageSide, TextSide, load_image_side, load_text_side
 from models.vlms.registry import FAMILIES, Source, family_of, find_model
 from tests.support.golden_vlms import register_tiny_vit
@@ -114,6 +115,24 @@ def test_both_sides_meet_in_one_space(tmp_path: Path, example: Example) -> None:
     texts, images = text_side(example, tmp_path / "model"), image_side(example, tmp_path / "model")
     assert texts.output_dim == images.output_dim == encode(images, draw_images(32, 32)).shape[1]
     assert texts.logit_scale.shape == () and texts.logit_scale.dtype == torch.float32
+
+
+@of_examples
+@pytest.mark.parametrize("num_context_tokens", [0, 5])
+def test_a_description_is_cut_where_it_exceeds_the_limit(
+    tmp_path: Path, example: Example, num_context_tokens: int
+) -> None:
+    side = text_side(example, tmp_path / "model")
+    count, most = token_limit(side, num_context_tokens)
+    start, _, _ = side.special_tokens
+    assert most + num_context_tokens + (1 if start is None else 2) == side.context_length
+    seen = set()
+    for words in range(1, most + 3):
+        text = " ".join(["x"] * words)
+        tokens = PromptTokens(side, [text], num_context_tokens, "end")
+        assert tokens.num_cut == (count(text) > most)
+        seen.add(tokens.num_cut)
+    assert seen == {0, 1}
 
 
 @of_examples

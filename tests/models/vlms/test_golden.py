@@ -13,7 +13,6 @@ from torch import Tensor
 
 from models.prompts import PLACEHOLDER, PromptLearner, PromptTokens
 from models.vlms import TextSide, load_image_side, load_text_side
-from models.vlms.catalogue import find_published
 from tests.conftest import SHARED
 from tests.support.golden_vlms import GoldenVlm, find_golden_vlms, prepare_golden
 
@@ -156,8 +155,3 @@ def test_the_activation_changes_features_and_identity(vlm: GoldenVlm, monkeypatc
     assert not torch.allclose(features, expected, atol=IMAGE)
     assert image.fingerprint() == vlm.image_side().fingerprint()
     assert image.identity().fingerprint != vlm.image_side().identity().fingerprint
-
-
-def test_published_models_of_quick_gelu() -> None:
-    quick = {name for name in ("pathclip", "clip-rn50", "pathgen-clip-b") if find_published(name).quick_gelu}
-    assert quick == {"pathclip", "clip-rn50"}
