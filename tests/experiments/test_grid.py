@@ -85,9 +85,9 @@ def test_main_reads_the_options_as_the_grid_means_them(options: dict[str, list[A
 
 
 def test_folder_of_a_setting() -> None:
-    options = {**BASE, "early_stopping": ["True"], "htcl": ["none"], "LLM": ["a/b"], "device": ["cpu"], "seed": ["7"]}
+    options = {**BASE, "early_stopping": ["True"], "htcl": ["none"], "LLM": ["a b"], "device": ["cpu"], "seed": ["7"]}
     (run,) = expand(options, PLAIN, Path("R"))
-    assert run.config.run_path() == Path("R/LLM=a-b,early_stopping,htcl=none/t/plip/16/t_plip_HiVE_MIL_16_s7")
+    assert run.config.run_path() == Path("R/LLM=a b,early_stopping,htcl=none/t/plip/16/t_plip_HiVE_MIL_16_s7")
 
 
 def test_what_varies_stands_in_the_label() -> None:
