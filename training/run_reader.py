@@ -252,9 +252,10 @@ def _is_record(content: Any) -> bool:
 
 
 def _unfit_options(options: Mapping[str, Any]) -> list[str]:
-    """Why values are none that main.py takes, by option; an option that this version does not know may have any."""
+    """Where values are of another type than main.py takes, or out of bounds. Options, and names among the choices of
+    one, that this version does not know may be another's: ``Config.from_record`` refuses them."""
     known = {name: value for name, value in options.items() if name in OPTIONS}
-    reasons = ((name, OPTIONS[name].refuses(value)) for name, value in known.items())
+    reasons = ((name, OPTIONS[name].out_of_bounds(value)) for name, value in known.items())
     return mistakes(Config, known, "options") or [f"options.{name}: {why}" for name, why in reasons if why]
 
 

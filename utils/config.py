@@ -292,7 +292,8 @@ class Config:
     @classmethod
     def from_record(cls, options: Mapping[str, Any], file: Path) -> "Config":
         """The options that ``to_dict`` gave, of this version or of an older one that did not know all of them: those
-        that are missing have their defaults. Raises UserError for options that this version does not know.
+        that are missing have their defaults. Raises UserError for options and choices that this version does not know,
+        and for numbers out of bounds.
 
         file: where they were read, for the message.
         """
@@ -305,6 +306,10 @@ class Config:
                     mend="use the version that wrote the file",
                 )
             )
+        reasons = ((name, OPTIONS[name].refuses(value)) for name, value in options.items())
+        faults = [Fault("option.value", f"{file}: {name}", why) for name, why in reasons if why]
+        if faults:
+            raise UserError(faults)
         return cls(**options)
 
 

@@ -57,11 +57,13 @@ class Option:
     def refuses(self, value: Any) -> str:
         """Why a value of the option's type, of a record or of code, is none that the command line takes; empty where it
         is one."""
-        if value is None:
-            return ""
-        if self.choices and value not in self.choices:
+        if self.choices and value is not None and value not in self.choices:
             return f"{value!r} is not among {', '.join(self.choices)}"
-        why = self.kind.refuses(value) if isinstance(self.kind, Number) else ""
+        return self.out_of_bounds(value)
+
+    def out_of_bounds(self, value: Any) -> str:
+        """As ``refuses``, of numbers alone."""
+        why = self.kind.refuses(value) if isinstance(self.kind, Number) and value is not None else ""
         return f"{value} {why}" if why else ""
 
     def is_read(self, model_type: str, stage: Stage) -> bool:

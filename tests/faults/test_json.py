@@ -13,6 +13,7 @@ from tests.support.faults import expect_faults
 from tests.support.made_page import write_made_up_run
 from training.prediction import KeptPredictions
 from training.run_folder import RunFolder
+from utils.config import Config
 from utils.listed_runs import listed_runs, read_experiment
 from utils.sealed import DIGESTS, write_sealed
 from utils.typed import mistakes
@@ -96,7 +97,7 @@ def test_the_result_of_a_fold(made_up: RunFolder, tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("k", 0), ("k", 10**9), ("k", -1), ("max_epochs", 0), ("lr", float("nan")), ("lr", -1.0), ("seed", 2**70),
-        ("model_type", "Other"), ("precision", "fp8"), ("low_mag", 0), ("bag_weight", 1.5), ("num_workers", 10**9),
+        ("low_mag", 0), ("bag_weight", 1.5), ("num_workers", 10**9),
     ],
 )  # fmt: skip
 def test_recorded_options_that_main_does_not_take(made_up: RunFolder, tmp_path: Path, name: str, value: object) -> None:
@@ -106,6 +107,14 @@ def test_recorded_options_that_main_does_not_take(made_up: RunFolder, tmp_path: 
     with expect_faults("run.unreadable") as faults:
         folder.record()
     assert f"options.{name}: " in faults[0].found and faults[0].where == str(folder.config)
+
+
+@pytest.mark.parametrize(("name", "value"), [("model_type", "Other"), ("precision", "fp8"), ("opt", ""), ("k", 0)])
+def test_recorded_choices_that_this_version_does_not_know(name: str, value: object) -> None:
+    """A report may show such a run; to use the run's model is another thing."""
+    with expect_faults("option.value") as faults:
+        Config.from_record({name: value}, Path("config.json"))
+    assert faults[0].where == f"config.json: {name}" and repr(value) in faults[0].found
 
 
 @pytest.mark.parametrize("names", [[], ["A", "A"], [3, 4], "AB", {"A": 1}])
