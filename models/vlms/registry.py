@@ -75,7 +75,7 @@ def find_model(source: Source) -> ModelFiles:
         expected = "the folder or the weight file of a model, or a hub id (OWNER/NAME)"
         mend = HOW_TO_DOWNLOAD.format(entry.hub) if entry else ""
         where = f"--vlm_path {source.vlm_path}"
-        raise UserError(Fault("vlm.missing", where, "no such file or folder", expected, mend))
+        raise UserError(Fault("vlm.missing", where, "no such folder or file", expected, mend))
     is_open_clip = source.vlm_path.startswith(HUB_PREFIX)
     return files_of_hub(hub_id, entry, () if is_open_clip else MODEL_TYPES)
 

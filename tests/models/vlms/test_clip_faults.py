@@ -172,7 +172,7 @@ def test_a_config_that_is_no_json(clip_folder: Path, side: str) -> None:
 def test_a_folder_of_clip_that_is_not_there(tmp_path: Path, source: str, side: str) -> None:
     source = source.format(root=tmp_path)
     fault = fault_of(side, "any", source)
-    assert (fault.code, fault.where, fault.found) == ("vlm.missing", f"--vlm_path {source}", "no such file or folder")
+    assert (fault.code, fault.where, fault.found) == ("vlm.missing", f"--vlm_path {source}", "no such folder or file")
 
 
 @pytest.mark.parametrize("side", LOADS)
