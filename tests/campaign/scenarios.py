@@ -128,9 +128,9 @@ def of_servers_and_grids(world: World) -> list[Scenario]:
 
 
 def for_fuzzing(scenario: Scenario) -> Scenario:
-    """The call without its training, where it has one."""
-    trains = scenario.script == "main"
-    return replace(scenario, argv=(*scenario.argv, "--dry_run")) if trains else scenario
+    """The call without its training or prediction, where it has one."""
+    is_long = scenario.script in ("main", "predict")
+    return replace(scenario, argv=(*scenario.argv, "--dry_run")) if is_long else scenario
 
 
 def scenarios(world: World, names: Sequence[str] = ()) -> list[Scenario]:
