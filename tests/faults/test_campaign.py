@@ -28,8 +28,8 @@ SCRIPTS = {
 }  # fmt: skip
 MUTATIONS = {"main, finished": 12, "main, stopped": 10, "predict": 4, "explain": 4, "report_results": 6, "link": 6,
              "create_splits": 8}  # fmt: skip
-FUZZED = {"main": 60, "predict": 40, "explain": 30, "report_results": 10, "create_simulated_task": 40, "link": 50,
-          "extract": 20, "create_splits": 100, "create_dataset_csv, folder": 50, "create_mil_task": 40,
+FUZZED = {"main": 60, "predict": 40, "explain": 30, "report_results": 20, "create_simulated_task": 50, "link": 50,
+          "extract": 30, "create_splits": 80, "create_dataset_csv, folder": 40, "create_mil_task": 40,
           "create_text_prompt": 40, "run_experiments": 20}  # fmt: skip
 
 
