@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import io
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,12 +11,14 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+from tests.campaign.calls import REFUSED
 from tests.campaign.mutate import mutate
 from tests.campaign.places import Finding, Place
 from tests.campaign.scenarios import Scenario, for_fuzzing
 from utils.options import path
 
 KIND = "fuzz"
+SHARE_OF_FILES = 0.4
 MEMORY = 4 * 2**30
 CHECKS = {"check_hierarchical_consistency", "create_splits", "run_experiments"}
 """Scripts that exit with 1 where they found faults."""
@@ -85,6 +88,19 @@ def strange_argv(scenario: Scenario, generator: random.Random) -> tuple[list[str
     return argv, " ".join(changed)
 
 
+def refused_by_the_parser(script: str, argv: Sequence[str]) -> bool:
+    """Whether the parser of a script's options refuses them as it should, which takes no process to see."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+            importlib.import_module(script).parse(list(argv))
+    except SystemExit as stop:
+        return stop.code == REFUSED and "error: " in told.getvalue()
+    except Exception:  # the call shows it
+        return False
+    return False
+
+
 def strange_files(folder: Path, generator: random.Random) -> None:
     """What PATHS names."""
     (folder / "folder").mkdir(parents=True)
@@ -96,19 +112,24 @@ def strange_files(folder: Path, generator: random.Random) -> None:
     (folder / "dangling").symlink_to("nowhere")
 
 
+def damaged_file(place: Place, generator: random.Random) -> str:
+    """Damage one of a scenario's inputs: -> which, and how."""
+    below = (file for name in place.scenario.inputs for file in (place.path / name).rglob("*"))
+    file = generator.choice(sorted(file for file in below if file.is_file() and file.stat().st_size))
+    return f"{file.relative_to(place.path)}: {mutate(file, generator)}"
+
+
 def fuzz(place: Place, generator: random.Random, seconds: float) -> list[Finding]:
     """Make a call with strange options, or with a damaged file."""
-    place.lay()
     scenario = for_fuzzing(place.scenario)
+    argv, how = strange_argv(scenario, generator)
+    is_file = bool(scenario.inputs) and generator.random() < SHARE_OF_FILES
+    if not is_file and refused_by_the_parser(scenario.script, argv):
+        return []
+    place.lay()
     strange_files(place.path / "strange", generator)
-    below = (file for name in scenario.inputs for file in (place.path / name).rglob("*"))
-    inputs = sorted(file for file in below if file.is_file() and file.stat().st_size)
-    if inputs and generator.random() < 0.4:
-        file = generator.choice(inputs)
-        argv: Sequence[str] = scenario.argv
-        how = f"{file.relative_to(place.path)}: {mutate(file, generator)}"
-    else:
-        argv, how = strange_argv(scenario, generator)
+    if is_file:
+        argv, how = list(scenario.argv), damaged_file(place, generator)
     beside = set(place.path.parent.iterdir())
     call = replace(scenario.call(place.path), argv=tuple(argv), memory=MEMORY, seconds=seconds)
     ended = place.world.process.run(call)

@@ -30,7 +30,7 @@ class Reader:
 
 READERS = {
     "main": Reader(own=(*TABLES, FEATURES, PARENTS, TOWER)),
-    "main, ABMIL": Reader(own=(*TABLES, FEATURES, PARENTS)),
+    "main, ABMIL": Reader(own=(*TABLES, FEATURES, "task/features/simulated_tinyclip/tinyclip_20x/*.h5")),
     "main, finished": Reader(sealed=(*RECORDS, *TABLES, FEATURES, TOWER)),
     "main, stopped": Reader(sealed=(f"{STOPPED_RUN}/resume_0.pt", f"{STOPPED_RUN}/config.json", *TABLES, FEATURES)),
     "main --from_config": Reader(sealed=(f"{RUN}/config.json", *TABLES, FEATURES, TOWER)),

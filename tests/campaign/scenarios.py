@@ -38,6 +38,11 @@ EXTRACT = (
     *("--task", "mine", "--feature_extractor", "tinyclip", "--vlm_path", "task/tinyclip"),
     *("--wsi-dir", "slides", "--data_root_dir", "out", "--device", "cpu"),
 )
+SOURCES = (
+    *("--vlm_path", "task/tinyclip", "--data_root_dir", "task/features", "--dataset_csv", "task/simulated.csv"),
+    *("--text_prompt", "task/simulated.json", "--split_dir", "task/splits/simulated_2"),
+)
+"""Where a run finds its inputs: its record names those of the world, which no scenario changes."""
 CHECKPOINTS = ("--checkpoint", f"{RUN}/s_0_checkpoint.pt", f"{RUN}/s_1_checkpoint.pt")
 TRAINED = ("task", "trained")
 H5 = ("*.h5",)
@@ -53,18 +58,19 @@ def of_runs() -> list[Scenario]:
     seen = ("checked_features.json",)  # times of files
     main = Scenario("main", "main", task_options("results", "--resume"), kept=fold, varies=seen)
     report = ("trained", "--output-dir", "report", "--resamples", "20")
-    explain = (*CHECKPOINTS[:2], "--slide", "SIM-0001", "--draws", "0", "--output-dir", "explained")
+    predict = (*CHECKPOINTS, "--output", "out/predictions.csv", "--resume", *SOURCES)
+    explain = (*CHECKPOINTS[:2], "--slide", "SIM-0001", "--draws", "0", "--output-dir", "explained", *SOURCES)
     return [
         main,
         replace(main, name="main, ABMIL", argv=task_options("results", "--resume", "--model_type", "ABMIL")),
         replace(main, name="main, released", argv=task_options("results", "--resume", "--variant", "released")),
         replace(
             main, name="main --from_config", inputs=TRAINED,
-            argv=("--from_config", f"{RUN}/config.json", "--results_dir", "results", "--resume"),
+            argv=("--from_config", f"{RUN}/config.json", "--results_dir", "results", "--resume", *SOURCES),
         ),
         replace(main, name="main, finished", argv=task_options("trained", "--resume"), inputs=TRAINED),
         replace(main, name="main, stopped", argv=task_options("stopped", "--resume"), inputs=("task", "stopped")),
-        Scenario("predict", "predict", (*CHECKPOINTS, "--output", "out/predictions.csv", "--resume"), TRAINED),
+        Scenario("predict", "predict", predict, TRAINED),
         Scenario(
             "predict --wsi-dir", "predict", inputs=(*TRAINED, "slides"),
             argv=(*CHECKPOINTS[:2], "--output", "out/predictions.csv", "--wsi-dir", "slides", "--data_root_dir", "new",
@@ -128,9 +134,9 @@ def of_servers_and_grids(world: World) -> list[Scenario]:
 
 
 def for_fuzzing(scenario: Scenario) -> Scenario:
-    """The call without its training, where it has one."""
-    trains = scenario.script == "main"
-    return replace(scenario, argv=(*scenario.argv, "--dry_run")) if trains else scenario
+    """The call without its training or prediction, where it has one."""
+    is_long = scenario.script in ("main", "predict")
+    return replace(scenario, argv=(*scenario.argv, "--dry_run")) if is_long else scenario
 
 
 def scenarios(world: World, names: Sequence[str] = ()) -> list[Scenario]:

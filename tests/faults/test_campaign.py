@@ -26,11 +26,11 @@ SCRIPTS = {
     "create_mil_task": KILLED, "create_text_prompt": DISTURBED, "fetch, features": DISTURBED, "fetch, weights": KILLED,
     "run_experiments": KILLED,
 }  # fmt: skip
-MUTATIONS = {"main, finished": 10, "main, stopped": 8, "predict": 8, "explain": 6, "report_results": 6, "link": 6,
-             "create_splits": 6}  # fmt: skip
-FUZZED = {"main": 80, "predict": 60, "explain": 40, "report_results": 20, "create_simulated_task": 40, "link": 40,
-          "extract": 40, "create_splits": 60, "create_dataset_csv, folder": 30, "create_mil_task": 30,
-          "create_text_prompt": 30, "run_experiments": 30}  # fmt: skip
+MUTATIONS = {"main, finished": 12, "main, stopped": 10, "predict": 4, "explain": 4, "report_results": 6, "link": 6,
+             "create_splits": 8}  # fmt: skip
+FUZZED = {"main": 60, "predict": 40, "explain": 30, "report_results": 20, "create_simulated_task": 50, "link": 50,
+          "extract": 30, "create_splits": 80, "create_dataset_csv, folder": 40, "create_mil_task": 40,
+          "create_text_prompt": 40, "run_experiments": 20}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
