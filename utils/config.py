@@ -61,10 +61,6 @@ TEXTS = frozenset(name for name, model in MODEL_TYPES.items() if model.texts)
 HIVE = frozenset({"HiVE_MIL"})
 CLAM = frozenset({"CLAM_SB", "CLAM_MB"})
 
-# bounds of options, beyond which there is no sense
-MOST_TEXTS = 1000
-MOST_PARTS = 10_000
-
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
 NO_INSTANCE_LOSS = {"bag_weight": 1}
 
@@ -118,9 +114,9 @@ class Config:
     )
     low_mag: int = option(5, "magnification of the parents", magnification)
     high_mag: int = option(20, "magnification of the children", magnification)
-    num_low_mag_texts: int = option(4, "low descriptions a class", within(1, MOST_TEXTS), models=TEXTS)
-    num_high_mag_subtexts: int = option(3, "high descriptions a low description", within(1, MOST_TEXTS), models=TEXTS)
-    num_context_tokens: int = option(16, "learned tokens in a prompt", within(1, MOST_TEXTS), models=TEXTS - {"MSCPT"})
+    num_low_mag_texts: int = option(4, "low descriptions a class", within(1, 1000), models=TEXTS)
+    num_high_mag_subtexts: int = option(3, "high descriptions a low description", within(1, 1000), models=TEXTS)
+    num_context_tokens: int = option(16, "learned tokens in a prompt", within(1, 1000), models=TEXTS - {"MSCPT"})
     class_specific_token: bool = switch("learn the context tokens for each class", models=HIVE)
     class_token_position: str = option(
         "end", "where the description stands: behind the context (end), within it, in front",
@@ -175,7 +171,7 @@ class Config:
     )  # fmt: skip
     mode: str = option("transformer", "no effect; accepted since the released code has it", words, models=())
     prototype_number: int = option(
-        16, "of ViLa_MIL: learned prototypes a scale", within(1, MOST_PARTS), models={"ViLa_MIL"}
+        16, "of ViLa_MIL: learned prototypes a scale", within(1, 10_000), models={"ViLa_MIL"}
     )
     k_sample: int = option(
         8, "of CLAM: patches of highest and lowest attention in the instance loss", at_least(1), models=CLAM,
@@ -192,11 +188,11 @@ class Config:
         unless=[NO_INSTANCE_LOSS],
     )  # fmt: skip
     two_scale: bool = switch("of DSMIL: each 20x patch joined with its 5x parent", models={"DSMIL"})
-    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", within(1, MOST_PARTS), models={"DTFD_MIL"})
+    num_groups: int = option(4, "of DTFD_MIL: pseudo-bags a slide", within(1, 10_000), models={"DTFD_MIL"})
     num_mean_inference: int = option(
-        1, "of DTFD_MIL: groupings whose predictions are averaged", within(1, MOST_PARTS), models={"DTFD_MIL"}
+        1, "of DTFD_MIL: groupings whose predictions are averaged", within(1, 10_000), models={"DTFD_MIL"}
     )
-    num_neighbours: int = option(6, "of WiKG: neighbours a patch", within(1, MOST_PARTS), models={"WiKG"})
+    num_neighbours: int = option(6, "of WiKG: neighbours a patch", within(1, 10_000), models={"WiKG"})
     readout: str = option("attention", "of WiKG: pooling of the nodes", choices=["attention", "mean"], models={"WiKG"})
 
     few_shot_num: int = option(
@@ -210,12 +206,9 @@ class Config:
     lr: float = option(1e-4, "learning rate", at_least(0, float, 1000), stages=TRAINING)
     reg: float = option(1e-5, "weight decay", at_least(0, float, 1000), stages=TRAINING)
     seed: int = option(
-        1,
-        "every fold starts from it",
-        any_seed,
-        nature=Nature.NAME,
+        1, "every fold starts from it", any_seed, nature=Nature.NAME,
         stages={"training": ALL, "prediction": {"DTFD_MIL"}},
-    )
+    )  # fmt: skip
     k: int = option(5, "folds", within(1, MOST_FOLDS), stages=TRAINING)
     k_start: int = option(-1, "first fold (-1: 0)", within(-1, MOST_FOLDS), nature=Nature.CALL, stages=TRAINING)
     k_end: int = option(-1, "fold to stop before (-1: k)", within(-1, MOST_FOLDS), nature=Nature.CALL, stages=TRAINING)
@@ -226,11 +219,7 @@ class Config:
     )
     precision: str = option("fp32", "bf16 runs the model under autocast", choices=["fp32", "bf16"], may_change=True)
     num_workers: int = option(
-        1,
-        "threads that read slides ahead",
-        within(0, MOST_WORKERS),
-        nature=Nature.MACHINE,
-        stages=OVER_SLIDES,
+        1, "threads that read slides ahead", within(0, MOST_WORKERS), nature=Nature.MACHINE, stages=OVER_SLIDES
     )
     cache_gb: float | None = option(
         None, "memory for features that were read, in GB (default: half of what is free)", at_least(0, float),
