@@ -24,7 +24,7 @@ from utils.options import (
     switch,
     within,
     words,
-)
+)  # fmt: skip
 from utils.words import listed
 
 PROJECT = Path(__file__).resolve().parent.parent
