@@ -18,9 +18,10 @@ from benchmarks.generated import DIM, WORDS, clip_tower, slide
 from benchmarks.measure import evaluation_or_step, header, medians, peak_elsewhere, peak_of, table, work_as_main
 from benchmarks.model import ROUNDS
 from models.build import KINDS, build_model
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
 from utils.errors import run_script
 from utils.interface import Bag, SlideModel
+from utils.model_types import MODEL_TYPES
 
 NUM_CLASSES, TRAINING, VALIDATION = 2, 32, 312
 VARIANTS = {"HiVE_MIL released": ("HiVE_MIL", "released")}

@@ -21,9 +21,10 @@ from benchmarks.model import table
 from benchmarks.pretend_device import Counts, pretend_device
 from training.evaluation import evaluate
 from training.loop import build_optimizer, train_epoch
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
 from utils.errors import run_script
 from utils.interface import Bag, SlideModel
+from utils.model_types import MODEL_TYPES
 
 COLUMNS = ["model", "step", "operations", "of them views", "waits", "copies to the device"]
 

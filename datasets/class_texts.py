@@ -147,7 +147,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_csv(class_names: Sequence[str] | None, path: Path, faults: Faults) -> dict[str, dict[str, str]]:
     """{class: {scale: prompt}}. Raises UserError where there is neither the header nor, as in the authors' files, one
     column with two prompts a class."""
-    rows = read_rows("prompt.unreadable", path)
+    rows = read_rows("prompt.unreadable", path, EXPECTED["ViLa_MIL"])
     header = [cell.lower() for cell in rows[0][1]]
     if {*HEADER} <= {*header}:
         entries = _rows_with_header(header, rows[1:], path, faults)

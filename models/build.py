@@ -5,8 +5,9 @@ from importlib import import_module
 
 from models.kind import Inputs, Kind
 from models.vlms import TextSide
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
 from utils.interface import SlideModel
+from utils.model_types import MODEL_TYPES
 
 
 def _load(name: str) -> Kind:

@@ -31,7 +31,7 @@ def test_an_absent_one_would_be_found(text: str) -> None:
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("utils/config.py", "MODEL_TYPES"),
+        ("utils/model_types.py", "MODEL_TYPES"),
         ("models/vlms/registry.py", "MODULES"),
         ("datasets/feature_layouts.py", "LAYOUTS"),
         ("models/losses.py", "build_bag_loss"),

@@ -10,7 +10,7 @@ import pytest
 
 import main
 from tests.conftest import RunMain, SimulatedTask
-from utils.config import MODEL_TYPES
+from utils.model_types import MODEL_TYPES
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ from tests.support.random_slide import random_bag
 from tests.support.random_towers import random_tower
 from training.evaluation import Predictions, evaluate
 from training.loop import EpochSampler, FoldFiles, fit
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
 from utils.interface import Bag, SlideModel
+from utils.model_types import MODEL_TYPES
 
 CPU, WIDTH, NUM_CLASSES = torch.device("cpu"), 16, 2
 TEXTS = {"HiVE_MIL": (2, 2), "ViLa_MIL": (1, 1), "MSCPT": (2, 3), None: (0, 0)}  # low a class, high a low

@@ -13,8 +13,9 @@ import pytest
 
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.support.run_contents import files_below, notes, numbers
-from utils.config import MODEL_TYPES, OPTIONS, Config
+from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
+from utils.model_types import MODEL_TYPES
 from utils.options import GIVEN, Stage, flag
 
 MODELS = [*((name, "paper") for name in MODEL_TYPES), ("HiVE_MIL", "released"), ("ViLa_MIL", "released")]

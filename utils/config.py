@@ -4,9 +4,10 @@ same names."""
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils.errors import Fault, UserError
+from utils.model_types import ALL, CLAM, HIVE, MODEL_TYPES, TEXTS
 from utils.names import check_names, folder_name
 from utils.options import (
     GIVEN,
@@ -29,37 +30,6 @@ from utils.words import listed
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-
-class ModelType(NamedTuple):
-    """kind: where its ``models.kind.Kind`` is. texts: whose form of descriptions it reads ("HiVE_MIL", "ViLa_MIL" or
-    "MSCPT"), None for none."""
-
-    kind: str
-    texts: str | None = None
-
-
-MODEL_TYPES = {
-    "HiVE_MIL": ModelType("models.build_hive_mil.HIVE_MIL", texts="HiVE_MIL"),
-    "MaxPooling": ModelType("models.baselines.pooling.MAX"),
-    "MeanPooling": ModelType("models.baselines.pooling.MEAN"),
-    "ABMIL": ModelType("models.baselines.abmil.KIND"),
-    "DSMIL": ModelType("models.baselines.dsmil.KIND"),
-    "CLAM_SB": ModelType("models.baselines.clam.SINGLE_BRANCH"),
-    "CLAM_MB": ModelType("models.baselines.clam.MULTI_BRANCH"),
-    "TransMIL": ModelType("models.baselines.transmil.KIND"),
-    "DTFD_MIL": ModelType("models.baselines.dtfd_mil.KIND"),
-    "WiKG": ModelType("models.baselines.wikg.KIND"),
-    "ViLa_MIL": ModelType("models.baselines.vila_mil.KIND", texts="ViLa_MIL"),
-    "MSCPT": ModelType("models.baselines.mscpt.KIND", texts="MSCPT"),
-    "FOCUS": ModelType("models.baselines.focus.KIND", texts="ViLa_MIL"),
-}
-"""The models of ``--model_type``."""
-
-# groups of models, by which options say who reads them
-ALL = frozenset(MODEL_TYPES)
-TEXTS = frozenset(name for name, model in MODEL_TYPES.items() if model.texts)
-HIVE = frozenset({"HiVE_MIL"})
-CLAM = frozenset({"CLAM_SB", "CLAM_MB"})
 
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
 NO_INSTANCE_LOSS = {"bag_weight": 1}

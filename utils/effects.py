@@ -3,7 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from utils.config import MODEL_TYPES, OPTIONS, Config
+from utils.config import OPTIONS, Config
+from utils.model_types import MODEL_TYPES
 from utils.options import GIVEN, Nature, Stage
 
 

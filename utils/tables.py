@@ -42,10 +42,11 @@ def read_csv(code: str, path: Path) -> pd.DataFrame:
     return pd.DataFrame(padded, columns=header, dtype=str)
 
 
-def read_rows(code: str, path: Path) -> list[tuple[int, list[str]]]:
+def read_rows(code: str, path: Path, expected: str = "") -> list[tuple[int, list[str]]]:
     """The rows that are not blank: the line where each ends, counted from 1, and its cells, without blanks around
     them.
 
+    code: of the fault where the file is no table. expected: what the table should be, for the fault of one that is empty.
     Raises UserError where the path is no file of text in UTF-8 with one row at least, holds NUL, or has a quote that is
     not closed.
     """
@@ -60,5 +61,5 @@ def read_rows(code: str, path: Path) -> list[tuple[int, list[str]]]:
         found = f"not a readable CSV (line {reader.line_num}: {error})"
         raise UserError(Fault(code, str(path), found, mend="is a quote not closed?")) from error
     if not rows:
-        raise UserError(Fault(code, str(path), "not a readable CSV (it is empty)"))
+        raise UserError(Fault(code, str(path), "not a readable CSV (it is empty)", expected))
     return rows

@@ -250,5 +250,5 @@ def test_a_slide_on_two_pages_is_reported(name: str, shown: str) -> None:
     value = RECORDS[3][name].removesuffix(".svs")
     with serve(gdc_server.gdc(again)) as server, pytest.raises(UserError) as caught:
         listed(server.url)
-    assert f"1 slides stand in the answers more than once ({shown} {value})" in str(caught.value)
+    assert f"1 slides stand in the answers more than once ({shown} {value!r})" in str(caught.value)
     assert "run the command again" in str(caught.value)

@@ -25,7 +25,8 @@ from tests.support.run_contents import files_below
 from training.fold import run_fold
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
+from utils.model_types import MODEL_TYPES
 from utils.reproducibility import make_deterministic, seed_everything
 
 pytestmark = pytest.mark.slow

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from models.build import KINDS, build_model
 from tests.support.baseline_case import bag_of
 from tests.support.random_towers import random_tower
-from utils.config import MODEL_TYPES, Config
+from utils.config import Config
 from utils.effects import options_without_effect
 from utils.interface import Bag, SlideModel
+from utils.model_types import MODEL_TYPES
 
 WIDTH = 16
 TEXTS = {"ViLa_MIL": (1, 1), "FOCUS": (1, 1), "MSCPT": (2, 3)}  # low and high texts a class
