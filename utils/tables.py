@@ -46,7 +46,8 @@ def read_rows(code: str, path: Path, expected: str = "") -> list[tuple[int, list
     """The rows that are not blank: the line where each ends, counted from 1, and its cells, without blanks around
     them.
 
-    code: of the fault where the file is no table. expected: what the table should be, for the fault of one that is empty.
+    code: of the fault where the file is no table. expected: what the table should be, for the fault of an empty one.
+
     Raises UserError where the path is no file of text in UTF-8 with one row at least, holds NUL, or has a quote that is
     not closed.
     """
