@@ -194,6 +194,23 @@ def test_a_class_is_everywhere_where_brute_force_finds_a_way() -> None:
     assert seen[False] > 0
 
 
+def badness(counts: np.ndarray, places: np.ndarray) -> float:
+    """Squared deviations from 4:3:3 by part and class, summed; a part that lacks a class is worse than any."""
+    held = np.stack([counts[places == part].sum(0) for part in range(3)])
+    return float(((held / counts.sum(0) - SHARES) ** 2).sum() + 6 * (held == 0).sum())
+
+
+def test_no_move_of_a_group_brings_the_parts_nearer_to_their_shares() -> None:
+    generator = np.random.default_rng(3)
+    for seed in range(40):
+        counts = generator.integers(0, 12, (9, 2)) + np.eye(9, 2, dtype=np.int64)
+        places = divide(counts, np.random.default_rng(seed))
+        for group, part in itertools.product(range(9), range(3)):
+            moved = places.copy()
+            moved[group] = part
+            assert badness(counts, moved) > badness(counts, places) - 1e-4, (seed, group, part)
+
+
 @pytest.mark.parametrize(
     ("counts", "shares"),
     [
