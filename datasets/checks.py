@@ -11,12 +11,10 @@ from tqdm import tqdm
 from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
-from datasets.patches import INSTANCES
 from datasets.projection import has_unit_rows, is_conch, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.files import read_json, tensors_sha256
-from utils.h5 import read_attributes
 from utils.interface import Bag, BagForm
 from utils.sealed import DIGESTS, damaged_fields, write_sealed
 from utils.typed import mistakes
@@ -31,11 +29,12 @@ DIGEST_NAMES = {
 @dataclass(frozen=True)
 class CheckedSlide:
     """A slide that was found good. stamp: what tells whether its files are the same as then. sha256: of the contents.
-    unit_rows: whether all rows are of length 1."""
+    unit_rows: whether all rows are of length 1. zero_rows: how many rows are all zero, which no encoder gives."""
 
     stamp: list[int | None]
     sha256: str
     unit_rows: bool
+    zero_rows: int
 
 
 def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
@@ -66,9 +65,8 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. Returns a digest of the contents
-    by slide_id. warn: gets a fault where CONCH's features are from before the projection, and where contents have
-    changed though size and time have not. Raises UserError with the
-    faults of all slides.
+    by slide_id. warn: gets a fault where features are all zero, where CONCH's features are from before the projection,
+    and where contents have changed though size and time have not. Raises UserError with the faults of all slides.
     """
     folders, feature_dim, form = cache.folders, cache.feature_dim, cache.form
     known = _read_checked(checked) if checked else {}
@@ -89,9 +87,10 @@ def check_features(
     lied = []
     for slide in tqdm(unread, desc="checking features", unit="slide", disable=None, leave=False):
         stamp = _stamp(folders, slide, feature_dim, form)
-        if bag := faults.attempt(_read_bag, folders, slide, feature_dim, form):
+        if bag := faults.attempt(read_bag, folders, slide, feature_dim, form):
             contents = {DIGEST_NAMES[name]: value for name, value in bag.value.features().items()}
-            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), "unit_rows": _is_normalised(bag.value)}
+            told = {"unit_rows": _is_normalised(bag.value), "zero_rows": _zero_rows(bag.value)}
+            entry = {"stamp": stamp, "sha256": tensors_sha256(contents), **told}
             before: Any = known.get(_name(folders, slide, form))
             if isinstance(before, dict) and before.get("stamp") == stamp and before.get("sha256") != entry["sha256"]:
                 lied.append(slide.slide_id)
@@ -103,6 +102,11 @@ def check_features(
         found = f"{len(lied)} slides hold other features than at the last check, with the same size and time"
         mend = "train on them in another --results_dir, or bring the features of then back"
         warn(Fault("features.changed", "", f"{found} ({listed(lied)})", mend=mend))
+    if empty := [slide_id for slide_id, entry in good.items() if entry["zero_rows"]]:
+        rows = sum(good[slide_id]["zero_rows"] for slide_id in empty)
+        found = f"{rows} patches of {len(empty)} slides have features that are all zero ({listed(empty)})"
+        mend = f"the files are named by: {folders.check_command()}"
+        warn(Fault("features.zero", "", found, "features that an encoder gave", mend))
     longer = sum(not entry["unit_rows"] for entry in good.values())
     if longer and is_conch(folders):
         found = f"{longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
@@ -111,28 +115,15 @@ def check_features(
     return {slide_id: entry["sha256"] for slide_id, entry in good.items()}
 
 
-def _read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None, form: BagForm) -> Bag:
-    """``read_bag``. Raises UserError too where features of a patch are all zero, but in a data set of multiple instance
-    learning."""
-    bag = read_bag(folders, slide, feature_dim, form)
-    files = folders.files(bag.slide_id, form)
-    rows = [bag.patches] if form == "patches" else [bag.low_features, bag.patches]
-    faults = []
-    for file, features in zip(files, rows, strict=True):
-        zero = int((~features.any(-1)).sum())
-        if zero and INSTANCES not in read_attributes(file):
-            found = f"{zero} of {len(features)} feature rows are all zero, which no encoder gives"
-            mend = f"make it with: {folders.extract_command()}"
-            faults.append(Fault("features.values", str(file), found, "features of every patch", mend))
-    if faults:
-        raise UserError(faults)
-    return bag
-
-
 def _is_normalised(bag: Bag) -> bool:
     """Whether the features of all patches are of unit length."""
     rows = bag.low_features, bag.patches
     return all(has_unit_rows(vector_norm(features, dim=-1).numpy()) for features in rows)
+
+
+def _zero_rows(bag: Bag) -> int:
+    """How many patches have features that are all zero."""
+    return sum(int((~features.any(-1)).sum()) for features in (bag.low_features, bag.patches))
 
 
 def _name(folders: FeatureFolders, slide: Slide, form: BagForm) -> str:

@@ -205,7 +205,7 @@ def test_the_default_place_is_that_of_main(
         ([], "one of the arguments --gdc --slides-dir/--slides_dir is required"),
         (["--gdc", "--slides-dir", "x"], "not allowed with"),
         (["--gdc", "--case-pattern", "(x)"], "--case-pattern: only with --slides-dir"),
-        (["--slides-dir", "x", "--manifest", "m", "--gdc-url", "u"], "--gdc-url, --manifest: only with --gdc"),
+        (["--slides-dir", "x", "--manifest", "m", "--gdc-url", "http://u"], "--gdc-url, --manifest: only with --gdc"),
         (["--slides-dir", "x", "--labels", "P=A"], "--labels: only with --gdc"),
         (["--slides-dir", "x", "--slide-type", "both"], "--slide-type: only with --gdc"),
         (["--slides-dir", "x", "--case-pattern", "x"], "'x' has 0 groups, expected one"),

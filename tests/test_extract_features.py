@@ -255,7 +255,7 @@ def test_the_table_names_slides_and_their_magnification(
         (("--wsi-dir", "absent"), "absent: no such folder"),
         (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
-        (("--level0-mag", "400"), "400 is no magnification"),
+        (("--level0-mag", "400"), "400 is more than 160"),
         (("--feature_extractor", "vinid/plip"), "expected a name without slashes"),
         (("--low-mag", "6"), "whole multiple"),
         (("--dataset-csv", "absent.csv"), "absent.csv"),

@@ -56,7 +56,7 @@ DAMAGES: list[tuple[str, Callable[[str], str | None], str, str, str]] = [
     ),
     ("history_0.csv", lambda text: None, "run.missing_file", "file not found", ""),
     ("history_0.csv", lambda text: text.replace("0.5", "half"), "history.columns", "'train_loss', 'val_loss'", ""),
-    ("history_0.csv", without("val_auc"), "history.columns", "'val_auc'; found 'epoch', 'train_loss'", ""),
+    ("history_0.csv", without("val_auc"), "history.columns", "val_auc; found 'epoch', 'train_loss'", ""),
     ("history_0.csv", lambda text: text[: text.rindex("\n3")], "history.length", "found 3 epochs", "4"),
 ]  # fmt: skip
 
