@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datasets.consistency import check_slide
 from datasets.folders import FeatureFolders
-from datasets.repair import keep_backup, repair_slide
+from datasets.repair import backup_kept, repair_slide
 from tests.support.faults import expect_faults
 from tests.support.h5_files import Arrays, changed
 from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, kinds, texts, write_linked
@@ -143,7 +143,10 @@ def test_backups_never_replace_each_other(tmp_path: Path) -> None:
     for number in range(3):
         file.unlink(missing_ok=True)  # as a whole_file takes its place
         file.write_text(str(number))
-        keep_backup(file)
+        with backup_kept(file):
+            pass
+    with pytest.raises(OSError), backup_kept(file):  # nothing was replaced, so nothing is kept twice
+        raise OSError
     names = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert names == {"a.h5": "2", "a.h5.bak": "0", "a.h5.bak2": "1", "a.h5.bak3": "2"}
 
