@@ -144,6 +144,8 @@ def test_backups_never_replace_each_other(tmp_path: Path) -> None:
         with backup_kept(file):
             file.unlink(missing_ok=True)  # as a whole_file takes its place
             file.write_text(str(number))
+    with pytest.raises(OSError), backup_kept(file):  # nothing was replaced, so nothing is kept twice
+        raise OSError
     names = {path.name: path.read_text() for path in tmp_path.iterdir()}
     assert names == {"a.h5": "2", "a.h5.bak": "0", "a.h5.bak2": "1"}
 
