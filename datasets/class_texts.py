@@ -8,6 +8,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_csv(class_names: Sequence[str] | None, path: Path, faults: Faults) -> dict[str, dict[str, str]]:
     """{class: {scale: prompt}}. Raises UserError where there is neither the header nor, as in the authors' files, one
     column with two prompts a class."""
-    rows = read_rows("prompt.unreadable", path)
+    try:
+        rows = read_rows("prompt.unreadable", path)
+    except UserError as error:
+        raise UserError([replace(fault, expected=EXPECTED["ViLa_MIL"]) for fault in error.faults]) from error
     header = [cell.lower() for cell in rows[0][1]]
     if {*HEADER} <= {*header}:
         entries = _rows_with_header(header, rows[1:], path, faults)

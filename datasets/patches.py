@@ -15,7 +15,8 @@ from utils.h5 import read_h5
 
 INSTANCES = "source_sha256"
 """The attribute of feature files that were made of a table of instances, whose features may be zero."""
-WIDEST_SLIDE = 4_000_000  # level-0 pixels; slides have some hundred thousand
+WIDEST_SLIDE = 50_000_000  # level-0 pixels; slides have some hundred thousand
+OVERHANG = 10_000  # by which patches at the upper and left border may begin outside
 PATCH_SIZE = 256  # pixels at its own magnification, where only the magnification is known
 
 
@@ -95,20 +96,20 @@ def whole_coords(file: Path, coords: np.ndarray, shape: tuple[int, ...], real: n
     """Coordinates as int64, rounded where they are floats.
 
     shape: (*N, 2). real: (*N) bool, which slots hold a patch; in the others 0 stands for what cannot be. Raises
-    UserError where the coordinates are no level-0 pixels of a slide: no numbers of this shape, not finite, negative,
-    farther out than any slide is wide, or so close together that rounding makes them the same.
+    UserError where the coordinates are no level-0 pixels of a slide: no numbers of this shape, not finite, left of
+    or above any slide, farther out than any slide is wide, or so close together that rounding makes them the same.
     """
     if coords.shape != shape or coords.dtype.kind not in "iuf":
         found = f"coords are {coords.dtype} of shape {coords.shape}"
         expected = f"numbers of shape {shape} (x, y of each patch)"
         raise UserError(Fault("features.coords", str(file), found, expected))
     with np.errstate(invalid="ignore"):
-        within = np.asarray(((coords > -0.5) & (coords < WIDEST_SLIDE)).all(-1))
+        within = np.asarray(((coords >= -OVERHANG) & (coords < WIDEST_SLIDE)).all(-1))
     wrong = ~within if real is None else ~within & real
     if wrong.any():
         first = coords[wrong][0].tolist()
         found = f"coords of {int(wrong.sum())} of {wrong.size} patches are of no slide, such as {first}"
-        expected = f"level-0 pixels (x, y), 0 up to {WIDEST_SLIDE}"
+        expected = f"level-0 pixels (x, y), {-OVERHANG} up to {WIDEST_SLIDE}"
         raise UserError(Fault("features.coords", str(file), found, expected))
     places = np.where(within[..., None], coords, 0)
     whole: np.ndarray = np.rint(places).astype(np.int64)

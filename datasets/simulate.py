@@ -84,7 +84,6 @@ class SlideSimulator:
         num_parents = int(np.exp(generator.uniform(*bounds)))
         mask = generator.random((num_parents, CHILDREN_PER_PARENT)) >= settings.missing_child
         mask[generator.random(num_parents) < settings.childless] = False
-        mask[0, 0] |= not mask.any()  # a slide has one child at least
         planted_low = self._plant_low(generator, label, num_parents)
         planted_high = self._plant_high(generator, planted_low) * mask + NOT_PLANTED * ~mask
         low_coords, high_coords = self._coords(_blob(generator, num_parents))
@@ -186,7 +185,12 @@ def write_simulated_task(
         for number in range(slides_per_class):
             slide_id = f"SIM-{label}{number:03d}"
             rows.append({"case_id": f"simulated_{label}{number:03d}", "slide_id": slide_id, "label": name})
-            write_simulated_slide(folders, slide_id, simulator.draw(generator, label), seed)
+            slide = simulator.draw(generator, label)
+            if not slide["mask"].any():
+                where = f"--missing-child {simulator.settings.missing_child} --childless {simulator.settings.childless}"
+                found = f"slide {slide_id} has no child patch, which no model reads"
+                raise UserError(Fault("option.value", where, found, "lower shares, or more parents (--min-parents)"))
+            write_simulated_slide(folders, slide_id, slide, seed)
     table = pd.DataFrame(rows).assign(level0_mag=LEVEL0_MAGNIFICATION)
     write_text(root / f"{folders.task}.csv", table.to_csv(index=False))
     write_json(root / f"{folders.task}.json", descriptions)

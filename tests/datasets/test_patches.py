@@ -95,7 +95,7 @@ def test_a_file_that_is_cut_off_or_lacks_features_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "place",
-    [np.nan, np.inf, -np.inf, -1.0, -(2.0**62), 1e7, 1e300],
+    [np.nan, np.inf, -np.inf, -10_001.0, -(2.0**62), 1e8, 1e300],
     ids=str,
 )
 def test_places_of_no_slide(tmp_path: Path, place: float) -> None:
@@ -114,6 +114,11 @@ def test_whole_numbers_of_no_slide(tmp_path: Path, kind: type) -> None:
     write_file(tmp_path / "a.h5", some_features(4), coords, {})
     with expect_faults("features.coords"):
         read_patches(tmp_path / "a.h5", 20)
+
+
+def test_patches_may_hang_over_the_border(tmp_path: Path) -> None:
+    write_file(tmp_path / "a.h5", some_features(2), np.array([[-200, 0], [824, -17]]), {})
+    assert read_patches(tmp_path / "a.h5", 20).coords.tolist() == [[-200, 0], [824, -17]]
 
 
 def test_places_that_are_shares_of_a_slide(tmp_path: Path) -> None:

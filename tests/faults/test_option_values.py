@@ -100,6 +100,7 @@ SIMULATED = [
     ["--classes", "9"],
     ["--folds", "0"],
     ["--strength", "nan"],
+    ["--missing-child", "1"],
 ]
 
 
@@ -107,7 +108,7 @@ SIMULATED = [
 def test_a_simulated_task_that_cannot_be(run_main: RunMain, tmp_path, given: list[str]) -> None:
     code, _, err = run_main(["--output-dir", str(tmp_path / "task"), *given], "create_simulated_task")
     assert code == 2 and given[0] in err
-    assert not (tmp_path / "task").exists()
+    assert not list((tmp_path / "task").glob("*.csv"))
 
 
 @pytest.mark.parametrize(
