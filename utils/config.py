@@ -173,7 +173,7 @@ class Config:
     max_epochs: int = option(50, "epochs at most", at_least(1), stages=TRAINING)
     early_stopping: bool = switch("stop after 10 epochs without a lower validation error", stages=TRAINING)
     opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
-    lr: float = option(1e-4, "learning rate", at_least(0, float, 1000), stages=TRAINING)
+    lr: float = option(1e-4, "learning rate", at_least(0, float, 1e38), stages=TRAINING)
     reg: float = option(1e-5, "weight decay", at_least(0, float, 1000), stages=TRAINING)
     seed: int = option(
         1, "every fold starts from it", any_seed, nature=Nature.NAME,

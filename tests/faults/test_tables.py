@@ -76,13 +76,13 @@ def test_a_slide_of_a_split_that_is_not_in_the_table(task: SimulatedTask, refuse
     ids["val"] += ["SIM-9999", "SIM-9998"]
     write_ids(file, ids)
     (fault,) = refused()
-    check_fault(fault, "split.unknown_slide", file, "2 slides", "(SIM-9999, SIM-9998)")
+    check_fault(fault, "split.unknown_slide", file, "2 slides", "('SIM-9999', 'SIM-9998')")
 
 
 def test_a_slide_of_a_split_that_has_no_label(task: SimulatedTask, refused: Refused) -> None:
     change_text(task.root / "simulated.csv", f"{SLIDE},SIMULATED_A", f"{SLIDE},")
     for fold, fault in enumerate(refused(faults=2)):
-        check_fault(fault, "split.unlabelled_slide", task.split_dir / f"splits_{fold}.csv", f"({SLIDE})")
+        check_fault(fault, "split.unlabelled_slide", task.split_dir / f"splits_{fold}.csv", f"({SLIDE!r})")
 
 
 def test_no_folder_of_splits(task: SimulatedTask, refused: Refused) -> None:
