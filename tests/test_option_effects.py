@@ -26,6 +26,7 @@ READ_FOR_NOTHING = {
     ("cache_half", "training/inputs.py"),
     ("text_prompt", "utils/config.py"),  # no output may be the file that they name
     ("LLM", "utils/config.py"),
+    ("vlm_path", "training/checkpoints.py"),
 }
 ASK_ALL = {"dataclasses.py", "effects.py", "<string>"}  # copies, comparisons, and what the fields themselves say
 
