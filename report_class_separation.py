@@ -20,7 +20,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     of_main("num_low_mag_texts")
     of_main("num_high_mag_subtexts")
     add_option(
-        parser, "threshold", type=at_least(-1, float, 1), default=0.95,
+        parser, "threshold", type=at_least(-1, float, 2), default=0.95,
         help="cosine from which texts of two classes are listed (default: 0.95)",
     )  # fmt: skip
     return parser.parse_args(argv)
