@@ -36,6 +36,7 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
+    from datasets.model_texts import text_paths
     from training.examination import checked_inputs
     from training.fold import run_fold
     from training.repeat import bytes_notes, check_repetition, read_repetition
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # open the run's folder: a new one, or that of the same run
     run = RunFolder(config.run_path())
-    read = [config.csv_path(), config.prompt_path(), *map(config.split_path, config.folds())]
+    read = [config.csv_path(), *text_paths(config), *map(config.split_path, config.folds())]
     check_outputs(f"--results_dir {config.results_dir}", run.own_files(), read)
     with run.lock("config", wait=True):
         record = inputs.record()

@@ -23,6 +23,13 @@ def text_file(config: Config, form: str) -> Path:
     return default
 
 
+def text_paths(config: Config) -> list[Path]:
+    """The file of texts and the files of the text tower, as far as the model reads any and they lie on this machine."""
+    if config.text_form is None:
+        return []
+    return [text_file(config, config.text_form), *([Path(config.vlm_path)] if config.vlm_path else [])]
+
+
 def text_source(config: Config, form: str) -> str:
     """Where the texts of a form come from, in words."""
     file = text_file(config, form)

@@ -24,9 +24,6 @@ READ_FOR_NOTHING = {
     ("text_format", "datasets/model_texts.py"),  # handed on with others; prompts of ViLa_MIL's form have one format
     ("cache_gb", "training/inputs.py"),  # an explanation leaves the cache empty
     ("cache_half", "training/inputs.py"),
-    ("text_prompt", "utils/config.py"),  # no output may be the file that they name
-    ("LLM", "utils/config.py"),
-    ("vlm_path", "training/checkpoints.py"),
 }
 ASK_ALL = {"dataclasses.py", "effects.py", "<string>"}  # copies, comparisons, and what the fields themselves say
 

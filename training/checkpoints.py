@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.folders import FeatureFolders
+from datasets.model_texts import text_paths
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader
 from training.run_record import RunRecord
@@ -65,8 +66,7 @@ def input_paths(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> list[P
     fold_names(checkpoints)
     _, config = read_settings(checkpoints[0], given)
     own = RunReader(checkpoints[0].parent).own_files()
-    read = [config.csv_path(), config.prompt_path(), FeatureFolders.of(config).root]
-    return [*checkpoints, *own, *read, *([Path(config.vlm_path)] if config.vlm_path else [])]
+    return [*checkpoints, *own, config.csv_path(), *text_paths(config), FeatureFolders.of(config).root]
 
 
 def check_checkpoints(checkpoints: Mapping[str, Path]) -> list[str]:

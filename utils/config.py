@@ -209,9 +209,10 @@ class Config:
     def __post_init__(self) -> None:
         """Raises UserError where the task, the feature extractor or the LLM cannot be a folder's name, wherever the
         options are from: a command line, a grid, or the record of a run."""
+        values = vars(self)
         for name in NAMES:
-            if getattr(self, name) != getattr(Config, name):
-                check_names([getattr(self, name)], f"--{name}", "names")
+            if values[name] != getattr(Config, name):
+                check_names([values[name]], f"--{name}", "names")
 
     @property
     def text_form(self) -> str | None:

@@ -31,6 +31,11 @@ NO_NUMBERS = [
 ]
 
 
+def outward(bound: float, sign: int) -> float:
+    """A number beyond a bound, by one or, where one is lost in rounding, by twice the bound's size."""
+    return bound + sign if bound + sign != bound else bound + sign * abs(bound)
+
+
 def actions(script: str) -> list[argparse.Action]:
     """Options and arguments that take a value."""
     return [action for action in parser_of(script)._actions if action.nargs != 0]
@@ -69,7 +74,7 @@ def test_values_without_sense(script: str) -> None:
         kind = action.type
         if isinstance(kind, Number):
             assert math.isfinite(kind.lowest) and math.isfinite(kind.highest) and kind.lowest < kind.highest
-            beyond = [str(kind.lowest - 1), str(kind.highest + 1)]
+            beyond = [str(outward(kind.lowest, -1)), str(outward(kind.highest, 1))]
             assert taken(script, action, [*NO_NUMBERS, *beyond]) == []
             assert [kind(str(bound)) for bound in (kind.lowest, kind.highest)] == [kind.lowest, kind.highest]
         elif kind in WORDS:

@@ -67,7 +67,7 @@ def test_labels_and_tables_of_an_experiment(report: RunMain, results: Path, tmp_
     (results / "experiment.json").write_text(json.dumps({"runs": entries}))
     assert report(results)[0] == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    assert [row[0] for row in rows_of(text, "## table2, plip")[1:3]] == ["w/o HTCL & 100 %", "HiVE-MIL"], "as listed"
+    assert [row[0] for row in rows_of(text, "## table2, plip")[1:3]] == [r"w/o HTCL \& 100 %", "HiVE-MIL"], "as listed"
     assert [row[0] for row in rows_of(text, "## table12, plip")[1:]] == ["full"]
     assert [row[0] for row in rows_of(text, "## Results, plip")[1:]] == ["ABMIL"], "not listed"
     assert "### HiVE-MIL against the others" in text
