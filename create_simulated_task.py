@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.folders import FeatureFolders
     from models.prompts import PromptLearner
     from models.tiny_clip import save_tiny_clip
-    from models.vlms import load_text_side
+    from models.vlms import load_image_side, load_text_side
 
     simulate.require_slides(options.slides_per_class, options.shots)
     clip = options.output_dir / FEATURE_EXTRACTOR
     save_tiny_clip(clip, options.width, options.seed)
     tower = load_text_side(FEATURE_EXTRACTOR, str(clip))
+    model = load_image_side(FEATURE_EXTRACTOR, str(clip)).identity()
     by_class = simulate.simulated_descriptions([f"SIMULATED_{letter}" for letter in "ABCDEFGH"[: options.classes]])
     texts = arrange_descriptions(by_class, list(by_class), 4, 3)
     torch.manual_seed(options.seed)
@@ -64,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     simulator = simulate.SlideSimulator(low.numpy(), high.numpy(), settings)
     folders = FeatureFolders(options.output_dir / "features", TASK, FEATURE_EXTRACTOR)
     simulate.write_simulated_task(
-        options.output_dir, folders, by_class, simulator, options.slides_per_class, options.shots, options.folds,
-        options.seed,
+        options.output_dir, folders, by_class, simulator, model, options.slides_per_class, options.shots,
+        options.folds, options.seed,
     )  # fmt: skip
     print(f"simulated task in {options.output_dir}: {options.classes} classes, {options.slides_per_class} slides each")
 

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     slide_ids = None
     if options.wsi_dir:
-        _, config = read_settings(options.checkpoint[0], given)
-        slide_ids = make_features(options.wsi_dir, config)
+        record, config = read_settings(options.checkpoint[0], given)
+        slide_ids = make_features(options.wsi_dir, config, record)
     run = load_run(options.checkpoint, given, slide_ids, labels_optional=options.labels_optional)
     print("\n".join([*run.notes, f"classes: {', '.join(run.class_names)}", *seen_note(run)]))
     if run.config.dry_run:

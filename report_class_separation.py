@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from utils.arguments import Parser, add_config_option, add_option
+from utils.config import OPTIONS, Config
 from utils.errors import Faults, run_script
 from utils.options import at_least, location
 
@@ -17,13 +18,26 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     of_main = partial(add_config_option, parser)
     of_main("feature_extractor", help="whose text tower is used (default: plip)")
     of_main("vlm_path")
+    of_main("data_root_dir", help="with --task: the folder of features, which must be of the same model")
+    of_main("task", help="the task whose features are looked at")
+    of_main("low_mag")
+    of_main("high_mag")
+    of_main("assume_model")
     of_main("num_low_mag_texts")
     of_main("num_high_mag_subtexts")
     add_option(
         parser, "threshold", type=at_least(-1, float, 2), default=0.95,
         help="cosine from which texts of two classes are listed (default: 0.95)",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if bool(options.data_root_dir) != bool(options.task):
+        parser.error("--data_root_dir and --task name features together: expected both or neither")
+    return options
+
+
+def _config(options: argparse.Namespace) -> Config:
+    """The options that main.py has too."""
+    return Config(**{name: value for name, value in vars(options).items() if name in OPTIONS and value is not None})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,11 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from models.class_separation import COLUMNS, alike_pairs, class_separation, encode_texts
     from models.vlms import load_text_side
     from reports.separation_text import pairs_text, separation_text
+    from training.same_model import check_features_of_task
 
     num_low, num_subtexts = options.num_low_mag_texts, options.num_high_mag_subtexts
     faults = Faults()
     read = faults.attempt(read_descriptions, options.descriptions, None, num_low, num_subtexts)
     tower = faults.attempt(load_text_side, options.feature_extractor, options.vlm_path)
+    if options.data_root_dir and tower:
+        faults.attempt(check_features_of_task, _config(options), tower.value, lambda fault: print(f"warning: {fault}"))
     faults.raise_any()
     texts = read.value
     names = list(texts.by_class)

@@ -13,7 +13,7 @@ from datasets.folders import FeatureFolders
 from datasets.patches import whole_coords
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
-from utils.h5 import read_h5, read_shapes
+from utils.h5 import aligned, read_h5, read_shapes
 from utils.interface import Bag, BagForm
 
 
@@ -144,8 +144,7 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
         raise UserError([replace(fault, mend=fault.mend or mend) for fault in error.faults]) from error
     fault = _fault_of_form(file, arrays["features"], arrays["coords"], axes, width)
     if fault is None:
-        with np.errstate(over="ignore"):
-            arrays["features"] = arrays["features"].astype(np.float32, copy=False)
+        arrays["features"] = _as_float32(arrays["features"])
         size = arrays["features"].size
         if bad := int(size - np.isfinite(arrays["features"]).sum()):
             found = f"{bad} of {size} feature values are NaN or infinite"
@@ -153,6 +152,16 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
     if fault:
         raise UserError(fault if fault.mend else replace(fault, mend=mend))
     return arrays
+
+
+def _as_float32(features: np.ndarray) -> np.ndarray:
+    """The same array where it is float32, else a converted one; numbers that are too large become infinite."""
+    if features.dtype == np.float32:
+        return features
+    converted = aligned(features.shape, np.float32)
+    with np.errstate(over="ignore"):
+        converted[...] = features
+    return converted
 
 
 def _fault_of_form(file: Path, features: np.ndarray, coords: np.ndarray, axes: str, width: int | None) -> Fault | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from datasets.features_model import shared_model
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import NONE, Stored, find_rows, link_children, read_stored, repeated_rows
 from datasets.patch_sizes import PatchSizes, patch_sizes
@@ -17,7 +18,7 @@ from datasets.patches import Patches, read_patches, row_norms
 from datasets.projection import TOLERANCE, has_unit_rows, projection_fault
 from utils.errors import Attempt, UserError
 
-BEYOND_REPAIR = {"sizes", "projection"}
+BEYOND_REPAIR = {"sizes", "projection", "model"}
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 class Inconsistency(NamedTuple):
     """A fault of a slide's files.
 
-    kind: file, values, masks, counts, order, coordinates, features, sizes or projection.
+    kind: file, values, masks, counts, order, coordinates, features, sizes, projection or model.
     """
 
     kind: str
@@ -123,6 +124,8 @@ def _check_against_low(
     check.normalised = all(map(has_unit_rows, (low.norms, norms, high.norms if high else norms)))
     if told := projection_fault(folders, low.norms, norms if len(norms) else low.norms):
         check.faults.append(Inconsistency("projection", told))
+    for other in (children, *([high] if high else [])):
+        check.attempt("model", shared_model, low, other)
     if len(stored.real) != len(low.coords):
         check.faults.append(Inconsistency("counts", f"{len(stored.real)} parents; {low.file} has {len(low.coords)}"))
     if len(children.coords) == 0 and high is None:

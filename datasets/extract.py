@@ -19,6 +19,7 @@ from datasets.slide_features import Encode, SlideFeatures, extract_features, wri
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
+from utils.model_identity import ModelIdentity
 from utils.reproducibility import choose_device, make_deterministic
 from utils.workers import over_slides
 
@@ -28,16 +29,14 @@ Result = TypeVar("Result")
 class PatchEncoder(Protocol):
     """A frozen image encoder: uint8 patches (N, 3, H, W) on its device -> float32 features (N, D).
 
-    output_dim: D. projected: whether features lie in the space of the texts. normalised: whether they have length 1.
+    output_dim: D. identity: what feature files carry, for texts of another model to be refused.
     """
 
     output_dim: int
-    projected: bool
-    normalised: bool
 
     def to(self, device: torch.device, /) -> Self: ...
 
-    def fingerprint(self) -> str: ...
+    def identity(self) -> ModelIdentity: ...
 
     def encode_images(self, images: Tensor, /) -> Tensor: ...
 
@@ -112,12 +111,7 @@ def _plan_jobs(
         folders.high_magnification,
         options.min_tissue,
         options.stain_normalisation,
-        {
-            "encoder": folders.feature_extractor,
-            "encoder_sha256": encoder.fingerprint(),
-            "projected": encoder.projected,
-            "normalised": encoder.normalised,
-        },
+        {"encoder": folders.feature_extractor, **encoder.identity().attributes()},
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
     return [

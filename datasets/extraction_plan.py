@@ -23,7 +23,7 @@ STAIN_SAMPLE = 50  # parents
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """What decides a slide's features, beside the slide. encoder: its name, what it gives, its weights' digest."""
+    """What decides a slide's features, beside the slide. encoder: its name, and which model it is of."""
 
     low_magnification: int
     high_magnification: int

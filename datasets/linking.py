@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from datasets.feature_layouts import AUTO, FeatureLayout, find_source
+from datasets.features_model import model_attributes
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import Hierarchy, build_hierarchy, write_hierarchy
 from datasets.link_report import COUNTED, LinkOutcome, show_outcomes
@@ -235,6 +236,7 @@ def _provenance(job: LinkJob, low: Patches, high: Patches) -> dict[str, Any]:
         "high_source": str(high.file),
         "version": __version__,
         **projection_attributes(job.folders, low, high),
+        **model_attributes(low, high),
     }
     optional = {
         "simulated": low.attributes.get("simulated"),

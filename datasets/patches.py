@@ -11,6 +11,7 @@ import numpy as np
 from datasets.numbers import positive_number
 from utils.errors import Fault, UserError
 from utils.h5 import read_attributes, read_h5
+from utils.model_identity import ModelIdentity
 
 INSTANCES = "source_sha256"
 """The attribute of feature files that were made of a table of instances, whose features may be zero."""
@@ -33,6 +34,11 @@ class Patches:
     coords: np.ndarray
     attributes: dict[str, Any]
     as_is: bool = True
+
+    @property
+    def model(self) -> ModelIdentity | None:
+        """The model that the features are of, where the file says."""
+        return ModelIdentity.of(self.attributes)
 
     @cached_property
     def norms(self) -> np.ndarray:

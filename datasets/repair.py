@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.consistency import row_owners
+from datasets.features_model import model_attributes
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import Stored, gather_children, link_children, read_stored, write_hierarchy
 from datasets.patch_sizes import PatchSizes, patch_sizes
@@ -59,9 +60,11 @@ def repair_slide(
         told = f"not repaired, no child would lie in any parent of {low.file}"
         raise UserError(Fault("features.unrelated", str(file), told))
     _write_projected([pair for pair in zip(found, (low, children), strict=True) if pair[1].file != file])
-    for name in ("projection_warning", "projection_sha256"):
+    for name in ("projection_warning", "projection_sha256", "model_family", "model_name", "model_sha256"):
         said.pop(name, None)
     made = {
+        **projection_attributes(folders, low, children),
+        **model_attributes(low, children),
         "encoder": folders.feature_extractor,
         "low_magnification": magnifications[0],
         "high_magnification": magnifications[1],
@@ -69,7 +72,7 @@ def repair_slide(
         "repaired_from": "low and high files" if has_high else "low file and its own children",
     }
     with backup_kept(file):
-        write_hierarchy(file, hierarchy, sizes, {**said, **projection_attributes(folders, low, children), **made})
+        write_hierarchy(file, hierarchy, sizes, {**said, **made})
 
 
 def _write_projected(pairs: list[tuple[Patches, Patches]]) -> None:

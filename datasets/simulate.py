@@ -16,6 +16,7 @@ from utils import __version__
 from utils.errors import Fault, UserError
 from utils.files import write_json, write_text
 from utils.h5 import write_h5
+from utils.model_identity import ModelIdentity
 from utils.spreadsheets import csv_text
 
 CHILDREN_PER_SIDE = 4
@@ -133,13 +134,14 @@ class SlideSimulator:
         return low, low[:, None] + child_size * np.stack([columns, rows], axis=1)
 
 
-def write_simulated_slide(folders: FeatureFolders, slide_id: str, slide: Mapping[str, np.ndarray], seed: int) -> None:
+def write_simulated_slide(
+    folders: FeatureFolders, slide_id: str, slide: Mapping[str, np.ndarray], model: ModelIdentity, seed: int
+) -> None:
     """Write a slide's three feature files, and what was planted to planted/<slide_id>.h5 beside them."""
     made = {
         "simulated": True,
         "encoder": folders.feature_extractor,
-        "projected": True,
-        "normalised": False,
+        **model.attributes(),
         "level0_magnification": LEVEL0_MAGNIFICATION,
         "seed": seed,
         "version": __version__,
@@ -170,6 +172,7 @@ def write_simulated_task(
     folders: FeatureFolders,
     descriptions: Mapping[str, Mapping[str, str]],
     simulator: SlideSimulator,
+    model: ModelIdentity,
     slides_per_class: int,
     shots: Sequence[int],
     num_folds: int,
@@ -177,7 +180,8 @@ def write_simulated_task(
 ) -> None:
     """Write features, <task>.csv, <task>.json and splits/<task>_<shots>/splits_<fold>.csv below ``root``.
 
-    Each fold draws its training slides anew; of the others a third validate and the rest test.
+    model: the one near whose texts the features lie. Each fold draws its training slides anew; of the others a third
+    validate and the rest test.
     """
     generator = np.random.default_rng(seed)
     class_names = sorted(descriptions)
@@ -191,7 +195,7 @@ def write_simulated_task(
                 where = f"--missing-child {simulator.settings.missing_child} --childless {simulator.settings.childless}"
                 found = f"slide {slide_id} has no child patch, which no model reads"
                 raise UserError(Fault("option.value", where, found, "lower shares, or more parents (--min-parents)"))
-            write_simulated_slide(folders, slide_id, slide, seed)
+            write_simulated_slide(folders, slide_id, slide, model, seed)
     table = pd.DataFrame(rows).assign(level0_mag=LEVEL0_MAGNIFICATION)
     write_text(root / f"{folders.task}.csv", csv_text(table, index=False))
     write_json(root / f"{folders.task}.json", descriptions)

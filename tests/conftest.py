@@ -63,6 +63,22 @@ def released() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """No test leaves another number of threads behind: the order of sums, and so the last bits of a result, depends on
+    it."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is remembered of models lies beside the tests' other files, for scripts in processes of their own too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HIVE_MIL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_tokenizer() -> Iterator[None]:
     """Build CLIP's vocabulary once, not for every run: it takes longer than training an epoch."""

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+import datasets.extract  # noqa: F401  (modules that choose a device are imported before it is pretended)
+import training.inputs  # noqa: F401
 import utils.reproducibility
 from benchmarks.pretend_device import Counts, PretendedTensor, pretend_device
 from models.build import build_model
@@ -133,9 +135,21 @@ def test_an_interrupted_fold_goes_on(tmp_path: Path) -> None:
         assert_alike(train(build(config).to(device), going_on, tmp_path / "device"), expected)
 
 
+@pytest.fixture(params=[(), ("--variant", "released")], ids=["paper", "released"])
+def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    given: tuple[str, ...] = request.param
+    return given
+
+
 @pytest.fixture
-def everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
-    """``--device`` chooses the pretended device, whatever it names."""
+def on_cpu(quick: Callable[..., Path], options: tuple[str, ...]) -> Path:
+    """The run's folder; ``quick`` keeps it for other tests, so that it is trained before the device is pretended."""
+    return quick(*options)
+
+
+@pytest.fixture
+def everywhere(on_cpu: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
+    """``--device`` chooses the pretended device, whatever it names, in the modules that are imported by now."""
     original = utils.reproducibility.choose_device
     with pretend_device() as (device, counts):
         for module in list(sys.modules.values()):
@@ -144,16 +158,19 @@ def everywhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
         yield counts
 
 
-@pytest.mark.parametrize("options", [(), ("--variant", "released")], ids=["paper", "released"])
 def test_a_run_is_trained_predicted_and_explained(
-    simulated: SimulatedTask, quick: Callable[..., Path], everywhere: Counts, run_main: RunMain, tmp_path: Path,
+    simulated: SimulatedTask,
+    on_cpu: Path,
+    everywhere: Counts,
+    run_main: RunMain,
+    tmp_path: Path,
     options: tuple[str, ...],
-) -> None:  # fmt: skip
+) -> None:
     """Through the scripts; predictions and explanations are those of the run that was trained on the CPU."""
     given = simulated.options(tmp_path, "--max_epochs", "1", "--k_end", "1", *options)
     code, out, err = run_main(given)
     assert (code, err) == (0, "") and "on pretended:0" in out
-    on_cpu, run = quick(*options), simulated.run_folder(tmp_path)
+    run = simulated.run_folder(tmp_path)
     tables = [pd.read_csv(folder / "predictions_0.csv") for folder in (run, on_cpu)]
     pd.testing.assert_frame_equal(*tables, atol=1e-4, rtol=0)
     checkpoint = str(run / "s_0_checkpoint.pt")

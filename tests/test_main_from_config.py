@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -12,13 +11,6 @@ import torch
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.run_contents import files_below
 from utils.sealed import DIGESTS, write_sealed
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    number = torch.get_num_threads()
-    yield
-    torch.set_num_threads(number)
 
 
 def edited(whole: Path, simulated: SimulatedTask, tmp_path: Path, **changes: object) -> Path:

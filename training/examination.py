@@ -3,12 +3,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from datasets.bag_cache import BagCache
-from datasets.checks import check_features, check_root
+from datasets.checks import CheckedFeatures, check_root
 from datasets.descriptions import Descriptions
 from datasets.model_texts import text_source
 from datasets.splits import Split, build_split, patient_audit, read_split_ids
@@ -73,7 +73,7 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults, sample: 
     cache = faults.attempt(reader.open_cache, chosen.value if chosen else []).value
     if not chosen:
         faults.attempt(check_root, cache.folders, cache.form)
-    digests = faults.check("features", lambda: _check_features(config, cache, chosen.value, sample, faults))
+    found = faults.check("features", lambda: _check_features(reader, cache, chosen.value, sample))
     every = [split.value for split in splits]
     inputs = RunInputs(
         config=config,
@@ -82,7 +82,8 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults, sample: 
         slides=table.value[1],
         tower=reader.tower.value,
         cache=cache,
-        digests=digests.value,
+        digests=found.value.digests,
+        features_model=found.value.model.identity,
         device=reader.device.value,
         splits=choose_slides(config, every),
     )
@@ -171,14 +172,16 @@ def _slides_of_splits(table: Attempt[Table], ids: Collection[SplitIds]) -> list[
 
 
 def _check_features(
-    config: Config, cache: BagCache, slides: Sequence[Slide], sample: int | None, faults: Faults
-) -> Mapping[str, str]:
+    reader: InputReader, cache: BagCache, slides: Sequence[Slide], sample: int | None
+) -> CheckedFeatures:
+    config, faults = reader.config, reader.faults
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     chosen = slides if sample is None else slides[:: max(1, -(-len(slides) // sample))]
-    digests = check_features(cache, chosen, memory, config.verify, faults.warn)
+    found = reader.check_features(cache, chosen, faults.warn, memory)
     of = "" if len(chosen) == len(slides) else f", a sample of {len(slides)}"
-    faults.tell(f"{len(chosen)} slides{of}, {cache.feature_dim} wide, in {cache.folders.root}")
-    return digests
+    by = f", of {found.model.identity}" if found.model.identity else ""
+    faults.tell(f"{len(chosen)} slides{of}, {cache.feature_dim} wide, in {cache.folders.root}{by}")
+    return found
 
 
 def _build_model(inputs: RunInputs, faults: Faults) -> SlideModel:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,9 @@ import torch
 
 from datasets.bag_cache import BagCache
 from datasets.bags import feature_width
+from datasets.checks import CheckedFeatures, check_features
 from datasets.descriptions import Descriptions
+from datasets.features_model import FeaturesModel, read_features_model
 from datasets.folders import FeatureFolders
 from datasets.model_texts import read_texts
 from datasets.splits import Split
@@ -20,12 +22,14 @@ from models.text_length import room_for
 from models.vlms import TextSide, load_text_side
 from models.vlms.registry import Source
 from training.run_record import RunRecord
+from training.same_model import check_same_model
 from utils.config import Config
 from utils.effects import has_effect
 from utils.errors import Attempt, Fault, Faults
 from utils.files import file_sha256, text_sha256
 from utils.interface import SlideModel
 from utils.memory import cache_bytes
+from utils.model_identity import ModelIdentity
 from utils.reproducibility import choose_device, make_deterministic, versions
 from utils.sealed import json_sha256
 
@@ -36,7 +40,8 @@ class RunInputs:
 
     class_names: a label is an index into them. descriptions: texts of the classes; none where the model reads no texts,
     and then no tower either. slides: by slide_id, in the order of the table. cache: the features, as far as memory
-    holds them. digests: of the features that were checked, by slide_id. splits: the folds to train; none of a trained
+    holds them. digests: of the features that were checked, by slide_id. features_model: the one that the features are
+    of, None where their files do not say. splits: the folds to train; none of a trained
     run. notes: what the user should know, a line each.
     """
 
@@ -47,6 +52,7 @@ class RunInputs:
     tower: TextSide | None
     cache: BagCache
     digests: Mapping[str, str]
+    features_model: ModelIdentity | None
     device: torch.device
     splits: Sequence[Split] = ()
     notes: list[str] = field(default_factory=list)
@@ -66,6 +72,8 @@ class RunInputs:
             read["text_prompt"] = text_sha256(json.dumps(self.descriptions.by_class))
             read["text_tower"] = self.tower.fingerprint()
             read["tokenizer"] = tokens_sha256(self.tower, self.descriptions)
+        if self.features_model is not None:
+            read["features_model"] = self.features_model.sha256
         features: dict[str, str] = {}
         for split in self.splits:
             read[f"splits_{split.fold}"] = file_sha256(config.split_path(split.fold))
@@ -82,6 +90,7 @@ class RunInputs:
             versions={**versions(), **self._revision()},
             num_threads=torch.get_num_threads(),
             features=dict(sorted(features.items())),
+            features_model=self.features_model,
         )
 
     def _revision(self) -> dict[str, str]:
@@ -135,6 +144,35 @@ class InputReader:
         has_context = has_effect(self.config, "num_context_tokens")
         fits = room_for(tower, self.config.num_context_tokens) if tower and has_context else None
         return read_texts(self.config, self.config.text_form, class_names, fits)
+
+    def check_features(
+        self,
+        cache: BagCache,
+        slides: Sequence[Slide],
+        warn: Callable[[Fault], None],
+        checked: Path | None = None,
+        trained_with: ModelIdentity | None = None,
+    ) -> CheckedFeatures:
+        """``datasets.checks.check_features``, and that the features are of the model whose texts are read, and of the
+        one that a trained run was trained with. Raises UserError."""
+        found = check_features(cache, slides, checked, self.config.verify, warn)
+        self._check_same_model(found.model, warn, trained_with)
+        return found
+
+    def check_model(
+        self,
+        cache: BagCache,
+        slides: Sequence[Slide],
+        warn: Callable[[Fault], None],
+        trained_with: ModelIdentity | None,
+    ) -> None:
+        """As ``check_features``, of the model alone: no feature is read."""
+        self._check_same_model(read_features_model(self.folders, slides, cache.form), warn, trained_with)
+
+    def _check_same_model(
+        self, found: FeaturesModel, warn: Callable[[Fault], None], trained_with: ModelIdentity | None
+    ) -> None:
+        check_same_model(self.config, self.tower.value if self.tower else None, found, warn, trained_with)
 
     def open_cache(self, slides: Sequence[Slide], known_width: int | None = None) -> BagCache:
         """An empty cache of features as wide as the text tower reads them or, without one, as ``known_width`` or the

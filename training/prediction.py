@@ -14,6 +14,8 @@ from datasets.folders import FeatureFolders
 from datasets.task import NO_LABEL
 from models.vlms import load_image_side
 from training.evaluation import Predictions, evaluate
+from training.run_record import RunRecord
+from training.same_model import check_trained_with
 from training.trained_run import TrainedRun
 from utils.config import Config
 from utils.effects import FREE
@@ -73,12 +75,15 @@ class KeptPredictions:
     slides: dict[str, KeptSlide]
 
 
-def make_features(wsi_dir: Path, config: Config) -> list[str]:
+def make_features(wsi_dir: Path, config: Config, record: RunRecord | None) -> list[str]:
     """Make the features of the slides in a folder that have none yet, with the run's encoder.
 
-    Finished slides are kept. Returns the ids of all slides in the folder. Raises UserError where that fails.
+    record: the run's, None of a bare checkpoint. Finished slides are kept. Returns the ids of all slides in the folder.
+    Raises UserError where that fails, and where the run was trained with features of another model.
     """
     encoder = load_image_side(config.feature_extractor, config.vlm_path)
+    if record:
+        check_trained_with(config, encoder.identity(), record.features_model)
     return extract_slides(FeatureFolders.of(config), wsi_dir, encoder, ExtractionOptions(device=config.device))
 
 

@@ -53,7 +53,7 @@ class RunFolder(RunReader):
                 return there
             # what was recorded stays as it stands: finished folds carry digests of it
             more = {"inputs": {**there.inputs, **record.inputs}, "features": {**there.features, **record.features}}
-            content = {**self._content(), **more}
+            content = {**asdict(record), **self._content(), **more}
         else:
             content = asdict(record)
         write_sealed(self.config, content)

@@ -31,8 +31,9 @@ from utils.config import OPTIONS, Config
 from utils.effects import CIRCUMSTANCES, options_without_effect
 from utils.errors import Fault, UserError
 from utils.files import file_sha256, read_json, text_sha256
+from utils.model_identity import ModelIdentity
 from utils.sealed import DIGESTS, damaged_fields, json_sha256
-from utils.typed import mistakes
+from utils.typed import mistakes, read_as
 from utils.words import listed
 
 NEEDED = ("options", "class_names", "descriptions", "inputs")
@@ -101,6 +102,7 @@ class RunReader:
             versions=content.get("versions", {}),
             num_threads=content.get("num_threads"),
             features=content.get("features", {}),
+            features_model=read_as(ModelIdentity, content.get("features_model")),
         )
 
     def fingerprint(self, fold: int) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from utils.model_identity import ModelIdentity
 from utils.words import listed
 
 FEATURES = re.compile(r"features_\d+")
@@ -19,7 +20,8 @@ class RunRecord:
     of the labels. feature_dim: width of the features, None where it was not recorded. descriptions: {class: {term:
     explanation}}. inputs: digests by the name of the input. versions: by the name of the program.
     num_threads: those of PyTorch's operations in training, None where that was not recorded. features: digests by slide
-    of the features that the folds read; none in a record of an earlier version.
+    of the features that the folds read; none in a record of an earlier version. features_model: the one that the
+    features are of, None where their files do not say.
     """
 
     options: dict[str, Any]
@@ -30,6 +32,7 @@ class RunRecord:
     versions: dict[str, str]
     num_threads: int | None = None
     features: Mapping[str, str] = field(default_factory=dict)
+    features_model: ModelIdentity | None = None
 
     def changed_inputs(self, other: "RunRecord") -> list[str]:
         """The inputs that both records tell of and that differ, sorted. What a tokenizer makes of texts is compared

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets.checks import check_features
+from datasets.bag_cache import BagCache
+from datasets.checks import CheckedFeatures
 from datasets.descriptions import Descriptions
 from datasets.model_texts import arrange_texts
 from datasets.task import NO_LABEL, Slide, labels_told, other_labels, read_labels, read_slides, read_table
+from models.vlms.registry import Source
 from training.checkpoints import check_checkpoints, fold_names, load_weights, parts_of, read_settings
 from training.inputs import InputReader, RunInputs, tokens_sha256
 from training.run_record import RunRecord
@@ -16,6 +18,7 @@ from utils.config import Config
 from utils.effects import effect_notes
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
+from utils.model_identity import ModelIdentity
 from utils.options import Stage
 from utils.words import listed
 
@@ -61,9 +64,10 @@ def load_run(
     slides = faults.attempt(lambda: _slides_of_run(reader, class_names.value, slide_ids, labels_optional, notes))
     chosen = list(slides.value.values()) if slides else []
     cache = reader.open_cache(chosen, record.feature_dim if record else None)
-    digests = faults.attempt(check_features, cache, chosen) if check else Attempt(dict[str, str]())
+    trained_with = record.features_model if record else None
+    found = faults.attempt(_look_at_features, reader, cache, chosen, trained_with, check, notes)
     faults.raise_any()
-    if changed := record.changed_slides(digests.value) if record else []:
+    if changed := record.changed_slides(found.value.digests) if record else []:
         notes.append(
             f"warning: the features of {len(changed)} slides are not those that the run read ({listed(changed)}); the "
             "run's own predictions for them are of other features"
@@ -75,7 +79,8 @@ def load_run(
         slides=slides.value,
         tower=reader.tower.value,
         cache=cache,
-        digests=digests.value,
+        digests=found.value.digests,
+        features_model=trained_with,
         device=reader.device.value,
         notes=notes,
     )
@@ -87,12 +92,34 @@ def load_run(
     )
 
 
+def _look_at_features(
+    reader: InputReader,
+    cache: BagCache,
+    slides: Sequence[Slide],
+    trained_with: ModelIdentity | None,
+    check: bool,
+    notes: list[str],
+) -> CheckedFeatures:
+    """Check features or, without ``check``, of which model they are alone; what is no fault is noted. Raises
+    UserError."""
+
+    def warn(fault: Fault) -> None:
+        notes.append(f"warning: {fault}")
+
+    if check:
+        return reader.check_features(cache, slides, warn, trained_with=trained_with)
+    reader.check_model(cache, slides, warn, trained_with)
+    return CheckedFeatures()
+
+
 def _check_tower(reader: InputReader, record: RunRecord | None) -> None:
     """Raises UserError where the run was trained with another text tower."""
     tower = reader.tower.value
     if record and tower and tower.fingerprint() != record.inputs["text_tower"]:
-        found = "not the vision-language model that the run was trained with"
-        raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found))
+        found = f"{tower.origin} is not the vision-language model that the run was trained with"
+        then = Source(record.options["feature_extractor"], record.options["vlm_path"])
+        expected = str(record.features_model or then)
+        raise UserError(Fault("run.other_settings", f"--vlm_path {reader.config.vlm_path}", found, expected))
 
 
 def _check_tokenizer(reader: InputReader, record: RunRecord | None, texts: Descriptions) -> None:

@@ -57,6 +57,10 @@ class Config:
         nature=Nature.SOURCE,
         models=TEXTS,
     )
+    assume_model: str | None = option(
+        None, "the model that made features whose files do not say it, by its name (--list-models)", words,
+        nature=Nature.SOURCE,
+    )  # fmt: skip
     dataset_csv: str | None = option(
         None, "CSV of slides and labels (default: dataset_csv/<task>.csv)", path, nature=Nature.SOURCE
     )

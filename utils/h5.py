@@ -31,6 +31,7 @@ WITH_ATTRIBUTES = ("features", "coords")
 """Data sets whose attributes say something of the file."""
 SMALL = 2**26  # bytes that are read without a look at the free memory
 LARGEST_ATTRIBUTE = 2**16  # bytes
+ALIGNMENT = 64  # bytes
 SYSTEM_ERROR = re.compile(r"errno = ([1-9]\d*)")
 
 
@@ -165,7 +166,19 @@ def _read(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     if largest > SMALL and largest > (free := free_memory()):
         found = f"data set {name!r} of shape {dataset.shape} takes {largest / 1e9:.1f} GB of memory"
         raise UserError(Fault("h5.too_large", str(path), found, f"at most the {free / 1e9:.1f} GB that are free"))
-    return np.asarray(dataset[()])
+    values = aligned(dataset.shape, dataset.dtype)
+    if values.size:
+        dataset.read_direct(values)
+    return values
+
+
+def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+    """An array without values that begins at a multiple of 64 bytes, as PyTorch's own memory does. Where it lies is
+    else a matter of chance, and BLAS libraries may round otherwise where arrays lie otherwise."""
+    wanted = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(wanted + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + wanted].view(dtype).reshape(shape)
 
 
 # ---- attributes ------------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
 """What was read from a JSON file, held against the type that it should have."""
 
 import json
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 MOST_SHOWN = 3
+Kind = TypeVar("Kind")
 
 
 def mistakes(kind: Any, content: Any, place: str = "") -> list[str]:
@@ -22,6 +24,15 @@ def mistakes(kind: Any, content: Any, place: str = "") -> list[str]:
         said = error.errors(include_url=False, include_context=False)
         return [f"{_place(place, one['loc'])}{one['msg'].lower()}{_found(one)}" for one in said[:MOST_SHOWN]]
     return []
+
+
+def read_as(kind: Callable[..., Kind], content: Any) -> Kind | None:
+    """A JSON value as a dataclass, its members too; None where it is not of that type."""
+    try:
+        read: Kind = _adapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError:
+        return None
+    return read
 
 
 @cache

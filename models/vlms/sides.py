@@ -17,6 +17,7 @@ from models.vlms.places import ModelFiles
 from models.vlms.prefix_tree import PrefixTree
 from models.vlms.preprocessing import Preprocessing
 from utils.files import tensors_sha256, text_sha256
+from utils.model_identity import ModelIdentity
 
 
 class SpecialTokens(NamedTuple):
@@ -54,6 +55,10 @@ class Origin:
     revision: str = ""
     weights: tuple[Path, ...] = ()
 
+    def __str__(self) -> str:
+        kind = f"{self.name} ({self.family})" if self.name else f"a model of the family {self.family}"
+        return f"{kind} from {self.told}"
+
 
 class Side(nn.Module):
     """One side of a vision-language model. output_dim: the width D of the joint space. origin: set by the registry."""
@@ -70,17 +75,6 @@ class Side(nn.Module):
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
-
-
-class ImageIdentity(NamedTuple):
-    """Which model features are of. fingerprint: a digest over the image tower's weights, projection, activation,
-    preprocessing and normalisation; family and name are for messages."""
-
-    family: str
-    name: str
-    fingerprint: str
-    projected: bool
-    normalised: bool
 
 
 class ImageSide(Side):
@@ -106,11 +100,11 @@ class ImageSide(Side):
         self.projected = True
         self.normalised = normalised
 
-    def identity(self) -> ImageIdentity:
+    def identity(self) -> ModelIdentity:
         """What features must have in common to be those of one model."""
         how = {"preprocessing": asdict(self.transform), "settings": self.settings, "normalised": self.normalised}
         told = json.dumps({**how, "weights": self.fingerprint()}, sort_keys=True, default=list)
-        return ImageIdentity(self.origin.family, self.origin.name, text_sha256(told), self.projected, self.normalised)
+        return ModelIdentity(self.origin.family, self.origin.name, text_sha256(told), self.projected, self.normalised)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Features of patches: uint8 (N, 3, H, W) on the module's device -> float32 (N, D).

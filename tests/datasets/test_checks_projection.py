@@ -57,7 +57,7 @@ def test_every_run_is_warned_once(
         write_bag(folders, slide, low, high)
     checked = tmp_path / "checked.json"
     for _ in range(2):
-        digests = check_features(BagCache(folders, WIDTH, 0), SLIDES, checked)
+        digests = check_features(BagCache(folders, WIDTH, 0), SLIDES, checked).digests
         out = capsys.readouterr().out
         if number:
             assert out.startswith(f"warning: {number} of 3 slides have rows that are not of length 1. CONCH features")

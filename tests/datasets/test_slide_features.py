@@ -261,7 +261,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
     for other, level0 in [
         (FeatureRecipe(5, 20, 0.2, "none", ENCODER), 20),
         (FeatureRecipe(5, 20, 0.1, "macenko", ENCODER), 20),
-        (FeatureRecipe(5, 20, 0.1, "none", {**ENCODER, "encoder_sha256": "1"}), 20),
+        (FeatureRecipe(5, 20, 0.1, "none", {**ENCODER, "model_sha256": "1"}), 20),
         (PLAIN, 40),
     ]:
         with expect_faults("features.made_otherwise"):

@@ -7,7 +7,7 @@ from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_sli
 from datasets.folders import FeatureFolders
 from datasets.slides import Magnification
 
-ENCODER = {"encoder": "pixels", "encoder_sha256": "0", "projected": True, "normalised": False}
+ENCODER = {"encoder": "pixels", "model_sha256": "0", "projected": True, "normalised": False}
 
 
 PLAIN = FeatureRecipe(5, 20, 0.1, "none", ENCODER)
