@@ -119,6 +119,7 @@ def test_open_writes_the_record(run: RunFolder) -> None:
     run.open(record(lr=0.5))
     written = json.loads(run.config.read_text())
     fields = ["options", "class_names", "feature_dim", "descriptions", "inputs", "versions", "num_threads", "features"]
+    fields += ["features_model"]
     assert list(written) == [*fields, "digests"] and list(written["digests"]) == fields
     assert written["options"]["lr"] == 0.5
     assert run.record() == record(lr=0.5)
