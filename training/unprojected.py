@@ -10,20 +10,20 @@ def check_projected(folders: FeatureFolders, width: int | None, source: Source, 
     command that projects them.
 
     width: of the features of a run (None: not known). source: the model of the texts. output_dim: the width of the text
-    features. The model's projection is looked at where the two widths differ alone.
+    features. Only where the two widths differ is the model's projection looked at.
     """
     if width in (None, output_dim):
         return
     head = Faults().attempt(load_head, source.feature_extractor, source.vlm_path)
     if not head or width not in head.value.widths or head.value.output_dim != output_dim:
         return
-    raise UserError(
-        Fault(
-            "features.unprojected",
-            str(folders.root),
-            f"features are {width} wide, as the image tower of {head.value.told} gives them before the model's projection "
-            f"({head.value.name}): no cosine of them and a text means anything",
-            expected=f"projected features, {output_dim} wide as those of the texts",
-            mend=f"project them with: {folders.projection_command(source.vlm_path or head.value.told)}",
-        )
+    model = head.value.told
+    found = (
+        f"features are {width} wide, as the image tower of {model} gives them before its projection "
+        f"({head.value.name}): no cosine of them and a text means anything"
     )
+    expected = f"projected features, {output_dim} wide as those of the texts"
+    mend = f"project them with: {folders.projection_command(source.vlm_path or model)}"
+    if not folders.low_file("slide").parent.is_dir():
+        mend = f"extract them projected: {folders.extract_command()}"
+    raise UserError(Fault("features.unprojected", str(folders.root), found, expected, mend))
