@@ -234,6 +234,7 @@ def test_musk_features_of_unit_length_are_projected_when_asked(
     before = features_of(folders)
     code, out, err = run_main(options(folders), CREATE)
     assert (code, err, "xiangjx/musk" in out) == (0, "", False)
+    assert not attributes_of(folders.hierarchical_file("a")).get("projected")  # nothing tells it
     assert run_main(options(folders), CHECK)[0] == 0
     code, out, err = run_main(options(folders, "--fix", "--project-with", str(model)), CHECK)
     assert (code, err) == (0, ""), out

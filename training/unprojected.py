@@ -15,7 +15,7 @@ def check_projected(folders: FeatureFolders, width: int | None, source: Source, 
     if width in (None, output_dim):
         return
     head = Faults().attempt(load_head, source.feature_extractor, source.vlm_path)
-    if not head or width not in head.value.widths or head.value.output_dim != output_dim:
+    if not head or width not in head.value.widths:
         return
     model = head.value.told
     found = (
