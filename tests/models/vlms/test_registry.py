@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -36,12 +35,10 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{form}_alone").mkdir()
         shutil.copy(weights, root / f"{form}_alone" / "w.pt")
     shutil.copy(root / "conch" / "open_clip_config.json", root / "conch_alone")
-    wrapped: dict[str, Any] = {
-        "epoch": 1,
-        "state_dict": {f"module.{name}": torch.ones(2) for name in ("visual.proj", "logit_scale")},
-    }
+    tensors = {name: torch.ones(2) for name in ("visual.proj", "logit_scale")}
+    wrapped = {"epoch": 1, "state_dict": {f"module.{name}": value for name, value in tensors.items()}}
     torch.save(wrapped, root / "trained.pt")
-    compiled = {"net": {f"_orig_mod.{name}": value for name, value in wrapped["state_dict"].items()}}
+    compiled = {"net": {f"_orig_mod.{name}": value for name, value in tensors.items()}}
     torch.save(compiled, root / "compiled.pt")
     shutil.copy(root / "clip" / "model.safetensors", root / "clip.safetensors")
     return root
