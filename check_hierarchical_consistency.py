@@ -8,7 +8,7 @@ from functools import partial
 
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
-from utils.options import MOST_WORKERS, location, within
+from utils.options import MOST_WORKERS, path, within
 
 EXIT_FAULTS = 1
 
@@ -24,8 +24,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=within(1, MOST_WORKERS), default=workers, help=f"processes (default: {workers})")
     add("fix", action="store_true", help="repair what can be repaired; the old file stays as .bak")
-    text = "CONCH's pytorch_model.bin: with --fix, project and normalise CONCH features from before the projection"
-    add("project-with", type=location, help=text)
+    text = (
+        "with --fix, project features from before the model's projection, as its image side does; MODEL: its weight "
+        "file, folder or hub id (conch/pytorch_model.bin, Astaxanthin/KEEP)"
+    )
+    add("project-with", type=path, metavar="MODEL", help=text)
     options = parser.parse_args(argv)
     if options.project_with and not options.fix:
         parser.error("--project-with changes files: expected together with --fix")
@@ -36,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.consistency_report import check_slides
     from datasets.folders import FeatureFolders
-    from datasets.projection import load_projection
+    from datasets.projection import Projection
     from datasets.task import optional_table
+    from models.vlms.registry import load_head
 
     table = optional_table(options.task, options.dataset_csv)
-    project = options.project_with and load_projection(options.project_with)
+    given = options.project_with
+    project = Projection.of(load_head(options.feature_extractor, given, "--project-with")) if given else None
     if not check_slides(FeatureFolders.of(options), table, options.fix, project, options.workers):
         sys.exit(EXIT_FAULTS)
 

@@ -10,7 +10,7 @@ from functools import partial
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
-from utils.options import MOST_WORKERS, location, seed, within
+from utils.options import MOST_WORKERS, location, path, seed, within
 
 MOST_CHILDREN = 10_000
 
@@ -37,8 +37,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("workers", type=within(1, MOST_WORKERS), default=workers, help=f"processes (default: {workers})")
     add("seed", type=seed, default=1, help="of the choice among more than --max-patches children (default: 1)")
     add("overwrite", action="store_true", help="make files anew that are there already")
-    text = "CONCH's pytorch_model.bin: project and normalise CONCH features from before the projection"
-    add("project-with", type=location, help=text)
+    text = (
+        "project features from before the model's projection, as its image side does; MODEL: its weight file, folder "
+        "or hub id (conch/pytorch_model.bin, Astaxanthin/KEEP)"
+    )
+    add("project-with", type=path, metavar="MODEL", help=text)
     options = parser.parse_args(argv)
     check_magnifications(parser, options)
     return options
@@ -48,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.folders import FeatureFolders
     from datasets.linking import LinkOptions, link_slides
-    from datasets.projection import load_projection
+    from datasets.projection import Projection
     from datasets.task import optional_table
+    from models.vlms.registry import load_head
 
     table = optional_table(options.task, options.dataset_csv)
-    project = options.project_with and load_projection(options.project_with)
+    given = options.project_with
+    project = Projection.of(load_head(options.feature_extractor, given, "--project-with")) if given else None
     how = LinkOptions(**{item.name: getattr(options, item.name) for item in fields(LinkOptions)})
     link_slides(FeatureFolders.of(options), table, how, project)
 

@@ -11,7 +11,7 @@ from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.features_model import FeaturesModel, one_model, told_by_files
 from datasets.folders import FeatureFolders
-from datasets.projection import has_unit_rows, is_conch, projection_remedy
+from datasets.projection import has_unit_rows, model_of_unit_rows, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.files import read_json, tensors_sha256
@@ -76,7 +76,7 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. warn: gets a fault where features
-    are all zero, where CONCH's features are from before the projection, and where contents have changed though size and
+    are all zero, where CONCH's or MUSK's features are from before the projection, and where contents have changed though size and
     time have not. Raises UserError with the faults of all slides, and where slides are of several models.
     """
     folders, form = cache.folders, cache.form
@@ -132,7 +132,7 @@ def _warn(
         mend = f"the files are named by: {folders.check_command()}"
         warn(Fault("features.zero", "", found, "features that an encoder gave", mend))
     longer = sum(not entry.unit_rows for entry in good.values())
-    if longer and is_conch(folders):
+    if longer and model_of_unit_rows(folders):
         found = f"{longer} of {len(good)} slides have rows that are not of length 1. {projection_remedy(folders)}"
         warn(Fault("features.length", "", found))
 

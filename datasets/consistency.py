@@ -15,7 +15,7 @@ from datasets.folders import FeatureFolders
 from datasets.hierarchy import NONE, Stored, find_rows, link_children, read_stored, repeated_rows
 from datasets.patch_sizes import PatchSizes, patch_sizes
 from datasets.patches import Patches, read_patches, row_norms
-from datasets.projection import TOLERANCE, has_unit_rows, projection_fault
+from datasets.projection import TOLERANCE, Projection, projection_fault
 from utils.errors import Attempt, UserError
 
 BEYOND_REPAIR = {"sizes", "projection", "model"}
@@ -37,14 +37,14 @@ class Inconsistency(NamedTuple):
 @dataclass
 class SlideCheck:
     """What was found in one slide's files. has_mask: False for files of the released form, which is no fault.
-    normalised: all features of all files are of unit length."""
+    to_project: some features of some file need the projection that was asked for."""
 
     slide_id: str
     parents: int = 0
     children: int = 0
     childless: int = 0
     has_mask: bool = True
-    normalised: bool = True
+    to_project: bool = False
     faults: list[Inconsistency] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -71,10 +71,13 @@ class SlideCheck:
 # ---- check -----------------------------------------------------------------------------------------------------------
 
 
-def check_slide(folders: FeatureFolders, slide_id: str, level0: float | None = None) -> SlideCheck:
+def check_slide(
+    folders: FeatureFolders, slide_id: str, level0: float | None = None, projection: Projection | None = None
+) -> SlideCheck:
     """Check a slide's hierarchical file, alone and against its low and high files, as far as they are there.
 
-    level0: magnification of level 0, where neither attributes nor coordinates tell the patch sizes.
+    level0: magnification of level 0, where neither attributes nor coordinates tell the patch sizes. projection: the one
+    that is asked for.
     """
     check = SlideCheck(slide_id)
     low = check.attempt("file", read_patches, folders.low_file(slide_id), folders.low_magnification)
@@ -86,6 +89,9 @@ def check_slide(folders: FeatureFolders, slide_id: str, level0: float | None = N
     stored = check.attempt("file", read_stored, folders.hierarchical_file(slide_id))
     if stored:
         _check_rows(check, stored.value)
+        if low and projection:
+            of_slide = [low.value, stored.value.children(), *([high.value] if high else [])]
+            check.to_project = any(projection.needed_by(patches) for patches in of_slide)
         if low:
             _check_against_low(check, folders, stored.value, low.value, high.value if high else None, level0)
     return check
@@ -121,7 +127,6 @@ def _check_against_low(
         return
     children = stored.children()
     norms = children.norms[np.isfinite(children.norms)]
-    check.normalised = all(map(has_unit_rows, (low.norms, norms, high.norms if high else norms)))
     if told := projection_fault(folders, low.norms, norms if len(norms) else low.norms):
         check.faults.append(Inconsistency("projection", told))
     for other in (children, *([high] if high else [])):

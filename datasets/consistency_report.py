@@ -18,7 +18,7 @@ from utils.workers import over_slides
 @dataclass(frozen=True)
 class CheckJob:
     """A slide to check. level0: magnification of its level 0, where the table has it. fix: repair what can be.
-    projection: of CONCH, where it is asked for."""
+    projection: where it is asked for."""
 
     folders: FeatureFolders
     slide_id: str
@@ -59,7 +59,7 @@ def check_slides(
     With ``fix`` a slide that could not be repaired counts as faulty, whatever the repair was to mend.
 
     table: the table of slides, read for level0_mag. fix: repair what can be repaired; old files stay as .bak.
-    projection: with ``fix``, applied to CONCH features from before it. Raises UserError where there are no files.
+    projection: with ``fix``, applied to features from before it. Raises UserError where there are no files.
     """
     kinds = folders.low_file, folders.hierarchical_file
     slide_ids = sorted({slide_name(path.name) for kind in kinds for path in kind("*").parent.glob("[!.]*.h5")})
@@ -80,9 +80,8 @@ def check_slides(
 
 def check_and_repair(job: CheckJob) -> CheckOutcome:
     """Check a slide, and with ``fix`` repair it and check it again."""
-    outcome = CheckOutcome(check_slide(job.folders, job.slide_id, job.level0))
-    to_project = job.projection and not outcome.before.normalised
-    if not job.fix or not (outcome.before.is_repairable or to_project):
+    outcome = CheckOutcome(check_slide(job.folders, job.slide_id, job.level0, job.projection))
+    if not job.fix or not (outcome.before.is_repairable or outcome.before.to_project):
         return outcome
     try:
         repair_slide(job.folders, job.slide_id, job.level0, job.projection)

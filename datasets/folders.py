@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.slide_names import file_of, slide_name
-from utils.commands import command
+from utils.commands import command, options_text
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.interface import BagForm
@@ -77,6 +77,10 @@ class FeatureFolders:
     def check_command(self) -> str:
         """The command that checks linked features."""
         return command("check_hierarchical_consistency.py", **self._options())
+
+    def projection_command(self, model: str) -> str:
+        """The command that projects linked features. model: the file, folder or hub id of the model they are of."""
+        return " ".join([self.check_command(), options_text({"fix": True, "project-with": model})])
 
     def _options(self) -> dict[str, Any]:
         low, high = self.low_magnification, self.high_magnification

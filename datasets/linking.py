@@ -60,8 +60,8 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class LinkJob:
-    """A slide to link. level0: magnification of its level 0, where the table has it. projection: of CONCH, where it is
-    asked for."""
+    """A slide to link. level0: magnification of its level 0, where the table has it. projection: where it is asked
+    for."""
 
     slide_id: str
     low: SourceFile
@@ -82,7 +82,7 @@ def link_slides(
 ) -> None:
     """Make the hierarchical file of every slide, and print a report.
 
-    table: the table of slides, read for level0_mag. projection: applied to CONCH features from before it. Raises
+    table: the table of slides, read for level0_mag. projection: applied to features from before it. Raises
     UserError where there are no features, and at the end for the slides that failed; the files of others stay.
     """
     jobs, alone = _find_jobs(folders, table, options, projection)
@@ -180,11 +180,11 @@ def _read_both(job: LinkJob) -> tuple[Patches, Patches]:
     found = faults.attempt(job.low.read), faults.attempt(job.high.read)
     faults.raise_any()
     low, high = (patches.value for patches in found)
+    if job.projection:
+        low, high = job.projection.of_patches(low), job.projection.of_patches(high)
     if low.features.shape[1] != high.features.shape[1]:
         told = f"features are {low.features.shape[1]} wide, those of {high.file} {high.features.shape[1]}"
         raise UserError(Fault("features.width", str(low.file), told, expected="the same encoder"))
-    if job.projection:
-        return job.projection.of_patches(low), job.projection.of_patches(high)
     return low, high
 
 
@@ -194,6 +194,7 @@ def _is_made(job: LinkJob) -> bool:
     try:
         found, projected_by = read_shapes(job.output), read_attributes(job.output).get("projection_sha256")
         *_, parents, width = read_shapes(job.low.file)["features"]
+        width = found["features"][-1] if projected_by else width
     except UserError as error:
         if any(fault.mend for fault in error.faults):  # the file may be whole
             raise
@@ -206,7 +207,7 @@ def _is_made(job: LinkJob) -> bool:
         told = f"is there, made otherwise: {found}"
         raise UserError(Fault("features.made_otherwise", str(job.output), told, str(expected), REPLACE))
     if job.projection and projected_by != job.projection.sha256:
-        told = f"is there, made without --project-with {job.projection.file}"
+        told = f"is there, made without --project-with {job.projection.head.told}"
         raise UserError(Fault("features.made_otherwise", str(job.output), told, mend=REPLACE))
     return all(file.is_file() for file in own)
 

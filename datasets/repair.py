@@ -14,7 +14,7 @@ from datasets.folders import FeatureFolders
 from datasets.hierarchy import Stored, gather_children, link_children, read_stored, write_hierarchy
 from datasets.patch_sizes import PatchSizes, patch_sizes
 from datasets.patches import Patches, read_patches
-from datasets.projection import Projection, has_unit_rows, projection_attributes
+from datasets.projection import Projection, projection_attributes
 from utils.errors import Fault, UserError
 from utils.h5 import write_h5
 from utils.whole_files import whole_file
@@ -30,8 +30,8 @@ def repair_slide(
     high file, from its own children, which stay in their row's parent where they lie in it.
 
     level0: magnification of level 0, where neither attributes nor coordinates tell the patch sizes. projection: applied
-    beforehand to those features that are not of unit length; the low and high files are then written anew too. Where
-    it is interrupted, another call does what is left.
+    beforehand to those features that need it; the low and high files are then written anew too. Where it is
+    interrupted, another call does what is left.
 
     Raises UserError, leaving all as it is, where these files are faulty or no child lies in any parent.
     """
@@ -44,8 +44,7 @@ def repair_slide(
         stored.children() if stored and not has_high else read_patches(high_file, magnifications[1]),
     )
     low, children = (
-        projection.of_patches(patches) if projection and not has_unit_rows(patches.norms) else patches
-        for patches in found
+        projection.of_patches(patches) if projection and projection.needed_by(patches) else patches for patches in found
     )
     said = dict(stored.attributes) if stored else {}
     seed = said.get("seed", DEFAULT_SEED)

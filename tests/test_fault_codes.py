@@ -18,7 +18,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("duplicate", "double", "twice"), "repeated"),
 }
 ALIKE = 0.85
-OPPOSITES = [("run.finished", "run.unfinished")]
+OPPOSITES = [("features.projected", "features.unprojected"), ("run.finished", "run.unfinished")]
 
 
 def sources() -> Iterator[ast.Module]:

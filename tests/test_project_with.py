@@ -219,15 +219,18 @@ def test_a_file_without_a_fitting_projection(
     more = ["--fix"] if script == CHECK else []
     weights = tmp_path / "weights.bin"
     for state, message in (
-        (None, "file not found"),
-        ({"text.cls_emb": torch.ones(3)}, "the matrix visual.proj_contrast is not there; expected a square matrix"),
-        ({"visual.ln_contrast.weight": torch.ones(3)}, "the matrix visual.proj_contrast is not there"),
+        (None, f"--project-with {weights}: no such folder or file"),
+        (
+            {"text.cls_emb": torch.ones(3)},
+            f"{weights}: the matrix visual.proj_contrast is not there; expected a square matrix",
+        ),
+        ({"visual.ln_contrast.weight": torch.ones(3)}, f"{weights}: the matrix visual.proj_contrast is not there"),
     ):
         if state:
             torch.save(state, weights)
         before = files_below(folders.root, "*.h5")
         code, _, err = run_main(options(folders, *more, "--project-with", str(weights)), script)
-        assert (code, f"error: {weights}: {message}" in err) == (2, True), err
+        assert (code, f"error: {message}" in err) == (2, True), err
         assert files_below(folders.root, "*.h5") == before
     torch.save({"visual.proj_contrast": torch.eye(WIDTH + 1)}, weights)
     code, out, err = run_main(options(folders, *more, "--project-with", str(weights)), script)

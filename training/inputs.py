@@ -23,6 +23,7 @@ from models.vlms import TextSide, load_text_side
 from models.vlms.registry import Source
 from training.run_record import RunRecord
 from training.same_model import check_same_model
+from training.unprojected import check_projected
 from utils.config import Config
 from utils.effects import has_effect
 from utils.errors import Attempt, Fault, Faults
@@ -130,13 +131,16 @@ class InputReader:
 
     def _load_tower(self) -> TextSide | None:
         tower = load_text_side(self.config.feature_extractor, self.config.vlm_path).to(self.device.value)
-        source = Source(self.config.feature_extractor, self.config.vlm_path)
+        source = self._source()
         self.faults.tell(f"text features {tower.output_dim} wide, up to {tower.room} tokens a text, from {source}")
         if not (self.config.vlm_path and Path(self.config.vlm_path).exists()) and not is_offline():
             found = "no local files are named: this machine's copy of the hub's files, or the network, gave the model"
             mend = "name a local folder with --vlm_path, or export HF_HUB_OFFLINE=1 to read this machine's copy alone"
             self.faults.warn(Fault("vlm.not_local", "", found, mend=mend))
         return tower
+
+    def _source(self) -> Source:
+        return Source(self.config.feature_extractor, self.config.vlm_path)
 
     def read_texts(self, class_names: Sequence[str] | None) -> Descriptions:
         """The texts of some classes (None: of all in the file), in the form of the model. Raises UserError."""
@@ -154,7 +158,12 @@ class InputReader:
         trained_with: ModelIdentity | None = None,
     ) -> CheckedFeatures:
         """``datasets.checks.check_features``, and that the features are of the model whose texts are read, and of the
-        one that a trained run was trained with. Raises UserError."""
+        one that a trained run was trained with. Raises UserError, with one fault where they are from before the
+        projection of that model."""
+        tower = self.tower.value if self.tower else None
+        if tower:
+            width = feature_width(self.folders, slides, cache.form)
+            check_projected(self.folders, width, self._source(), tower.output_dim)
         found = check_features(cache, slides, checked, self.config.verify, warn)
         self._check_same_model(found.model, warn, trained_with)
         return found

@@ -42,19 +42,11 @@ def read_tensors(path: Path) -> Any:
     was written, or holds objects whose loading could run code."""
     if not path.is_file():
         raise UserError(Fault("file.missing", str(path), "file not found"))
-    with path.open("rb") as file:
-        start = file.read(32)
-    other = next((kind for mark, kind in OTHER_FILES.items() if start.lstrip().startswith(mark)), None)
-    if other or not start:
-        raise UserError(Fault("tensors.unreadable", str(path), f"{NOT_READABLE} {other or 'an empty file'}"))
+    if other := other_kind(path):
+        raise UserError(Fault("tensors.unreadable", str(path), f"{NOT_READABLE} {other}"))
     try:
-        if start[8:9] == b"{":
-            from safetensors.torch import load_file
-
-            return load_file(path)
         _check_archive(path)
-        with torch.serialization.safe_globals(NUMBERS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_tensors(path)
     except Exception as error:  # PyTorch raises what its unpickler meets
         if isinstance(error, pickle.UnpicklingError) and (named := re.search(r"GLOBAL (\S+)", str(error))):
             found = f"{NOT_READABLE} holds objects of {named[1]}, whose loading could run code"
@@ -62,6 +54,29 @@ def read_tensors(path: Path) -> Any:
             raise UserError(Fault("tensors.unsafe", str(path), found, "tensors and plain values", mend)) from error
         found = f"{NOT_READABLE} damaged, or not a checkpoint"
         raise UserError(Fault("tensors.unreadable", str(path), found)) from error
+
+
+def other_kind(path: Path) -> str:
+    """What a file is that holds no tensors, by its first bytes; "" where it may hold some."""
+    with path.open("rb") as file:
+        start = file.read(32)
+    kind = next((kind for mark, kind in OTHER_FILES.items() if start.lstrip().startswith(mark)), "")
+    return kind if start else "an empty file"
+
+
+def load_tensors(path: Path, mmap: bool = False) -> Any:
+    """What a file of safetensors or of PyTorch holds, on the CPU, by readers that run nothing of the file.
+
+    mmap: tensors of PyTorch's zip archives stay on the disk until used. Raises what the file's reader raises.
+    """
+    with path.open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"
+    if is_safetensors:
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with torch.serialization.safe_globals(NUMBERS):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
 
 
 def _check_archive(path: Path) -> None:
@@ -107,10 +122,15 @@ def plain_state(saved: Any) -> dict[str, Tensor]:
     _refuse("tensors that models do not hold", {
         name: kind for name, value in state.items() if (kind := _odd_kind(value))
     })  # fmt: skip
-    names = list(state)
-    while prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in names)), ""):
-        names = [name.removeprefix(prefix) for name in names]
-    return {name: value.detach() for name, value in zip(names, state.values(), strict=True)}
+    return {name: value.detach() for name, value in without_prefixes(state).items()}
+
+
+def without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, without what a program puts before all names."""
+    named = dict(state)
+    while named and (prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in named)), "")):
+        named = {name.removeprefix(prefix): value for name, value in named.items()}
+    return named
 
 
 def _unnested(saved: Any) -> Any:

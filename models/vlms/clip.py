@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before transformers)
 from models.vlms.catalogue import CLIP
+from models.vlms.heads import linear_layer, make_head
 from models.vlms.loading import build, only_tensor, reading_config, with_prefix, without_position_ids
 from models.vlms.places import CONFIG, ModelFiles
 from models.vlms.prefix_tree import Block, PrefixTree, first_position, last_states
 from models.vlms.preprocessing import Standard, transformers_preprocessing
 from models.vlms.sides import Family, ImageSide, ReleasedReading, TextSide, Tokenizer
 from models.vlms.tokenizers import clip_tokenizer
+from utils.image_head import ImageHead
 
 MODEL_TYPE = "clip"
 QUICK_GELU = 1.702  # CLIP's activation: x sigmoid(1.702 x)
@@ -157,6 +159,11 @@ def load_image(files: ModelFiles) -> ImageSide:
     return ImageSide(ClipImageTower(clip), config.projection_dim, transform, settings)
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What CLIP does to its vision model's pooled output. Raises UserError where the projection is not there."""
+    return make_head(files, linear_layer(files, "visual_projection"))
+
+
 # ---- the family ------------------------------------------------------------------------------------------------------
 
 
@@ -180,4 +187,5 @@ FAMILY = Family(
     load_text=load_text,
     load_image=load_image,
     model_types=(MODEL_TYPE,),
+    load_head=load_head,
 )

@@ -11,21 +11,24 @@ import torch
 from torch import Tensor
 
 import utils.torchvision_compat  # noqa: F401  (before timm and open_clip)
-from conch.image_tower import WeightsError, load_image_tower
+from conch.image_tower import WHOLE_FILE, WeightsError, load_image_tower
 from conch.text_tower import load_text_transformer
 from conch.tokenizer import TOKENIZER_FILE, ConchTokenizer, find_tokenizer_file
 from models.vlms.catalogue import CONCH
+from models.vlms.heads import make_head, matrix_layer, unreadable
 from models.vlms.loading import check_file, first_line
 from models.vlms.places import ModelFiles
 from models.vlms.preprocessing import Preprocessing
 from models.vlms.sides import Family, ImageSide, ReleasedReading
 from models.vlms.text_transformer import ClassTokenTextSide
 from utils.errors import Fault, UserError
+from utils.image_head import ImageHead
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "conch" / "pytorch_model.bin"
 RELEASED_NAMES = {
     f"transformer.{name}": name for name in ("positional_embedding", "text_projection", "transformer", "ln_final")
 }
+OF_CONTRASTS = ("attn_pool_contrast", "ln_contrast", "proj_contrast")
 HOW_TO_GET_WEIGHTS = (
     "ask for access at the hub repository MahmoodLab/CONCH, put its pytorch_model.bin into conch/ or name the file "
     "with --vlm_path"
@@ -103,6 +106,19 @@ def load_image(files: ModelFiles) -> ImageSide:
     return ImageSide(tower, tower.output_dim, Preprocessing(size, size), settings, normalised=True)
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What CONCH does to its pooled tokens, which other tools save as features: as wide as projected ones, and longer.
+
+    Raises UserError where the matrix is not there, or not square.
+    """
+    expected = f"a square matrix, as in {WHOLE_FILE}"
+    layer = matrix_layer(files, "visual.proj_contrast", expected)
+    height, width = layer.matrix.shape
+    if height != width:
+        raise unreadable(files, f"the matrix {layer.name} is {height} x {width}", expected)
+    return make_head(files, layer, normalised=True, lengths_tell=True)
+
+
 # ---- the family ------------------------------------------------------------------------------------------------------
 
 
@@ -114,9 +130,11 @@ def own_weights() -> Path:
 
 
 def _recognises(names: Collection[str]) -> bool:
-    """By its two poolers; a file of texts alone, by the class embedding that CoCa's text tower has as well."""
+    """By what it has for contrasts and not for captions; a file of texts alone, by the class embedding that CoCa's text
+    tower has as well."""
     is_coca = any(name.startswith(("visual.class_embedding", "visual.attn_pool.", "text_decoder.")) for name in names)
-    return any("attn_pool_contrast" in name for name in names) or ("text.cls_emb" in names and not is_coca)
+    is_conch = any(part in name for name in names for part in OF_CONTRASTS)
+    return is_conch or ("text.cls_emb" in names and not is_coca)
 
 
 FAMILY = Family(
@@ -125,4 +143,5 @@ FAMILY = Family(
     load_text=load_text,
     load_image=load_image,
     own_weights=own_weights,
+    load_head=load_head,
 )

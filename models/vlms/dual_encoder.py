@@ -7,12 +7,14 @@ from torch import Tensor, nn
 import utils.torchvision_compat  # noqa: F401  (before transformers)
 from models.vlms.bert import BertTextSide
 from models.vlms.catalogue import DUAL_ENCODER
+from models.vlms.heads import linear_layer, make_head
 from models.vlms.loading import build, build_converted, only_tensor, reading_config, renamed, without_position_ids
 from models.vlms.places import CONFIG, ModelFiles
 from models.vlms.preprocessing import HALF, Standard, transformers_preprocessing
 from models.vlms.sides import Family, ImageSide
 from models.vlms.tokenizers import own_tokenizer
 from utils.errors import Fault, UserError
+from utils.image_head import ImageHead
 
 MODEL_TYPE = "vision-text-dual-encoder"
 
@@ -64,6 +66,11 @@ def load_image(files: ModelFiles) -> ImageSide:
     return ImageSide(tower, output_dim, transform, settings)
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What it does to its vision model's pooled output. Raises UserError where the projection is not there."""
+    return make_head(files, linear_layer(files, "visual_projection"))
+
+
 def _part(files: ModelFiles, part: str) -> tuple[Any, int]:
     """The configuration of one side, and the width of the joint space. Raises UserError."""
     from transformers import AutoConfig
@@ -90,4 +97,5 @@ FAMILY = Family(
     load_text=load_text,
     load_image=load_image,
     model_types=(MODEL_TYPE,),
+    load_head=load_head,
 )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import utils.torchvision_compat  # noqa: F401  (before timm and transformers)
 from models.vlms.bert import BertTextSide, TextTower, bert_config, make_bert
 from models.vlms.catalogue import KEEP
+from models.vlms.heads import linear_layer, make_head
 from models.vlms.loading import (
     build,
     count_layers,
@@ -27,6 +28,7 @@ from models.vlms.places import CONFIG, ModelFiles
 from models.vlms.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from models.vlms.sides import Family, ImageSide
 from models.vlms.tokenizers import BERT_FILES, own_tokenizer
+from utils.image_head import ImageHead
 
 MODEL_TYPE = "keep"
 CONTEXT_LENGTH = 256
@@ -81,6 +83,12 @@ def load_image(files: ModelFiles) -> ImageSide:
     return ImageSide(tower, output_dim, transform, {"num_heads": sizes["num_heads"]}, normalised=True)
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What KEEP does to its ViT's class token. Raises UserError where its two layers are not there."""
+    first, second = linear_layer(files, "visual_head.0"), linear_layer(files, "visual_head.2")
+    return make_head(files, first, second, normalised=True)
+
+
 def _said(files: ModelFiles, part: str) -> dict[str, Any]:
     said = (files.config() or {}).get(part)
     return said if isinstance(said, dict) else {}
@@ -114,4 +122,5 @@ FAMILY = Family(
     load_text=load_text,
     load_image=load_image,
     model_types=(MODEL_TYPE,),
+    load_head=load_head,
 )

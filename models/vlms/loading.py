@@ -12,11 +12,10 @@ from torch import Tensor, nn
 import utils.torchvision_compat  # noqa: F401  (before transformers, timm and open_clip)
 from utils.errors import Fault, UserError
 from utils.files import read_json
+from utils.tensors import NESTS, load_tensors, other_kind, without_prefixes
 from utils.words import listed
 
 LFS_POINTER = b"version https://git-lfs"
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which training scripts keep the weights
-WRAPPER_PREFIX = "module."  # of models that were trained on several devices
 FETCH_AGAIN = "fetch the whole file again (hf download OWNER/NAME --local-dir FOLDER, or git lfs pull)"
 TORCHSCRIPT = (
     "save its state_dict as safetensors; OpenAI's RN50 is such a file at the hub: timm/resnet50_clip.openai "
@@ -96,9 +95,9 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in files:
-        check_file(file)
         try:
-            held = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
+            _check_kind(file)
+            held = load_tensors(file, mmap=True)
         except UserError:
             raise
         except Exception as error:  # each file format has exceptions of its own
@@ -111,25 +110,13 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_safetensors(file: Path) -> Any:
-    from safetensors.torch import load_file
-
-    return load_file(file)
-
-
-def _read_pickled(file: Path) -> Any:
-    """By PyTorch's reader of tensors, which refuses everything else. NumPy's numbers, as optimisers keep them, are
-    let through: they hold no code."""
-    import numpy as np
-
-    is_archive = zipfile.is_zipfile(file)
-    if is_archive and _is_torchscript(file):
+def _check_kind(file: Path) -> None:
+    """Raises UserError where a file holds no tensors, or code beside them."""
+    if other := other_kind(file):
+        raise UserError(Fault("vlm.unreadable", str(file), other, expected="weights", mend=FETCH_AGAIN))
+    if zipfile.is_zipfile(file) and _is_torchscript(file):
         found = "a TorchScript archive, which holds code"
         raise UserError(Fault("vlm.unreadable", str(file), found, expected="weights alone", mend=TORCHSCRIPT))
-    make_number: Any = np.float64(0).__reduce__()[0]  # numpy._core.multiarray.scalar
-    numbers = [np.dtype, make_number, *map(type, map(np.dtype, ("f2", "f4", "f8", "i4", "i8", "?")))]
-    with torch.serialization.safe_globals(numbers):
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
 
 
 def _is_torchscript(file: Path) -> bool:
@@ -139,13 +126,11 @@ def _is_torchscript(file: Path) -> bool:
 
 def _unwrapped(held: Any) -> dict[str, Tensor]:
     """The named tensors within what a training script saved, without a common prefix."""
-    while isinstance(held, Mapping) and (inner := next((name for name in WRAPPERS if _is_wrapper(held, name)), None)):
+    while isinstance(held, Mapping) and (inner := next((name for name in NESTS if _is_wrapper(held, name)), None)):
         held = held[inner]
     named = held.items() if isinstance(held, Mapping) else ()
     tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
-    while tensors and all(name.startswith(WRAPPER_PREFIX) for name in tensors):
-        tensors = {name.removeprefix(WRAPPER_PREFIX): value for name, value in tensors.items()}
-    return tensors
+    return without_prefixes(tensors)
 
 
 def _is_wrapper(held: Mapping[Any, Any], name: str) -> bool:

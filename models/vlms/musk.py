@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before timm)
 from models.vlms.catalogue import MUSK
+from models.vlms.heads import linear_layer, make_head
 from models.vlms.loading import build, check_file, only_tensor
 from models.vlms.places import ModelFiles
 from models.vlms.prefix_tree import PrefixTree
 from models.vlms.preprocessing import HALF, Preprocessing
 from models.vlms.sides import Family, ImageSide, TextSide
 from utils.errors import Fault, UserError
+from utils.image_head import ImageHead
 
 ARCHITECTURE = "musk_large_patch16_384"
 CONTEXT_LENGTH = 100
@@ -120,6 +122,12 @@ def load_image(files: ModelFiles) -> ImageSide:
     )
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What the package does ``with_head=True``; it may have given two scales side by side (``ms_aug=True``), the class
+    token of the first of which is the image's. The package is not needed. Raises UserError where it is not there."""
+    return make_head(files, linear_layer(files, "vision_head"), normalised=True, scales=2)
+
+
 def _tokenizer_file(folder: Path) -> Path:
     """The tokenizer beside the weights, or in the package. Raises UserError where it is in neither place."""
     package = find_spec("musk")
@@ -138,4 +146,5 @@ FAMILY = Family(
     load_text=load_text,
     load_image=load_image,
     check_installed=check_installed,
+    load_head=load_head,
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import utils.torchvision_compat  # noqa: F401  (before timm and open_clip)
 from models.vlms.catalogue import OPEN_CLIP
+from models.vlms.heads import linear_layer, make_head, matrix_layer, no_head
 from models.vlms.loading import build, count_layers, only_tensor, reading_config, renamed, with_prefix
 from models.vlms.places import OPEN_CLIP_CONFIG, ModelFiles
 from models.vlms.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
@@ -19,6 +20,7 @@ from models.vlms.sides import Family, ImageSide, TextSide
 from models.vlms.text_transformer import CausalTextSide, ClassTokenTextSide
 from models.vlms.tokenizers import clip_tokenizer
 from utils.errors import Fault, UserError
+from utils.image_head import ImageHead
 
 LIST_OF_ARCHITECTURES = 'python -c "import open_clip; print(open_clip.list_models())"'
 OF_TEXTS = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
@@ -186,6 +188,17 @@ def _preprocessing(image_size: Any, said: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(size, size, mean, std, said.get("interpolation") or "bicubic", squash=mode == "squash")
 
 
+def load_head(files: ModelFiles) -> ImageHead:
+    """What a ViT of open_clip or of timm does to its own features. Raises UserError where there is no projection, as in
+    a ResNet, whose attention pool ends in the joint space."""
+    if "visual.proj" in files.tensors:
+        return make_head(files, matrix_layer(files, "visual.proj"))
+    for names in (("visual.head.proj",), ("visual.head.mlp.fc1", "visual.head.mlp.fc2")):
+        if f"{names[0]}.weight" in files.tensors:
+            return make_head(files, *(linear_layer(files, name) for name in names))
+    return no_head(files)
+
+
 # ---- the family ------------------------------------------------------------------------------------------------------
 
 
@@ -195,4 +208,4 @@ def _recognises(names: Collection[str]) -> bool:
     )
 
 
-FAMILY = Family(name=OPEN_CLIP, recognises=_recognises, load_text=load_text, load_image=load_image)
+FAMILY = Family(name=OPEN_CLIP, recognises=_recognises, load_text=load_text, load_image=load_image, load_head=load_head)

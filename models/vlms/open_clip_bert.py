@@ -88,4 +88,5 @@ FAMILY = Family(
     recognises=lambda names: any(name.startswith("text.transformer.embeddings.") for name in names),
     load_text=load_text,
     load_image=open_clip.load_image,
+    load_head=open_clip.load_head,
 )

@@ -1,6 +1,6 @@
 """From what a user says of a model to its two sides: both are loaded from the same files, or nothing is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +9,7 @@ from models.vlms.catalogue import CLIP, OPEN_CLIP, Published, find_published, wh
 from models.vlms.places import HOW_TO_DOWNLOAD, SUFFIXES, ModelFiles, files_of_hub, files_of_path, model_type_of
 from models.vlms.sides import Family, ImageSide, Origin, Side, TextSide
 from utils.errors import Fault, UserError
+from utils.image_head import ImageHead
 
 # modules of this package: the first family that recognises the names of a model's weights has it
 MODULES = (
@@ -166,6 +167,28 @@ def load_image_side(feature_extractor: str, vlm_path: str | None = None) -> Imag
     family = family_of(files)
     family.check_installed()
     return _finished(family.load_image(files), family, files)
+
+
+def load_head(feature_extractor: str, vlm_path: str | None = None, option: str = "--vlm_path") -> ImageHead:
+    """What the image side of the same model does to its tower's own features. Files that are named need no package of
+    their family, and hold no more than the projection.
+
+    option: the name of the option that gave ``vlm_path``, for faults. Raises UserError as ``load_text_side``, and where
+    there is no projection.
+    """
+    source = Source(feature_extractor, vlm_path)
+    try:
+        path = Path(vlm_path) if vlm_path else None
+        files = files_of_path(path, source.entry(), MODEL_TYPES) if path and path.exists() else find_model(source)
+        return family_of(files).load_head(files)
+    except UserError as error:
+        raise UserError([_of_option(fault, option) for fault in error.faults]) from error
+
+
+def _of_option(fault: Fault, option: str) -> Fault:
+    """A fault that names another option in the place of ``--vlm_path``."""
+    where, mend = (text.replace("--vlm_path", option) for text in (fault.where, fault.mend))
+    return replace(fault, where=where, mend=mend)
 
 
 def _finished(side: AnySide, family: Family, files: ModelFiles) -> AnySide:

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from models.vlms.heads import no_head
 from models.vlms.places import ModelFiles
 from models.vlms.prefix_tree import PrefixTree
 from models.vlms.preprocessing import Preprocessing
 from utils.files import tensors_sha256, text_sha256
+from utils.image_head import ImageHead
 from utils.model_identity import ModelIdentity
 
 
@@ -219,7 +221,8 @@ class Family:
 
     recognises: whether weights of these names are the family's. load_text, load_image: raise UserError where the side
     cannot be had. model_types: what the family's config.json says. check_installed: raises UserError where a package
-    that the family needs is not installed. own_weights: where this project keeps the weights of the family.
+    that the family needs is not installed. own_weights: where this project keeps the weights of the family. load_head:
+    what the image side does to its tower's own features; raises UserError where the weights hold no such projection.
     """
 
     name: str
@@ -229,3 +232,4 @@ class Family:
     model_types: tuple[str, ...] = ()
     check_installed: Callable[[], None] = always
     own_weights: Callable[[], Path] | None = None
+    load_head: Callable[[ModelFiles], ImageHead] = no_head

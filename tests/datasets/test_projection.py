@@ -11,9 +11,10 @@ import torch
 
 from datasets.consistency import check_slide
 from datasets.patches import Patches
-from datasets.projection import Projection, load_projection, projection_attributes, projection_fault
+from datasets.projection import Projection, projection_attributes, projection_fault
 from datasets.repair import repair_slide
-from tests.support.conch_features import COMMAND, as_conch, conch_folders, unit
+from models.vlms.registry import load_head
+from tests.support.conch_features import COMMAND, as_conch, conch_folders, conch_projection, matrix_of, unit
 from tests.support.conch_weights import golden_visual, save_small
 from tests.support.faults import check_fault, expect_faults
 from tests.support.h5_files import changed
@@ -22,8 +23,7 @@ from tests.support.linked_slide import SLIDE, WIDTH, draw_slide, write_linked
 
 @pytest.fixture
 def projection() -> Projection:
-    matrix = np.random.default_rng(3).normal(size=(WIDTH, WIDTH)).astype(np.float32)
-    return Projection(matrix, Path("pytorch_model.bin"), "a" * 64)
+    return conch_projection(np.random.default_rng(3).normal(size=(WIDTH, WIDTH)).astype(np.float32))
 
 
 def patches_of_length(length: float, kind: type = np.float32, **told: Any) -> Patches:
@@ -71,21 +71,23 @@ def test_what_files_say_of_projection(tmp_path: Path) -> None:
     assert "projection_sha256" not in projection_attributes(conch, *by)
 
 
-def test_conch_features_before_the_projection_are_a_fault_beyond_plain_repair(tmp_path: Path) -> None:
+def test_conch_features_before_the_projection_are_a_fault_beyond_plain_repair(
+    tmp_path: Path, projection: Projection
+) -> None:
     folders = conch_folders(tmp_path)
     write_linked(folders, *draw_slide())
-    check = check_slide(folders, SLIDE)
+    check = check_slide(folders, SLIDE, projection=projection)
     assert [fault.kind for fault in check.faults] == ["projection"]
-    assert (check.is_repairable, check.normalised) == (False, False)
+    assert (check.is_repairable, check.to_project) == (False, True)
     for file in (folders.low_file(SLIDE), folders.high_file(SLIDE), folders.hierarchical_file(SLIDE)):
         with changed(file) as arrays:
             arrays["features"] = unit(arrays["features"])
-    check = check_slide(folders, SLIDE)
-    assert (check.faults, check.normalised) == ([], True)
+    check = check_slide(folders, SLIDE, projection=projection)
+    assert (check.faults, check.to_project) == ([], False)
     with changed(folders.hierarchical_file(SLIDE)) as arrays:
         arrays["features"] = 3 * arrays["features"]
-    check = check_slide(folders, SLIDE)
-    assert ({fault.kind for fault in check.faults}, check.normalised) == ({"projection", "features"}, False)
+    check = check_slide(folders, SLIDE, projection=projection)
+    assert ({fault.kind for fault in check.faults}, check.to_project) == ({"projection", "features"}, True)
     repair_slide(folders, SLIDE)
     assert check_slide(folders, SLIDE).faults == []
 
@@ -97,7 +99,7 @@ def test_projecting_conchs_features_gives_its_embeddings(golden: Path) -> None:
     """Both recorded from CONCH's own code."""
     recorded = np.load(golden / "conch_full_size.npz")
     matrix = golden_visual(golden)["visual.proj_contrast"].numpy()
-    projected = Projection(matrix, Path("file"), "").of_rows(recorded["image_unprojected"])
+    projected = conch_projection(matrix).head(recorded["image_unprojected"])
     np.testing.assert_allclose(projected, recorded["image_embedding"], rtol=0, atol=1e-6)
     assert projected.dtype == np.float32
 
@@ -105,7 +107,7 @@ def test_projecting_conchs_features_gives_its_embeddings(golden: Path) -> None:
 def test_patches_are_projected_once(projection: Projection) -> None:
     before = patches_of_length(9.7, projected=False, projection_warning="look", magnification=5)
     after = projection.of_patches(before)
-    np.testing.assert_allclose(after.features, as_conch(before.features, projection.matrix), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(after.features, as_conch(before.features, matrix_of(projection)), rtol=0, atol=1e-6)
     np.testing.assert_allclose(after.norms, 1, atol=1e-6)
     said = {"projected": True, "normalised": True, "projection_sha256": "a" * 64, "magnification": 5}
     assert (after.attributes, after.as_is, after.file) == (said, False, before.file)
@@ -154,10 +156,10 @@ def test_the_file_of_the_projection_is_fingerprinted(tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
     matrix = torch.arange(9.0).reshape(3, 3).half()
     torch.save({"visual.proj_contrast": matrix}, file)  # the rest of the image tower is not needed
-    loaded = load_projection(file)
-    assert (loaded.file, loaded.sha256) == (file, hashlib.sha256(file.read_bytes()).hexdigest())
-    assert loaded.matrix.dtype == np.float32
-    np.testing.assert_array_equal(loaded.matrix, matrix)
+    loaded = Projection.of(load_head("conch", str(file)))
+    assert (loaded.head.told, loaded.sha256) == (str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+    assert matrix_of(loaded).dtype == np.float32
+    np.testing.assert_array_equal(matrix_of(loaded), matrix)
 
 
 NO_MATRIX = {
@@ -176,5 +178,5 @@ NO_MATRIX = {
 def test_a_projection_that_is_no_square_matrix(tmp_path: Path, case: str) -> None:
     weights = save_small(tmp_path, **{"visual.proj_contrast": NO_MATRIX[case]})
     with expect_faults("projection.unreadable") as faults:
-        load_projection(weights)
+        load_head("conch", str(weights))
     check_fault(faults[0], "projection.unreadable", weights, "visual.proj_contrast", "MahmoodLab/CONCH")

@@ -15,7 +15,7 @@ from datasets.hierarchy import read_stored
 from datasets.patches import read_patches
 from datasets.projection import Projection
 from datasets.repair import repair_slide
-from tests.support.conch_features import as_conch, conch_folders
+from tests.support.conch_features import as_conch, conch_folders, conch_projection, matrix_of
 from tests.support.faults import expect_faults
 from tests.support.h5_files import changed
 from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, write_linked
@@ -23,8 +23,7 @@ from tests.support.linked_slide import SLIDE, WIDTH, children_of, draw_slide, wr
 
 @pytest.fixture
 def projection() -> Projection:
-    matrix = np.random.default_rng(3).normal(size=(WIDTH, WIDTH)).astype(np.float32)
-    return Projection(matrix, Path("pytorch_model.bin"), "a" * 64)
+    return conch_projection(np.random.default_rng(3).normal(size=(WIDTH, WIDTH)).astype(np.float32))
 
 
 # ---- repaired --------------------------------------------------------------------------------------------------------
@@ -60,10 +59,10 @@ def test_all_files_of_a_slide_are_projected(folders: FeatureFolders, projection:
     before = {file: (features_of(file), file.read_bytes()) for file in files_of(folders)}
     coords = [children[:2] for row in children_of(folders) for children in row]
     repair_slide(folders, SLIDE, projection=projection)
-    check = check_slide(folders, SLIDE)
-    assert (check.faults, check.normalised) == ([], True)
+    check = check_slide(folders, SLIDE, projection=projection)
+    assert (check.faults, check.to_project) == ([], False)
     for file, (features, data) in before.items():
-        np.testing.assert_allclose(features_of(file), as_conch(features, projection.matrix), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(features_of(file), as_conch(features, matrix_of(projection)), rtol=0, atol=1e-6)
         assert file.with_name(f"{file.name}.bak").read_bytes() == data
         with h5py.File(file) as opened:
             told = dict(opened.attrs)
@@ -81,17 +80,17 @@ def test_only_files_that_need_it_are_projected(tmp_path: Path, projection: Proje
     """One file is left unprojected among others that do not tell who projected them."""
     folders = conch_folders(tmp_path)
     write_linked(folders, *draw_slide())
-    expected = {file: as_conch(features_of(file), projection.matrix) for file in files_of(folders)}
+    expected = {file: as_conch(features_of(file), matrix_of(projection)) for file in files_of(folders)}
     left = getattr(folders, which)(SLIDE)
     for file, projected in expected.items():
         if file != left:
             with changed(file) as arrays:
                 arrays["features"] = projected
-    assert not check_slide(folders, SLIDE).normalised
+    assert check_slide(folders, SLIDE, projection=projection).to_project
     old = bytes_of(folders)
     repair_slide(folders, SLIDE, projection=projection)
-    check = check_slide(folders, SLIDE)
-    assert (check.faults, check.normalised) == ([], True)
+    check = check_slide(folders, SLIDE, projection=projection)
+    assert (check.faults, check.to_project) == ([], False)
     for file, projected in expected.items():
         np.testing.assert_allclose(features_of(file), projected, rtol=0, atol=1e-6)
     rebuilt = {left, folders.hierarchical_file(SLIDE)}
@@ -115,7 +114,7 @@ def test_an_interruption_is_made_good(
 ) -> None:
     """Stopped behind so many files: a plain repair in between does no harm, another projecting one ends as one would
     have."""
-    expected = {file: as_conch(features_of(file), projection.matrix) for file in files_of(folders)}
+    expected = {file: as_conch(features_of(file), matrix_of(projection)) for file in files_of(folders)}
     written = []
 
     def stopped(write: Callable[..., None]) -> Callable[..., None]:
@@ -136,7 +135,7 @@ def test_an_interruption_is_made_good(
         else:
             repair_slide(folders, SLIDE, projection=projection)
     assert len(written) == min(writes, len(expected))
-    assert check_slide(folders, SLIDE).normalised is (writes >= len(expected))
+    assert check_slide(folders, SLIDE, projection=projection).to_project is (writes < len(expected))
     repair_slide(folders, SLIDE)
     repair_slide(folders, SLIDE, projection=projection)
     assert check_slide(folders, SLIDE).faults == []
@@ -153,7 +152,7 @@ def test_a_refusal_leaves_all_as_it_is(folders: FeatureFolders, projection: Proj
     before = bytes_of(folders)
     with expect_faults("features.unrelated"):
         repair_slide(folders, SLIDE, projection=projection)
-    wide = Projection(np.eye(WIDTH + 1, dtype=np.float32), Path("wide.bin"), "")
+    wide = conch_projection(np.eye(WIDTH + 1, dtype=np.float32), "wide.bin", "")
     with expect_faults("features.width"):
         repair_slide(folders, SLIDE, projection=wide)
     assert bytes_of(folders) == before
@@ -162,7 +161,7 @@ def test_a_refusal_leaves_all_as_it_is(folders: FeatureFolders, projection: Proj
 def test_a_missing_hierarchical_file_is_made_of_projected_features(tmp_path: Path, projection: Projection) -> None:
     folders = conch_folders(tmp_path)
     write_linked(folders, *draw_slide())
-    expected = as_conch(features_of(folders.hierarchical_file(SLIDE)), projection.matrix)
+    expected = as_conch(features_of(folders.hierarchical_file(SLIDE)), matrix_of(projection))
     folders.hierarchical_file(SLIDE).unlink()
     repair_slide(folders, SLIDE, projection=projection)
     np.testing.assert_allclose(features_of(folders.hierarchical_file(SLIDE)), expected, rtol=0, atol=1e-6)
@@ -174,7 +173,7 @@ def test_features_under_a_wrong_mask_are_projected_too(tmp_path: Path, projectio
     write_linked(folders, *draw_slide())
     folders.high_file(SLIDE).unlink()
     file = folders.hierarchical_file(SLIDE)
-    expected = as_conch(features_of(file), projection.matrix)
+    expected = as_conch(features_of(file), matrix_of(projection))
     with changed(file) as arrays:
         arrays["mask"][7, 3] = False
     repair_slide(folders, SLIDE, projection=projection)

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 from datasets.folders import FeatureFolders
+from datasets.projection import Projection
+from utils.image_head import ImageHead, Layer
 
 COMMAND = (
     "python check_hierarchical_consistency.py --data_root_dir {root} --task task --feature_extractor "
@@ -15,6 +17,16 @@ COMMAND = (
 
 def conch_folders(root: Path, encoder: str = "conch") -> FeatureFolders:
     return FeatureFolders(root, "task", encoder)
+
+
+def conch_projection(matrix: np.ndarray, file: str = "pytorch_model.bin", sha256: str = "a" * 64) -> Projection:
+    """As it is read from CONCH's file."""
+    layers = (Layer("visual.proj_contrast", matrix),)
+    return Projection(ImageHead(file, (Path(file),), layers, True, (len(matrix),), lengths_tell=True), sha256)
+
+
+def matrix_of(projection: Projection) -> np.ndarray:
+    return projection.head.layers[0].matrix
 
 
 def as_conch(features: np.ndarray, matrix: np.ndarray) -> np.ndarray:

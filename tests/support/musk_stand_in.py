@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tests.support.published_other_vlms import randomise, save_pieces, save_tensors
 
 IMAGES, TEXTS = "A", "B"
 FIRST_POSITION = 2  # of fairseq
@@ -110,11 +113,15 @@ class Musk(nn.Module):
         self, image: Tensor, with_head: bool, out_norm: bool, ms_aug: bool, return_global: bool
     ) -> tuple[Tensor, None]:
         assert (with_head, out_norm, ms_aug, return_global) == (True, True, False, True)
+        return F.normalize(self.vision_head(self.without_head(image)), dim=-1), None
+
+    def without_head(self, image: Tensor) -> Tensor:
+        """What ``with_head=False, out_norm=False`` gives."""
         embed = self.beit3.vision_embed
         patches = embed.proj(image).flatten(2).transpose(1, 2)
         tokens = torch.cat([embed.cls_token.expand(len(patches), -1, -1), patches], dim=1)
-        states = self.beit3.encoder(None, token_embeddings=tokens)["encoder_out"]
-        return F.normalize(self.vision_head(states[:, 0]), dim=-1), None
+        states: Tensor = self.beit3.encoder(None, token_embeddings=tokens)["encoder_out"]
+        return states[:, 0]
 
 
 def install_stand_in(sizes: Mapping[str, int], patch: pytest.MonkeyPatch) -> None:
@@ -126,3 +133,28 @@ def install_stand_in(sizes: Mapping[str, int], patch: pytest.MonkeyPatch) -> Non
         module.__spec__ = ModuleSpec(name, None, is_package=name == "musk")
         patch.setitem(sys.modules, name, module)
     patch.setitem(_registry._model_entrypoints, "musk_large_patch16_384", lambda pretrained=False, **_: Musk(sizes))
+
+
+def save_musk(folder: Path, patch: pytest.MonkeyPatch) -> Path:
+    """A small MUSK as the hub has it, and the stand-in installed in its size."""
+    folder.mkdir()
+    rows = save_pieces(folder / "spiece.model") + 10
+    (folder / "spiece.model").rename(folder / "tokenizer.spm")
+    sizes = {
+        "img_size": 32, "patch_size": 16, "encoder_embed_dim": 8, "encoder_attention_heads": 2,
+        "encoder_ffn_embed_dim": 12, "encoder_layers": 2, "vocab_size": rows,
+    }  # fmt: skip
+    install_stand_in(sizes, patch)
+    save_tensors(randomise(Musk(sizes), 0).state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def load_musk(folder: Path) -> Musk:
+    """The stand-in with the weights of a folder."""
+    import timm
+    from safetensors.torch import load_file
+
+    musk: Any = timm.create_model("musk_large_patch16_384")
+    musk.load_state_dict(load_file(folder / "model.safetensors"))
+    made: Musk = musk.eval()
+    return made

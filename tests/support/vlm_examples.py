@@ -29,7 +29,8 @@ class Example:
     """A family's model on the disk, and what its own library makes of images and texts.
 
     save: (folder, seed) -> what --vlm_path names. pixels: images for the tower. features: of those pixels. text_ids:
-    (N, L) ids of texts with the special ones. text_features: of those ids.
+    (N, L) ids of texts with the special ones. text_features: of those ids. own_features: what the image tower makes of
+    pixels before the projection; None where it has none.
     """
 
     family: str
@@ -39,6 +40,7 @@ class Example:
     features: Callable[[Path, Tensor], Tensor]
     text_ids: Callable[[Path, list[str]], Tensor]
     text_features: Callable[[Path, Tensor], Tensor]
+    own_features: Callable[[Path, Tensor], Tensor] | None
 
 
 # ---- CLIP ------------------------------------------------------------------------------------------------------------
@@ -65,6 +67,12 @@ def of_clip(method: str) -> Callable[[Path, Tensor], Tensor]:
     return features
 
 
+def clip_own_features(folder: Path, pixels: Tensor) -> Tensor:
+    from transformers import CLIPModel
+
+    return CLIPModel.from_pretrained(folder).vision_model(pixels).pooler_output
+
+
 # ---- CONCH -----------------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +84,12 @@ def conch_features(weights: Path, pixels: Tensor) -> Tensor:
     from conch.image_tower import load_image_tower
 
     return load_image_tower(weights, read_weights([weights])).eval()(pixels)
+
+
+def conch_own_features(weights: Path, pixels: Tensor) -> Tensor:
+    from conch.image_tower import load_image_tower
+
+    return load_image_tower(weights, read_weights([weights])).eval().pool(pixels)
 
 
 def conch_ids(weights: Path, texts: list[str]) -> Tensor:
@@ -105,6 +119,13 @@ def open_clip_features(folder: Path, pixels: Tensor) -> Tensor:
     return open_clip.create_model(f"local-dir:{folder}").eval().encode_image(pixels, normalize=False)
 
 
+def open_clip_own_features(folder: Path, pixels: Tensor) -> Tensor:
+    visual = open_clip.create_model(f"local-dir:{folder}").eval().visual
+    visual.proj = None
+    given = visual(pixels)
+    return given[0] if isinstance(given, tuple) else given
+
+
 def open_clip_text_features(folder: Path, ids: Tensor) -> Tensor:
     return open_clip.create_model(f"local-dir:{folder}").eval().encode_text(ids, normalize=False)
 
@@ -113,6 +134,7 @@ def of_open_clip(name: str, kind: str, length: int) -> Example:
     return Example(
         name, False, lambda folder, seed: save_open_clip(folder, kind, seed=seed), open_clip_pixels,
         open_clip_features, lambda folder, texts: open_clip.tokenize(texts, length), open_clip_text_features,
+        None if kind == "resnet" else open_clip_own_features,
     )  # fmt: skip
 
 
@@ -168,9 +190,11 @@ def siglip_ids(folder: Path, texts: list[str]) -> Tensor:
 EXAMPLES = [
     Example(
         "Hugging Face CLIP", False, save_clip, clip_pixels, of_clip("get_image_features"),
-        lambda folder, texts: open_clip.tokenize(texts), of_clip("get_text_features"),
+        lambda folder, texts: open_clip.tokenize(texts), of_clip("get_text_features"), clip_own_features,
     ),
-    Example("CONCH", True, save_conch, conch_pixels, conch_features, conch_ids, conch_text_features),
+    Example(
+        "CONCH", True, save_conch, conch_pixels, conch_features, conch_ids, conch_text_features, conch_own_features
+    ),
     of_open_clip("open_clip", "vit", 12),
     of_open_clip("open_clip", "quick_gelu", 12),
     of_open_clip("open_clip", "resnet", 12),
@@ -179,17 +203,18 @@ EXAMPLES = [
         "open_clip with BERT", False, save_open_clip_bert, torchvision_pixels,
         lambda folder, pixels: load_open_clip_bert(folder).encode_image(pixels), bert_ids,
         lambda folder, ids: load_open_clip_bert(folder).encode_text(ids),
+        lambda folder, pixels: load_open_clip_bert(folder).visual.trunk(pixels),
     ),
     Example(
         "KEEP", True, save_keep, keep_pixels, lambda folder, pixels: load_keep(folder).encode_image(pixels), bert_ids,
-        keep_text_features,
+        keep_text_features, lambda folder, pixels: load_keep(folder).visual(pixels),
     ),
     Example(
         "SigLIP", False, save_siglip, transformers_pixels, of_transformers("get_image_features"), siglip_ids,
-        of_transformers("get_text_features"),
+        of_transformers("get_text_features"), None,
     ),
     Example(
         "VisionTextDualEncoder", False, save_dual_encoder, transformers_pixels, of_transformers("get_image_features"),
-        bert_ids, of_transformers("get_text_features"),
+        bert_ids, of_transformers("get_text_features"), of_transformers("vision_model"),
     ),
 ]  # fmt: skip

@@ -88,6 +88,7 @@ OF_BOTH: dict[str, Case] = {
     "config_empty": (lambda folder: (folder / CONFIG).write_bytes(b""), "vlm.unreadable", CONFIG, "an empty file"),
     "no_weights": (lambda folder: (folder / WEIGHTS).unlink(), "vlm.missing", "", "no weights found"),
     "cut_off": (lambda folder: cut(folder / WEIGHTS), "vlm.unreadable", WEIGHTS, "damaged, or cut off"),
+    "page": (lambda folder: (folder / WEIGHTS).write_text("<!DOCTYPE html>"), "vlm.unreadable", WEIGHTS, "a page of"),
     "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "vlm.unreadable", WEIGHTS, "an empty file"),
     "pointer": (
         lambda folder: (folder / WEIGHTS).write_bytes(LFS_POINTER),

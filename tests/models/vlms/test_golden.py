@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.prompts import PLACEHOLDER, PromptLearner, PromptTokens
 from models.vlms import TextSide, load_image_side, load_text_side
+from models.vlms.registry import load_head
 from tests.conftest import SHARED
 from tests.support.golden_vlms import GoldenVlm, find_golden_vlms, prepare_golden
 
@@ -77,6 +78,15 @@ def test_images_are_prepared_and_encoded_as_published(vlm: GoldenVlm) -> None:
         assert side.normalised == bool(((of_pixels.norm(dim=1) - 1).abs() < 1e-5).all())
         if not side.normalised:
             np.testing.assert_allclose(of_pixels, vlm.arrays["image_features"], rtol=1e-4, atol=IMAGE)
+
+
+def test_features_from_before_the_projection_are_projected_as_published(vlm: GoldenVlm) -> None:
+    recorded = [name for name in ("image_trunk_unprojected", "image_cls_without_head") if name in vlm.arrays]
+    for extractor, path in vlm.places if recorded else []:
+        head = load_head(extractor, path)
+        projected = head(vlm.arrays[recorded[0]])
+        expected = "image_features_normalised" if head.normalised else "image_features"
+        np.testing.assert_allclose(projected, vlm.arrays[expected], rtol=0, atol=TEXT)
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------

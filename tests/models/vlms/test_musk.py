@@ -12,24 +12,11 @@ import torch
 from models.prompts import PromptTokens
 from models.vlms import load_image_side, load_text_side
 from tests.support.images import draw_images, encode
-from tests.support.musk_stand_in import Musk, install_stand_in
-from tests.support.published_other_vlms import randomise, save_pieces, save_tensors
+from tests.support.musk_stand_in import save_musk
+from tests.support.published_other_vlms import save_tensors
 from utils.errors import Fault, UserError
 
 LOADS = [load_text_side, load_image_side]
-
-
-def save_musk(folder: Path, patch: pytest.MonkeyPatch) -> Path:
-    folder.mkdir()
-    rows = save_pieces(folder / "spiece.model") + 10
-    (folder / "spiece.model").rename(folder / "tokenizer.spm")
-    sizes = {
-        "img_size": 32, "patch_size": 16, "encoder_embed_dim": 8, "encoder_attention_heads": 2,
-        "encoder_ffn_embed_dim": 12, "encoder_layers": 2, "vocab_size": rows,
-    }  # fmt: skip
-    install_stand_in(sizes, patch)
-    save_tensors(randomise(Musk(sizes), 0).state_dict(), folder / "model.safetensors")
-    return folder
 
 
 def faults_of(extractor: str, path: Path | None) -> list[Fault]:

@@ -35,8 +35,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{form}_alone").mkdir()
         shutil.copy(weights, root / f"{form}_alone" / "w.pt")
     shutil.copy(root / "conch" / "open_clip_config.json", root / "conch_alone")
-    wrapped = {"epoch": 1, "state_dict": {f"module.{name}": torch.ones(2) for name in ("visual.proj", "logit_scale")}}
+    tensors = {name: torch.ones(2) for name in ("visual.proj", "logit_scale")}
+    wrapped = {"epoch": 1, "state_dict": {f"module.{name}": value for name, value in tensors.items()}}
     torch.save(wrapped, root / "trained.pt")
+    compiled = {"net": {f"_orig_mod.{name}": value for name, value in tensors.items()}}
+    torch.save(compiled, root / "compiled.pt")
     shutil.copy(root / "clip" / "model.safetensors", root / "clip.safetensors")
     return root
 
@@ -54,6 +57,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("any", "open_alone/w.pt", "open_clip", "open_alone/w.pt"),
         ("pathgen-clip-l", "open_alone/w.pt", "open_clip", "open_alone/w.pt"),
         ("any", "trained.pt", "open_clip", "trained.pt"),
+        ("any", "compiled.pt", "open_clip", "compiled.pt"),
         ("open_clip:ViT-B-32", "open_alone/w.pt", "open_clip", "open_alone/w.pt"),
         ("any", "conch", "CONCH", "conch/pytorch_model.bin"),
         ("conch", "conch/pytorch_model.bin", "CONCH", "conch/pytorch_model.bin"),
