@@ -1,6 +1,6 @@
 """A small campaign: every script killed three times, full and read-only disks, two at once, damage, strange options.
 
-It takes a minute and a half. Full and read-only disks and two processes are tried on one script of each kind, and most
+It takes two minutes. Full and read-only disks and two processes are tried on one script of each kind, and most
 strange options on the quick scripts. `make campaign CAMPAIGN="--kills 3 --disks 1 --pairs 1 --mutations 50 --fuzz 500"`
 tries all of them on every script, in some minutes, and `make campaign` is the long form; tests/campaign/ says what a
 trial is.
