@@ -25,9 +25,8 @@ demo/.made: $(VENV)/.installed create_simulated_task.py datasets/simulate.py mod
 	$(BIN)/python create_simulated_task.py --output-dir demo --shots 4 --folds 2
 	touch $@
 
-# The small campaign of faults takes minutes: pytest tests/faults/test_campaign.py runs it by itself.
 test: venv
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --ignore tests/faults/test_campaign.py
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 # What one runs while editing: no scripts, no training.
 test-fast: venv

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
-from utils.arguments import add_option, add_options
+from utils.arguments import Parser, add_option, add_options
 from utils.config import OPTIONS, Config
 from utils.errors import run_script
 from utils.options import at_least
@@ -16,11 +16,10 @@ EXIT_FAIL = 1
 
 def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The script's own options, and those of main.py that were given."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog="Without options the machine alone is checked; with those of main.py what main.py --dry_run checks as "
         "well. The exit code is 1 where a check fails.",
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="what the checks found as JSON, for programs")
     add_option(

@@ -27,13 +27,19 @@ def write_pyramid(
     pixels: dict[str, Any] = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
     with tifffile.TiffWriter(file, bigtiff=False) as tiff:
         for level in levels:
-            rows, columns = height // level * level, width // level * level
-            blocks = image[:rows, :columns].reshape(rows // level, level, columns // level, level, 3)
             tiff.write(
-                blocks.mean((1, 3)).round().astype(np.uint8), photometric="rgb", tile=(tile, tile),
+                _smaller(image, level), photometric="rgb", tile=(tile, tile),
                 compression=compression, description=said, metadata=None, subfiletype=int(level > 1), **pixels,
             )  # fmt: skip
     return file
+
+
+def _smaller(image: np.ndarray, level: int) -> np.ndarray:
+    if level == 1:
+        return image
+    rows, columns = image.shape[0] // level, image.shape[1] // level
+    blocks = image[: rows * level, : columns * level].reshape(rows, level, columns, level, 3)
+    return blocks.mean((1, 3)).round().astype(np.uint8)
 
 
 def tissue(height: int, width: int, spots: Sequence[tuple[int, int, int, int]], seed: int = 0) -> np.ndarray:

@@ -14,6 +14,7 @@ from utils.archives import unpack
 from utils.download import download, download_from_drive
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256
+from utils.locks import LockedError, locked
 from utils.tensors import read_state
 
 RELEASED = json.loads(Path(__file__).with_name("released_assets.json").read_text(encoding="utf-8"))
@@ -64,8 +65,23 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
     """Download what is missing of the archive of a task's features, and unpack it; ``keep`` keeps the archive.
 
     Returns the folder of features, which appears whole or not at all. Raises UserError where the archive cannot be had,
-    needs more than the disk has, or does not hold what is expected; what was downloaded stays for the next call.
+    needs more than the disk has, or does not hold what is expected, and where another process fetches the same; what
+    was downloaded stays for the next call.
     """
+    root = folders.root
+    lock = root.with_name(f".{root.name}.lock")
+    try:
+        with locked(lock):
+            try:
+                return root if has_features(root, folders) else _fetch_features(folders, keep)
+            finally:
+                lock.unlink()
+    except LockedError as error:
+        found = "another process fetches these features"
+        raise UserError(Fault("released.locked", str(root), found, mend=error.remedy)) from error
+
+
+def _fetch_features(folders: FeatureFolders, keep: bool) -> Path:
     root, archive = folders.root, archive_path(folders)
     if root.exists():
         incomplete, remedy = "is there without all of the released features", "move it, or name another data root"

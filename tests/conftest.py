@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared"
@@ -120,6 +123,19 @@ class SimulatedTask:
         return results / "simulated" / "tinyclip" / str(self.shots) / name
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the workers of pytest-xdist fills, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"{name}_for_all"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.with_suffix(".made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+            folder.mkdir()
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
     """Two classes, 14 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only."""
@@ -161,10 +177,18 @@ def quick(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def planted_run(tmp_path_factory: pytest.TempPathFactory) -> "PlantedRun":
-    """A run of both folds that finds the planted patches. Read only."""
-    from tests.support.planted_run import train_planted_run
+    """A run of both folds that finds the planted patches. Read only; the workers of pytest-xdist share it."""
+    from tests.support.planted_run import PlantedRun, train_planted_run
 
-    return train_planted_run(tmp_path_factory.mktemp("planted"))
+    return PlantedRun(SimulatedTask(made_once(tmp_path_factory, "planted", train_planted_run)))
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no figures: to draw those of predict.py takes longer than everything else."""
+    from tests.support.blank_figures import Figure, save_blank
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture

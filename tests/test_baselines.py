@@ -12,6 +12,8 @@ import main
 from tests.conftest import RunMain, SimulatedTask
 from utils.model_types import MODEL_TYPES
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def flat(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:

@@ -26,6 +26,8 @@ from utils.config import Config
 from utils.interface import Bag, SlideModel
 from utils.model_types import MODEL_TYPES
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 CPU, WIDTH, NUM_CLASSES = torch.device("cpu"), 16, 2
 TEXTS = {"HiVE_MIL": (2, 2), "ViLa_MIL": (1, 1), "MSCPT": (2, 3), None: (0, 0)}  # low a class, high a low
 HIVE_MIL: list[dict[str, Any]] = [

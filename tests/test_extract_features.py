@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from benchmarks.pyramids import tissue, write_pyramid
 from datasets.folders import FeatureFolders
 from models.tiny_clip import save_tiny_clip
 from models.vlms import load_image_side
-from tests.conftest import PROJECT, RunMain, SimulatedTask
+from tests.conftest import RunMain, SimulatedTask
+from tests.support.forked import start_script
 from tests.support.real_slides import real_slide
 from tests.support.run_contents import files_below
 
@@ -168,18 +167,19 @@ def test_finished_slides_are_skipped_and_lost_ones_made(
     assert code == 0 and "0 slides to extract, 3 are there already" in said
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path, slides: Path, folders: FeatureFolders, clip: Path) -> None:
+def test_a_stopped_run_goes_on(
+    tmp_path: Path, slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain
+) -> None:
     """Killed once the first slide is written; what is there stays, and the next run makes the rest."""
-    command = [sys.executable, "extract_features.py", *options(folders, slides / "told", clip, "--batch-size", "1")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not folders.hierarchical_file("slide_0").exists():
+    given = options(folders, slides / "told", clip, "--batch-size", "1")
+    process = start_script(SCRIPT, given, tmp_path / "said")
+    while process.is_alive() and not folders.hierarchical_file("slide_0").exists():
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.join()
     finished = folders.hierarchical_file("slide_0").read_bytes()
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-    assert "are there already" in done.stdout and "3 slides to extract" not in done.stdout
+    code, said, _ = run_main(given, SCRIPT)
+    assert code == 0 and "are there already" in said and "3 slides to extract" not in said
     assert folders.hierarchical_file("slide_0").read_bytes() == finished
     assert all(folders.hierarchical_file(f"slide_{number}").exists() for number in range(3))
 

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from datasets import released as released_files
+from datasets.folders import FeatureFolders
 from tests.conftest import RunMain
 from tests.support.archive_files import archive_of, write_files
 from tests.support.drive_server import QUOTA, as_attachment, serve_drive
 from tests.support.failing_server import Reply, Request, in_turn, no_server, part_of, waits_fixture  # noqa: F401
+from tests.support.faults import expect_faults
 from tests.support.run_contents import files_below
 from tests.support.small_release import Disk, fetch, files, made_fixture, roomy_fixture  # noqa: F401
+from utils.locks import locked
 
 # ---- features --------------------------------------------------------------------------------------------------------
 
@@ -60,6 +63,22 @@ def test_the_archive_is_kept_on_request(run_main: RunMain, roomy: Path, tmp_path
     with serve_drive({IDS["tcga_rcc"]["plip"]: archive}):
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip", "--keep_archive")[0] == 0
     assert (roomy / "tcga_rcc_plip.archive").read_bytes() == archive
+
+
+def test_features_that_another_process_fetches_are_left_to_it(roomy: Path) -> None:
+    wanted = FeatureFolders(roomy, "tcga_rcc", "plip")
+    with locked(roomy / ".tcga_rcc_plip.lock"), expect_faults("released.locked") as faults:
+        released_files.fetch_features(wanted)
+    assert faults[0].where == str(roomy / "tcga_rcc_plip")
+
+
+def test_features_that_another_process_has_fetched_meanwhile_are_kept(roomy: Path) -> None:
+    """As where both began without them."""
+    wanted = FeatureFolders(roomy, "tcga_rcc", "plip")
+    write_files(roomy / "tcga_rcc_plip", made := features("tcga_rcc", "plip"))
+    assert released_files.fetch_features(wanted) == roomy / "tcga_rcc_plip"
+    assert files_below(roomy / "tcga_rcc_plip") == made
+    assert sorted(path.name for path in roomy.iterdir()) == ["tcga_rcc_plip"]
 
 
 def test_several_archives_and_one_that_fails(

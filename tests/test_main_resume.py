@@ -2,11 +2,8 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +15,9 @@ import torch
 
 import main
 from datasets.task import Slide
-from tests.conftest import PROJECT, FaultsOf, RunMain, SimulatedTask
+from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.faults import check_fault
+from tests.support.forked import start_script
 from tests.support.run_contents import METRICS, files_below, notes, numbers, train_loss
 from utils.interface import Bag
 
@@ -177,29 +175,19 @@ def test_folds_one_by_one_give_the_results_of_the_whole(
 # ---------------------------------------------------------------------------------------------- after an interruption
 
 
-def start(options: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "main.py", *options],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def kill_after_two_epochs(run: subprocess.Popen[str], history: Path) -> str:
-    """kill -9 when the history has two rows: -> standard output so far."""
+def kill_after_two_epochs(options: list[str], history: Path, said: Path) -> str:
+    """kill -9 main.py when the history has two rows: -> what it said so far."""
+    run = start_script("main", options, said)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and run.poll() is None:
+    while time.monotonic() < deadline and run.is_alive():
         with contextlib.suppress(FileNotFoundError):
             if len(history.read_text().splitlines()) >= 3:
                 break
         time.sleep(0.005)
-    run.send_signal(signal.SIGKILL)
-    out, err = run.communicate()
-    assert run.returncode == -signal.SIGKILL, err
-    return out
+    run.kill()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL, said.read_text()
+    return said.read_text()
 
 
 def test_resume_after_kill(simulated: SimulatedTask, tmp_path: Path, run_main: RunMain) -> None:
@@ -207,12 +195,12 @@ def test_resume_after_kill(simulated: SimulatedTask, tmp_path: Path, run_main: R
     options = simulated.options(tmp_path / "killed", "--max_epochs", "8")
     folder = simulated.run_folder(tmp_path / "killed")
 
-    kill_after_two_epochs(start(options), folder / "history_0.csv")
+    kill_after_two_epochs(options, folder / "history_0.csv", tmp_path / "said")
     assert not (folder / "fold_0.json").exists()
     epochs_before = len(pd.read_csv(folder / "history_0.csv"))
     assert 2 <= epochs_before < 8
 
-    out = kill_after_two_epochs(start([*options, "--resume"]), folder / "history_1.csv")
+    out = kill_after_two_epochs([*options, "--resume"], folder / "history_1.csv", tmp_path / "said")
     assert (folder / "fold_0.json").exists() and not (folder / "fold_1.json").exists()
     # the history is written before the state: the second epoch may have to be repeated, the first may not
     assert "fold 0 epoch   1/8" not in out and "fold 0 epoch   8/8" in out and "fold 1 epoch   1/8" in out

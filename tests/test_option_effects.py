@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from models.baselines import transmil
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.support.run_contents import files_below, notes, numbers
 from utils.config import OPTIONS, Config
@@ -26,6 +28,12 @@ READ_FOR_NOTHING = {
     ("cache_half", "training/inputs.py"),
 }
 ASK_ALL = {"dataclasses.py", "effects.py", "<string>"}  # copies, comparisons, and what the fields themselves say
+
+
+@pytest.fixture
+def quick_models(monkeypatch: pytest.MonkeyPatch, blank_figures: None) -> None:
+    """TransMIL in small, and blank figures beside predictions: which options are read is the same."""
+    monkeypatch.setattr(transmil, "TransMIL", partial(transmil.TransMIL, embedding=16, heads=2, landmarks=4))
 
 
 @contextmanager
@@ -79,7 +87,7 @@ def check_reads(reads: dict[str, set[str]], config: Config, stage: Stage) -> Non
 
 @pytest.mark.parametrize(("model_type", "variant"), MODELS)
 def test_options_are_read_or_said_to_be_without_effect(
-    simulated: SimulatedTask, run_main: RunMain, tmp_path: Path, model_type: str, variant: str
+    simulated: SimulatedTask, run_main: RunMain, tmp_path: Path, quick_models: None, model_type: str, variant: str
 ) -> None:
     model = "--model_type", model_type, "--variant", variant
     config = Config(model_type=model_type, variant=variant, text_prompt="given")

@@ -49,3 +49,12 @@ def test_main_takes_the_other_names(simulated: SimulatedTask, run_main: RunMain,
     other = {"--task": "--dataset-name", "--data_root_dir": "--dataset_root_path"}
     code, out, _ = run_main([other.get(word, word) for word in given])
     assert (code, out) == (0, run_main(given)[1])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_two_dashes_are_no_value(script: str, run_main: RunMain) -> None:
+    """argparse would make an empty list of them, whatever the option's type is."""
+    for name, action in parser_of(script)._option_string_actions.items():
+        if name.startswith("--"):
+            code, _, err = run_main([f"{name}=--"], script)
+            assert code == 2 and err.splitlines()[-1].endswith(f"argument {name}: expected a value, not --"), action

@@ -15,6 +15,8 @@ from tests.support.faults import check_fault
 from tests.support.run_contents import notes
 from utils.sealed import write_sealed
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
 
 

@@ -18,6 +18,8 @@ from benchmarks.pyramids import tissue, write_pyramid
 from tests.conftest import FaultsOf, RunMain, SimulatedTask
 from tests.support.faults import check_fault
 
+blank_figures = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture(scope="module")
 def trained(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,6 +39,7 @@ def predicted(run_main: RunMain, output: Path, *options: str) -> tuple[pd.DataFr
     return pd.read_csv(output), out
 
 
+@blank_figures
 def test_folds_are_averaged_and_their_spread_shown(run_main: RunMain, checkpoints: list[str], tmp_path: Path) -> None:
     alone = [predicted(run_main, tmp_path / "one.csv", "--checkpoint", file)[0] for file in checkpoints]
     both, _ = predicted(run_main, tmp_path / "both.csv", "--checkpoint", *checkpoints)
@@ -62,6 +65,7 @@ def test_metrics_and_plots_of_labelled_slides(run_main: RunMain, checkpoints: li
             assert min(image.size) > 200
 
 
+@blank_figures
 def test_all_slides_with_features_where_there_is_no_table(
     run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path
 ) -> None:
@@ -77,6 +81,7 @@ def test_all_slides_with_features_where_there_is_no_table(
     pd.testing.assert_frame_equal(table.set_index("slide_id").drop(columns="label"), expected)
 
 
+@blank_figures
 def test_an_interrupted_call_goes_on(
     run_main: RunMain, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +113,7 @@ def test_an_interrupted_call_goes_on(
     assert not list(tmp_path.glob(".*partial*"))
 
 
+@blank_figures
 def test_resuming_takes_no_slide_whose_features_changed(
     run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +132,7 @@ def test_resuming_takes_no_slide_whose_features_changed(
     pd.testing.assert_frame_equal(table, whole)
 
 
+@blank_figures
 def test_resuming_with_other_options(
     run_main: RunMain,
     faults_of: FaultsOf,
@@ -144,6 +151,7 @@ def test_resuming_with_other_options(
     check_fault(fault, "predictions.other_models", tmp_path / ".p.csv.partial.json")
 
 
+@blank_figures
 def test_metrics_of_an_earlier_call_do_not_stay(
     run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path
 ) -> None:
@@ -154,6 +162,7 @@ def test_metrics_of_an_earlier_call_do_not_stay(
     assert not list(tmp_path.glob("p_*"))
 
 
+@blank_figures
 def test_slides_of_the_training_are_told_of(
     run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], trained: Path, tmp_path: Path
 ) -> None:
@@ -168,6 +177,7 @@ def test_slides_of_the_training_are_told_of(
     assert "warning" not in out
 
 
+@blank_figures
 def test_resuming_with_other_checkpoints(faults_of: FaultsOf, checkpoints: list[str], tmp_path: Path) -> None:
     (tmp_path / ".p.csv.partial.json").write_text(json.dumps({"made_by": "others", "slides": {}}))
     given = ["--checkpoint", checkpoints[0], "--output", str(tmp_path / "p.csv"), "--resume"]
@@ -175,12 +185,14 @@ def test_resuming_with_other_checkpoints(faults_of: FaultsOf, checkpoints: list[
     check_fault(fault, "predictions.other_models", tmp_path / ".p.csv.partial.json", "or predict without --resume")
 
 
+@blank_figures
 def test_checkpoints_of_different_runs(faults_of: FaultsOf, checkpoints: list[str], tmp_path: Path) -> None:
     shutil.copy(checkpoints[1], tmp_path / "s_1_checkpoint.pt")
     (fault,) = faults_of(["--checkpoint", checkpoints[0], str(tmp_path / "s_1_checkpoint.pt")], "predict")
     assert (fault.code, fault.expected) == ("checkpoint.several_runs", "different folds of one run's folder")
 
 
+@blank_figures
 def test_from_slide_files(run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path) -> None:
     """Features are made by the run's own encoder; a second call makes none."""
     slides = tmp_path / "slides"

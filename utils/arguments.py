@@ -1,6 +1,7 @@
 """How the scripts take options: under the same names and spellings everywhere."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -24,6 +25,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any):
         super().__init__(**{"allow_abbrev": False, **settings})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuses ``--name=--``, of which argparse makes an empty list, whatever the option's type is."""
+        given = sys.argv[1:] if args is None else list(args)
+        for word in given[: given.index("--") if "--" in given else None]:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word.removesuffix('=--')}: expected a value, not --")
+        return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
         super().error(redacted(message))

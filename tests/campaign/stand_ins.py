@@ -12,6 +12,7 @@ import requests
 import torch
 
 from datasets import released
+from tests.support.blank_figures import save_blank
 from tests.support.chat_server import chat_server
 from tests.support.description_answers import GOOD
 from tests.support.drive_server import HOSTS, drive
@@ -75,10 +76,7 @@ def draw_nothing() -> None:
     """Figures are blank: to lay them out takes longer than everything else of a page."""
     from matplotlib.figure import Figure
 
-    def save(self: Figure, file: io.BytesIO, **_: object) -> None:
-        file.write(b"<svg></svg>")
-
-    Figure.savefig = save  # type: ignore[assignment, method-assign]
+    Figure.savefig = save_blank  # type: ignore[assignment, method-assign]
 
 
 def use_project(folder: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -101,26 +101,30 @@ def test_a_log_keeps_what_earlier_calls_said(make_job: MakeJob) -> None:
     assert job.log.read_text().count("error\n") == starts(job) == 2
 
 
-def test_no_more_at_a_time_than_shares(make_job: MakeJob, tmp_path: Path) -> None:
+def test_no_more_at_a_time_than_shares(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted where folds start; the first one ends once the second one has begun."""
     code = """
-        share = os.environ["CUDA_VISIBLE_DEVICES"]
-        with open("diary", "a") as file:
-            file.write(f"{share} begins\\n")
-        time.sleep(0.3)
-        with open("diary", "a") as file:
-            file.write(f"{share} ends\\n")
+        while not Path("job1.pid").exists():
+            time.sleep(0.01)
+        Path(f"{NAME}.share").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
     """
+    begun: list[tuple[subprocess.Popen[bytes], str]] = []
+    at_once: list[list[str]] = []
+    start = jobs_module.start
+
+    def counted(job: FoldJob, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        share = variables["CUDA_VISIBLE_DEVICES"]
+        at_once.append([share, *(other for process, other in begun if process.poll() is None)])
+        begun.append((start(job, variables), share))
+        return begun[-1][0]
+
+    monkeypatch.setattr(jobs_module, "start", counted)
     jobs = [make_job(f"job{number}", code) for number in range(5)]
     shares = [{"CUDA_VISIBLE_DEVICES": share} for share in ("0", "1")]
     assert set(faults_by_name(on_this_machine(jobs, shares, 0)).values()) == {""}
-    working: set[str] = set()
-    most = 0
-    for line in (tmp_path / "diary").read_text().splitlines():
-        share, event = line.split()
-        assert (share in working) == (event == "ends")  # a share is one job's at a time
-        working ^= {share}
-        most = max(most, len(working))
-    assert most == 2 and working == set()
+    assert [(tmp_path / f"{job.name}.share").read_text() for job in jobs] == [share for _, share in begun]
+    assert all(len(set(working)) == len(working) for working in at_once)  # a share is one job's at a time
+    assert sorted(at_once[1]) == ["0", "1"]
 
 
 def test_threads_folder_and_input(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

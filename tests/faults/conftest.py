@@ -37,7 +37,7 @@ def refused(task: SimulatedTask, faults_of: FaultsOf, tmp_path: Path) -> Refused
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished_run(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a run of one epoch over both folds. Read only."""
     import main

@@ -15,6 +15,8 @@ from tests.support.earlier import forget_digests
 from utils.config import Config
 from utils.errors import Fault
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 Arguments = Callable[[str], list[str]]
 
 # the fold's files by the scripts that read them

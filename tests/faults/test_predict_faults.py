@@ -13,6 +13,8 @@ from tests.support.earlier import forget_digests
 from tests.support.faults import Refused, check_fault
 from utils.errors import Fault
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 @pytest.fixture
 def predict_refused(simulated: SimulatedTask, results: Path, faults_of: FaultsOf, tmp_path: Path) -> Refused:

@@ -20,7 +20,10 @@ class PlantedRun:
     """A run of two folds, and the explained test slides of each."""
 
     task: SimulatedTask
-    folder: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.task.run_folder(self.task.root / "results")
 
     def checkpoint(self, fold: int) -> Path:
         return self.folder / f"s_{fold}_checkpoint.pt"
@@ -39,10 +42,8 @@ class PlantedRun:
             return file["low"][()], file["high"][()]
 
 
-def train_planted_run(root: Path) -> PlantedRun:
+def train_planted_run(root: Path) -> None:
     """Two classes of ten slides, trained until planted patches are found."""
     sizes = "--classes", "2", "--slides-per-class", "10", "--min-parents", "20", "--max-parents", "30"
     create_simulated_task.main(["--output-dir", str(root), "--folds", "2", *sizes])
-    task = SimulatedTask(root)
-    main.main(task.options(root / "results", "--max_epochs", "12"))
-    return PlantedRun(task, task.run_folder(root / "results"))
+    main.main(SimulatedTask(root).options(root / "results", "--max_epochs", "12"))
