@@ -39,7 +39,8 @@ def _smaller(image: np.ndarray, level: int) -> np.ndarray:
         return image
     rows, columns = image.shape[0] // level, image.shape[1] // level
     blocks = image[: rows * level, : columns * level].reshape(rows, level, columns, level, 3)
-    return blocks.mean((1, 3)).round().astype(np.uint8)
+    means: np.ndarray = blocks.mean((1, 3))
+    return means.round().astype(np.uint8)
 
 
 def tissue(height: int, width: int, spots: Sequence[tuple[int, int, int, int]], seed: int = 0) -> np.ndarray:

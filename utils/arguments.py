@@ -26,7 +26,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         super().__init__(**{"allow_abbrev": False, **settings})
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """Refuses ``--name=--``, of which argparse makes an empty list, whatever the option's type is."""
         given = sys.argv[1:] if args is None else list(args)
         for word in given[: given.index("--") if "--" in given else None]:
