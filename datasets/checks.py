@@ -76,7 +76,7 @@ def check_features(
 
     checked: a JSON file that keeps what was found good, and by which size, time and width it is known again. verify:
     read every file all the same, since files may change and keep their size and time. warn: gets a fault where features
-    are all zero, where CONCH's or MUSK's features are from before the projection, and where contents have changed though size and
+    are all zero, where rows of CONCH or MUSK are not of unit length, and where contents have changed though size and
     time have not. Raises UserError with the faults of all slides, and where slides are of several models.
     """
     folders, form = cache.folders, cache.form

@@ -177,7 +177,7 @@ def _check_features(
     config, faults = reader.config, reader.faults
     memory = Path(config.results_dir) / config.task / config.feature_extractor / "checked_features.json"
     chosen = slides if sample is None else slides[:: max(1, -(-len(slides) // sample))]
-    found = reader.check_features(cache, chosen, faults.warn, memory)
+    found = reader.check_features(cache, chosen, faults.warn, memory, config.verify)
     of = "" if len(chosen) == len(slides) else f", a sample of {len(slides)}"
     by = f", of {found.model.identity}" if found.model.identity else ""
     faults.tell(f"{len(chosen)} slides{of}, {cache.feature_dim} wide, in {cache.folders.root}{by}")

@@ -155,6 +155,7 @@ class InputReader:
         slides: Sequence[Slide],
         warn: Callable[[Fault], None],
         checked: Path | None = None,
+        verify: bool = False,
         trained_with: ModelIdentity | None = None,
     ) -> CheckedFeatures:
         """``datasets.checks.check_features``, and that the features are of the model whose texts are read, and of the
@@ -164,7 +165,7 @@ class InputReader:
         if tower:
             width = feature_width(self.folders, slides, cache.form)
             check_projected(self.folders, width, self._source(), tower.output_dim)
-        found = check_features(cache, slides, checked, self.config.verify, warn)
+        found = check_features(cache, slides, checked, verify, warn)
         self._check_same_model(found.model, warn, trained_with)
         return found
 

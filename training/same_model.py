@@ -30,7 +30,8 @@ def check_same_model(
     nothing can be compared. trained_with: the model of the features that a run was trained with. Raises UserError where
     the features are of another model, and where ``--assume-model`` says another than the features or the options do.
     """
-    source, told = Source(config.feature_extractor, config.vlm_path), found.identity
+    source = Source(config.feature_extractor, config.vlm_path if tower else None)
+    told = found.identity
     check_assumed(config, source, told)
     if told:
         check_trained_with(config, told, trained_with)
