@@ -79,14 +79,14 @@ def slides(numbers: range) -> list[Bag]:
 
 
 def train(model: SlideModel, config: Config, folder: Path) -> Predictions:
-    """Epochs over two slides, and what the model then says of two others."""
+    """Epochs over two slides, two to choose the best epoch by, and what the model then says of another one."""
     folder.mkdir(exist_ok=True)
     files = FoldFiles(folder / "checkpoint.pt", folder / "history.csv", folder / "state.pt", folder / "tensorboard")
     bags = slides(range(2))
     sampler = EpochSampler([bag.label for bag in bags], seed=1)
     progress = fit(model, bags, slides(range(2, 4)), sampler, config, files, "fold 0", {"fold": "0"})
     assert progress.epochs == config.max_epochs
-    return evaluate(model, slides(range(4, 6)), next(model.parameters()).device)
+    return evaluate(model, slides(range(4, 5)), next(model.parameters()).device)
 
 
 def assert_alike(found: Predictions, expected: Predictions) -> None:
