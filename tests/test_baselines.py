@@ -42,7 +42,7 @@ def run_folder(results: Path, model_type: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(flat: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("trained")
-    main.main(options(flat, results, "ABMIL", "--max_epochs", "30"))
+    main.main(options(flat, results, "ABMIL", "--max_epochs", "8", "--lr", "1e-2"))
     return run_folder(results, "ABMIL")
 
 
