@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 NAME = "pretended"
 aten = torch.ops.aten
@@ -175,18 +175,18 @@ def _is_ours(device: Any) -> bool:
 def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: Counts) -> Any:
     """The operation on the CPU; its results are the device's where its tensors are. Raises RuntimeError where tensors
     of both kinds meet."""
-    leaves, structure = tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = list(_tensors((*args, *kwargs.values())))
     ours = [tensor for tensor in tensors if isinstance(tensor, PretendedTensor)]
     target = kwargs.get("device")
     if not ours and not _is_ours(target):
         return func(*args, **kwargs)
-    if func not in COPYING:
-        _refuse_mixtures(func, args, tensors)
-    _count(func, args, target, counts)
+    kind = _kind(func)
+    if not kind.copies:
+        _refuse_mixtures(func, kind, args, tensors)
+    _count(func, kind, args, target, counts)
     if func is aten._fused_sdp_choice.default:
         return 0  # attention step by step
-    held_args, held_kwargs = tree_unflatten([_held(leaf) for leaf in leaves], structure)
+    held_args, held_kwargs = _held(args), {name: _held(value) for name, value in kwargs.items()}
     result = func(*held_args, **{**held_kwargs, "device": torch.device("cpu")} if _is_ours(target) else held_kwargs)
     if func is aten.copy_.default:
         return args[0]
@@ -196,16 +196,17 @@ def _compute(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], counts: 
     return return_and_correct_aliasing(func, tuple(args), dict(kwargs), wrapped) if ours else wrapped
 
 
-def _refuse_mixtures(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+def _refuse_mixtures(func: Any, kind: "_Kind", args: Sequence[Any], tensors: Sequence[Tensor]) -> None:
     """CUDA's rules: numbers of the CPU may take part element by element, its tensors may be indices."""
-    if func in INDEXING:
+    if kind.indexes:
         indices = [index for index in args[1] if index is not None]
         if not isinstance(args[0], PretendedTensor) and any(isinstance(index, PretendedTensor) for index in indices):
             raise RuntimeError(f"{func}: indices should be on the CPU, as the indexed tensor is")
         tensors = [args[0], *(value for value in args[2:] if isinstance(value, Tensor))]
-    takes_numbers = func in TAKES_NUMBERS or torch.Tag.pointwise in func.tags
     others = [
-        tensor for tensor in tensors if not isinstance(tensor, PretendedTensor) and (tensor.dim() or not takes_numbers)
+        tensor
+        for tensor in tensors
+        if not isinstance(tensor, PretendedTensor) and (tensor.dim() or not kind.takes_numbers)
     ]
     if others and len(others) < len(tensors):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in others)
@@ -215,24 +216,60 @@ def _refuse_mixtures(func: Any, args: Sequence[Any], tensors: Sequence[Tensor]) 
         )
 
 
-def _count(func: Any, args: Sequence[Any], target: Any, counts: Counts) -> None:
+def _count(func: Any, kind: "_Kind", args: Sequence[Any], target: Any, counts: Counts) -> None:
     counts.calls += 1
-    counts.views += any(result.alias_info and not result.alias_info.is_write for result in func._schema.returns)
+    counts.views += kind.gives_a_view
     from_ours = isinstance(args[1 if func is aten.copy_.default else 0], PretendedTensor) if args else False
     if func is aten.copy_.default:
         to_ours = isinstance(args[0], PretendedTensor)
     else:
         to_ours = from_ours if target is None else _is_ours(target)
-    if func in COPYING:
+    if kind.copies:
         counts.copies += to_ours and not from_ours
-    masks = [index for index in args[1] if index is not None] if func in INDEXING else []
+    masks = [index for index in args[1] if index is not None] if kind.indexes else []
     counts.copies += sum(not isinstance(index, PretendedTensor) for index in masks)
-    leaves = func in COPYING and from_ours and not to_ours
-    counts.synchronisations += leaves or func in WAITING or any(mask.dtype == torch.bool for mask in masks)
+    leaves = kind.copies and from_ours and not to_ours
+    counts.synchronisations += leaves or kind.waits or any(mask.dtype == torch.bool for mask in masks)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What CUDA's rules say of an operation."""
+
+    indexes: bool
+    copies: bool
+    waits: bool
+    takes_numbers: bool
+    gives_a_view: bool
+
+
+@functools.cache
+def _kind(func: Any) -> _Kind:
+    return _Kind(
+        indexes=func in INDEXING,
+        copies=func in COPYING,
+        waits=func in WAITING,
+        takes_numbers=func in TAKES_NUMBERS or torch.Tag.pointwise in func.tags,
+        gives_a_view=any(result.alias_info and not result.alias_info.is_write for result in func._schema.returns),
+    )
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors among an operation's arguments, which are values and sequences of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
 
 
 def _held(value: Any) -> Any:
-    return value.held if isinstance(value, PretendedTensor) else value
+    """An argument with the tensors of the CPU in place of the device's. PyTorch's own trees take ten times as long."""
+    if isinstance(value, PretendedTensor):
+        return value.held
+    if isinstance(value, (tuple, list)):
+        return type(value)(_held(part) for part in value)
+    return value
 
 
 def _wrapped(value: Any) -> Any:

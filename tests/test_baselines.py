@@ -10,6 +10,7 @@ import pytest
 
 import main
 from tests.conftest import RunMain, SimulatedTask
+from tests.support.small_transmil import make_transmil_small
 from utils.model_types import MODEL_TYPES
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
@@ -41,7 +42,7 @@ def run_folder(results: Path, model_type: str) -> Path:
 @pytest.fixture(scope="module")
 def trained(flat: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("trained")
-    main.main(options(flat, results, "ABMIL", "--max_epochs", "30"))
+    main.main(options(flat, results, "ABMIL", "--max_epochs", "8", "--lr", "1e-2"))
     return run_folder(results, "ABMIL")
 
 
@@ -123,10 +124,11 @@ def test_options_of_other_models_are_told_of(flat: SimulatedTask, run_main: RunM
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_model_trains_and_predicts_the_same(
-    simulated: SimulatedTask, run_main: RunMain, tmp_path: Path, model_type: str
+    simulated: SimulatedTask, run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
     """Two epochs of one fold over two slides a class and split, with the options that all share; predict.py repeats
     what was predicted."""
+    make_transmil_small(monkeypatch)
     given = simulated.options(tmp_path / "results", "--model_type", model_type, "--testing", "--k_end", "1")
     code, out, err = run_main(given)
     assert code == 0, err

@@ -111,6 +111,7 @@ def test_a_third_kind_of_label_is_told(
     assert fault.expected == f"one of {CLASSES}"
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_with_labels_optional_it_counts_as_unlabelled(
     checkpoint: str, cohort: Path, tmp_path: Path, run_main: RunMain
 ) -> None:
@@ -125,6 +126,7 @@ def test_with_labels_optional_it_counts_as_unlabelled(
     assert all(word in note for word in ("3 of 6", "a blank of 1", "'unknown' of 1 ('SIM-0000')", "'n/a' of 1"))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_explanations_of_slides_with_other_labels(planted_run: PlantedRun, tmp_path: Path, run_main: RunMain) -> None:
     table = shutil.copy(planted_run.task.root / "simulated.csv", tmp_path / "new.csv")
     first, *_ = relabel(Path(table), {0: "unknown"})

@@ -150,9 +150,11 @@ def test_testing_is_a_quick_try(simulated: SimulatedTask, tmp_path: Path) -> Non
 
 
 def test_early_stopping_stops(simulated: SimulatedTask, tmp_path: Path) -> None:
-    """A learning rate of nothing: the first epoch stays the best one."""
-    main.main(simulated.options(tmp_path, "--lr", "0", "--max_epochs", "30", "--early_stopping", "--k_end", "1"))
-    summary = pd.read_csv(simulated.run_folder(tmp_path) / "summary_partial_0_1.csv")
+    """A learning rate of nothing: the first epoch stays the best one. Every model stops in the same loop."""
+    options = ["--model_type", "ABMIL", "--lr", "0", "--max_epochs", "30", "--early_stopping", "--k_end", "1"]
+    main.main(simulated.options(tmp_path, *options))
+    (written,) = tmp_path.rglob("summary_partial_0_1.csv")
+    summary = pd.read_csv(written)
     assert summary[["best_epoch", "epochs"]].iloc[0].tolist() == [0, 11]
 
 

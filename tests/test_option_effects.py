@@ -6,15 +6,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from models.baselines import transmil
 from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.support.run_contents import files_below, notes, numbers
+from tests.support.small_transmil import make_transmil_small
 from utils.config import OPTIONS, Config
 from utils.effects import options_without_effect
 from utils.model_types import MODEL_TYPES
@@ -33,7 +32,7 @@ ASK_ALL = {"dataclasses.py", "effects.py", "<string>"}  # copies, comparisons, a
 @pytest.fixture
 def quick_models(monkeypatch: pytest.MonkeyPatch, blank_figures: None) -> None:
     """TransMIL in small, and blank figures beside predictions: which options are read is the same."""
-    monkeypatch.setattr(transmil, "TransMIL", partial(transmil.TransMIL, embedding=16, heads=2, landmarks=4))
+    make_transmil_small(monkeypatch)
 
 
 @contextmanager

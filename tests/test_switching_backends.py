@@ -12,6 +12,8 @@ import torch
 from tests.conftest import RunMain, SimulatedTask
 from tests.support.run_contents import notes
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 BOTH_WAYS = pytest.mark.parametrize(("first", "second"), [("blocked", "pyg"), ("pyg", "blocked")])
 
 

@@ -113,10 +113,11 @@ def test_features_are_those_of_the_patches_at_their_coordinates(
 @pytest.mark.parametrize("levels", [(1,), (1, 2), (1, 4)])
 def test_a_40x_slide(tmp_path: Path, levels: tuple[int, ...]) -> None:
     file = pyramids.write_pyramid(
-        tmp_path / "slide.svs", tissue(4200, 3000, [(300, 300, 4000, 2000)]), 40, 0.25, levels
+        tmp_path / "slide.svs", tissue(4200, 2200, [(300, 100, 4000, 2000)]), 40, 0.25, levels
     )
     planned = plan(tmp_path, file, level0=None)
     assert (planned.grid.parent_size, planned.grid.child_size) == (2048, 512)
+    assert len(planned.grid.parents) >= 2
     check_against_openslide(file, extract([planned])[0], tolerance=1)
 
 

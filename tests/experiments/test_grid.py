@@ -72,9 +72,10 @@ def test_main_reads_the_options_as_the_grid_means_them(options: dict[str, list[A
     for values in wanted:  # options that another one switches off have their defaults
         if values.get("tgdf") == "none" and "filter_alpha" in values:
             values["filter_alpha"] = Config.filter_alpha
-    found = [{name: getattr(by_main(run), name) for name in options} for run in runs]
+    read = [by_main(run) for run in runs]
+    found = [{name: getattr(config, name) for name in options} for config in read]
     assert {*map(repr, found)} == {*map(repr, wanted)}
-    assert all(by_main(run) == run.config for run in runs)
+    assert read == [run.config for run in runs]
     # no two runs in one folder, as far as main.py's record of a run tells them apart
     assert len({run.config.run_path() for run in runs}) == len({run.config for run in runs})
     # the defaults lie where main.py itself puts them; every other setting in a folder of its own

@@ -24,6 +24,7 @@ def rewrite_rows(file: Path) -> None:
     assert file.stat().st_size == before.st_size
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_features_that_keep_size_and_time(
     task: SimulatedTask, tmp_path: Path, run_main: RunMain, faults_of: FaultsOf
 ) -> None:

@@ -31,6 +31,7 @@ def formulas(task: SimulatedTask) -> SimulatedTask:
     return task
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_names_like_formulas(formulas: SimulatedTask, run_main: RunMain, tmp_path: Path) -> None:
     results = tmp_path / "results"
     assert run_main(formulas.options(results, "--max_epochs", "1"))[0] == 0

@@ -1,6 +1,8 @@
 """Prompts through the frozen towers, against the vision-language models' own text encoders."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,20 +38,26 @@ def set_context_to_placeholder(prompts: PromptLearner) -> None:
         prompts.context_tokens.copy_(prompts.token_embeddings.gather(1, places)[0])
 
 
+@cache
+def published_clip(folder: Path) -> tuple[Any, Any]:
+    """transformers' own tokenizer and model."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    return AutoTokenizer.from_pretrained(folder), CLIPModel.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("num_context", [1, 5, 16])
 def test_clip_reads_the_literal_string(clip_folder: Path, position: str, num_context: int) -> None:
     """transformers' own tokenizer and get_text_features."""
-    from transformers import AutoTokenizer, CLIPModel
-
+    tokenizer, model = published_clip(clip_folder)
     tower = load_text_side("any", str(clip_folder))
     prompts = PromptLearner(tower, TEXTS[:2], TEXTS[2:], 2, num_context, position=position)
     set_context_to_placeholder(prompts)
-    tokenizer = AutoTokenizer.from_pretrained(clip_folder)
     strings = [literal(TEXTS[row], num_context, position) for row in (0, 2, 1, 3)]
     inputs = tokenizer(strings, padding=True, return_tensors="pt")
     with torch.no_grad():
-        features = CLIPModel.from_pretrained(clip_folder).get_text_features(**inputs)
+        features = model.get_text_features(**inputs)
         features = getattr(features, "pooler_output", features)
         low, high = prompts()
     np.testing.assert_allclose(low, features[[0, 2]], rtol=0, atol=1e-5 * float(features.abs().max()))
