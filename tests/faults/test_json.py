@@ -64,7 +64,7 @@ def refusals(made_up: RunFolder, tmp_path: Path, name: str, read: Callable[[RunF
     """The changes of a file that are read all the same, sealed anew."""
     content = {key: value for key, value in json.loads((made_up.path / name).read_text()).items() if key != DIGESTS}
     defaults = {"num_threads", "feature_dim", "run", "files", "vlm_path", "dataset_csv", "split_dir", "text_prompt"}
-    optional = defaults | {"device", "cache_gb"}
+    optional = defaults | {"device", "cache_gb", "assume_model", "features_model"}
     passed = []
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
@@ -168,7 +168,7 @@ def test_a_list_of_runs_keeps_what_else_it_tells(tmp_path: Path) -> None:
 
 
 RIGHT = {
-    CheckedSlide: {"stamp": [16, 1, None], "sha256": "0", "unit_rows": True, "zero_rows": 0},
+    CheckedSlide: {"stamp": [16, 1, None], "sha256": "0", "unit_rows": True, "zero_rows": 0, "models": []},
     Manifest: {"folds": [{"fold": 0, "sha256": "0", "slides": {}}], "task": "t"},
     KeptPredictions: {"made_by": "0", "slides": {"s": {"features": "0", "probabilities": [[0.5, 1]]}}},
 }

@@ -76,7 +76,8 @@ def test_all_settings_that_differ_are_listed(predict_refused: Refused, run_folde
 
 def test_predicting_with_another_clip(task: SimulatedTask, predict_refused: Refused) -> None:
     other_clip(task)
-    (fault,) = predict_refused("--vlm_path", str(task.root / "tinyclip"))
+    fault, of_features = predict_refused("--vlm_path", str(task.root / "tinyclip"), faults=2)
+    assert of_features.code == "features.other_model"
     check_fault(fault, "run.other_settings", f"--vlm_path {task.root / 'tinyclip'}", "vision-language model")
 
 

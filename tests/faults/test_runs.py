@@ -17,7 +17,7 @@ from tests.support.damage import (
     change_text,
     files_but_checks,
     first_is,
-    other_clip,
+    other_clip_and_features,
     read_ids,
     without_last,
     write_ids,
@@ -87,7 +87,7 @@ OTHER_RUNS = {
         (), lambda task: change_text(task.root / "simulated.csv", "simulated_0001", "p"),
         "dataset_csv has changed since",
     ),
-    "clip": ((), other_clip, "text_tower has changed since"),
+    "clip": ((), other_clip_and_features, "text_tower has changed since"),
     "features": (
         (), lambda task: change(task.features / HIGH / f"{SLIDE}.h5", "features", lambda x: x * 2),
         "features_0 has changed since",

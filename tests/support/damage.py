@@ -98,3 +98,14 @@ def other_clip(task: SimulatedTask) -> None:
 
     (task.root / "tinyclip").unlink()
     save_tiny_clip(task.root / "tinyclip", width=16, seed=5)
+
+
+def other_clip_and_features(task: SimulatedTask) -> None:
+    """Another model, of which the features say that they are."""
+    from models.vlms import load_image_side
+
+    other_clip(task)
+    told = load_image_side("tinyclip", str(task.root / "tinyclip")).identity().attributes()
+    for file in task.features.rglob("*.h5"):
+        with h5py.File(file, "r+") as opened:
+            opened.attrs.update(told)
