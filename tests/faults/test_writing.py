@@ -36,7 +36,7 @@ def test_a_training_that_finds_no_room_is_resumed(
 ) -> None:
     results = tmp_path / "results"
     options = task.options(results, "--max_epochs", "1")
-    with no_file_beyond(20_000):
+    with no_file_beyond(40_000):
         (fault,) = faults_of(options)
     check_fault(fault, "file.not_written", task.run_folder(results) / "resume_0.pt", os.strerror(errno.EFBIG))
     assert not [name for name in files_below(tmp_path / "results") if name.endswith(".writing")]
