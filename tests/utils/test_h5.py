@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support.faults import expect_faults
 from tests.support.h5_files import attributes_of
@@ -33,3 +34,12 @@ def test_faulty_files_are_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with expect_faults("h5.unreadable"):
         read_h5(file, ("features",))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, bool])
+def test_arrays_lie_where_those_of_pytorch_do(tmp_path: Path, kind: type) -> None:
+    for number in range(1, 30):
+        values = np.arange(number).astype(kind)
+        write_h5(tmp_path / "file.h5", {"features": values}, {})
+        found = read_h5(tmp_path / "file.h5", ("features",))["features"]
+        assert found.ctypes.data % 64 == 0 and found.dtype == values.dtype and np.array_equal(found, values)
