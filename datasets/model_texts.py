@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets.class_texts import arrange_class_texts, has_own_form, read_class_texts
 from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
-from utils.config import PROJECT, Config
+from utils.config import Config
 
 NO_TEXTS = Descriptions({}, [], [])
 SUFFIX = {"ViLa_MIL": "csv", "MSCPT": "json"}
@@ -17,7 +17,7 @@ def text_file(config: Config, form: str) -> Path:
     forms are made."""
     default = config.prompt_path()
     if config.text_prompt is None and form != "HiVE_MIL":
-        own = PROJECT / "text_prompt" / config.model_type / config.LLM / f"{config.task}.{SUFFIX[form]}"
+        own = config.texts_folder(config.model_type) / f"{config.task}.{SUFFIX[form]}"
         if own.is_file() or not default.is_file():
             return own
     return default

@@ -11,7 +11,7 @@ from datasets.splits import read_split_ids
 from training.run_reader import RunReader
 from training.run_record import RunRecord
 from utils.commands import options_text
-from utils.config import Config
+from utils.config import EARLIER, Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
@@ -48,7 +48,7 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     record = run.record() if run.config.exists() else None
     if record:
         refuse_other_options(run.config, record.options, given, FREE)
-    own = record.options if record else {}
+    own = {**EARLIER, **record.options} if record else {}
     options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
         options["dataset_csv"] = None

@@ -119,7 +119,8 @@ def fit(
     origin: Mapping[str, str],
 ) -> Progress:
     """Train until the epochs are used up or the validation error has not fallen for ``PATIENCE`` epochs (a tie is no
-    improvement); leaves the best epoch's weights in the model and, at the end, in ``files.checkpoint``.
+    improvement). With ``config.early_stopping`` the weights of the epoch of the lowest validation error stay in the
+    model and, at the end, in ``files.checkpoint``; without it those of the last epoch, as in the released code.
 
     origin: what tells the run and the fold, by name. With ``config.resume`` it goes on behind the last finished epoch
     and ends as if it had never been stopped. Raises UserError where the state to go on from is damaged or of another
@@ -157,7 +158,8 @@ def fit(
             f"  val loss {row['val_loss']:.4f} acc {row['val_acc']:.3f} auc {row['val_auc']:.3f}{mark}"
         )
     files.require_folder()
-    set_weights(model, progress.best_weights)
+    if config.early_stopping:
+        set_weights(model, progress.best_weights)
     write_tensors(files.checkpoint, model.checkpoint())
     return progress
 

@@ -10,21 +10,8 @@ from utils.errors import Fault, UserError
 from utils.model_types import ALL, CLAM, HIVE, MODEL_TYPES, TEXTS
 from utils.names import check_names, folder_name
 from utils.options import (
-    GIVEN,
-    MOST_FOLDS,
-    MOST_WORKERS,
-    OVER_SLIDES,
-    TRAINING,
-    Nature,
-    Option,
-    any_seed,
-    at_least,
-    magnification,
-    option,
-    path,
-    switch,
-    within,
-    words,
+    GIVEN, MOST_FOLDS, MOST_WORKERS, OVER_SLIDES, TRAINING, Nature, Option, any_seed, at_least, flag, magnification,
+    option, path, switch, within, words,
 )  # fmt: skip
 from utils.words import listed
 
@@ -32,6 +19,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
+ONE_SCALE = [{"instances": "low"}, {"instances": "high"}]
+EARLIER = {"context_per_scale": False}
+"""Options that records of earlier versions lack, with what those versions computed."""
+EDGE_BY_EDGE = [{"intra_aggregator": "mlp"}, {"intra_aggregator": "attention"}, {"hier_aggregator": "mlp"}]
 NO_INSTANCE_LOSS = {"bag_weight": 1}
 
 
@@ -45,18 +36,13 @@ class Config:
     )  # fmt: skip
     data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
     feature_extractor: str = option(
-        "plip",
-        "a published model (extract_features.py --list-models), or any other name together with --vlm_path",
-        folder_name,
-        nature=Nature.NAME,
-    )
+        "plip", "a published model (extract_features.py --list-models), or any other name together with --vlm_path",
+        folder_name, nature=Nature.NAME,
+    )  # fmt: skip
     vlm_path: str | None = option(
-        None,
-        "the model's folder, weight file or hub id (default: the published one)",
-        path,
-        nature=Nature.SOURCE,
+        None, "the model's folder, weight file or hub id (default: the published one)", path, nature=Nature.SOURCE,
         models=TEXTS,
-    )
+    )  # fmt: skip
     assume_model: str | None = option(
         None, "the model that made features whose files do not say it, by its name (--list-models)", words,
         nature=Nature.SOURCE,
@@ -72,9 +58,13 @@ class Config:
         None, "descriptions (default: text_prompt/<model>/<LLM>/<task>, else HiVE_MIL's)", path, nature=Nature.SOURCE,
         models=TEXTS,
     )  # fmt: skip
-    LLM: str = option(
-        "builtin", "which descriptions, a folder of text_prompt/<model>", folder_name, models=TEXTS,
-        unless=[{"text_prompt": GIVEN}],
+    LLM: str | None = option(
+        None, "which descriptions, a folder of text_prompt/<model> (default: gpt4o where the task's file lies there, "
+        "else builtin)", folder_name, models=TEXTS, unless=[{"text_prompt": GIVEN}],
+    )  # fmt: skip
+    class_order: str = option(
+        "labels", "what numbers the classes: their names in order, or their places in the file of descriptions, as the "
+        "released code has it", choices=["labels", "prompts"], models=HIVE,
     )  # fmt: skip
     results_dir: str = option("./results", "where runs are written", path, nature=Nature.CALL, stages=TRAINING)
 
@@ -96,6 +86,10 @@ class Config:
         "end", "where the description stands: behind the context (end), within it, in front",
         choices=["end", "middle", "front"], models=HIVE,
     )  # fmt: skip
+    context_per_scale: bool = option(
+        True, "learn context tokens for each scale (Equation 1); the released variant has one set for both", flag,
+        models=HIVE, unless=[RELEASED_HIVE],
+    )  # fmt: skip
     text_format: str = option(
         "both", "what of a description is read", choices=["both", "term", "explanation"], models=HIVE | {"MSCPT"}
     )
@@ -107,32 +101,47 @@ class Config:
         "full", "stages of the filtering (Table 12)", choices=["full", "no_mask_propagation", "high_only", "none"],
         models=HIVE, unless=[RELEASED_HIVE],
     )  # fmt: skip
+    instances: str = option(
+        "both", "scales whose patches and texts are in the graph (Table 14)", choices=["both", "low", "high"],
+        models=HIVE, unless=[RELEASED_HIVE],
+    )  # fmt: skip
+    intra_aggregator: str = option(
+        "graph", "messages between patches and texts of a scale (Table 13): GraphSAGE, attention, or a perceptron "
+        "without messages", choices=["graph", "mlp", "attention"], models=HIVE, unless=[RELEASED_HIVE],
+    )  # fmt: skip
     hier_aggregator: str = option(
-        "msa", "messages between parents and children (Figure 6)", choices=["msa", "maa", "saa", "attention", "sage"],
-        models=HIVE, unless=[RELEASED_HIVE, {"hier_direction": "none"}],
+        "msa", "messages between parents and children (Figure 6, Table 13); mlp: a perceptron without messages",
+        choices=["msa", "maa", "saa", "attention", "sage", "mlp"], models=HIVE,
+        unless=[RELEASED_HIVE, {"hier_direction": "none"}, *ONE_SCALE],
     )  # fmt: skip
     hier_direction: str = option(
         "both", "their direction (Figure 4)", choices=["both", "up", "down", "none"], models=HIVE,
-        unless=[RELEASED_HIVE],
+        unless=[RELEASED_HIVE, *ONE_SCALE],
     )  # fmt: skip
     graph_backend: str = option(
         "blocked", "graph layers in blocks of patches, or edge by edge with PyTorch Geometric: the same results, "
         "several times slower; the released variant has but one way", choices=["blocked", "pyg"], nature=Nature.MACHINE,
-        models=HIVE, unless=[RELEASED_HIVE],
+        models=HIVE, unless=[RELEASED_HIVE, *EDGE_BY_EDGE],
     )  # fmt: skip
-    scales: str = option("both", "scales whose logits count (Table 14)", choices=["both", "low", "high"], models=HIVE)
-    top_k_low: int = option(2, "low patches averaged per text", at_least(1), models=HIVE, unless=[{"scales": "high"}])
-    top_k_high: int = option(
-        100, "high patches averaged per text", at_least(1), models=HIVE, unless=[{"scales": "low"}]
+    scales: str = option(
+        "both", "scales whose logits count", choices=["both", "low", "high"], models=HIVE, unless=ONE_SCALE
     )
+    top_k_low: int = option(
+        2, "low patches averaged per text", at_least(1), models=HIVE,
+        unless=[{"scales": "high"}, {"instances": "high"}],
+    )  # fmt: skip
+    top_k_high: int = option(
+        100, "high patches averaged per text", at_least(1), models=HIVE,
+        unless=[{"scales": "low"}, {"instances": "low"}],
+    )  # fmt: skip
     htcl: str = option(
         "class_wise", "text contrastive loss (Table 2)",
         choices=["class_wise", "instance_wise", "share_parent", "none"], models=HIVE, stages=TRAINING,
-        unless=[RELEASED_HIVE],
+        unless=[RELEASED_HIVE, *ONE_SCALE],
     )  # fmt: skip
     contrastive_lambda: float = option(
         0.5, "weight of the text contrastive loss", at_least(0, float), models=HIVE, stages=TRAINING,
-        unless=[{"htcl": "none"}],
+        unless=[{"htcl": "none"}, *ONE_SCALE],
     )  # fmt: skip
     bag_loss: str = option(
         "ce", "loss on the logits", choices=["ce", "svm", "focal"], models=ALL - {"DSMIL"}, stages=TRAINING,
@@ -175,7 +184,10 @@ class Config:
     label_frac: float = option(1.0, "share of each class's training slides to use", at_least(0, float), stages=TRAINING)
     weighted_sample: bool = switch("draw the classes equally often in training", stages=TRAINING)
     max_epochs: int = option(50, "epochs at most", at_least(1), stages=TRAINING)
-    early_stopping: bool = switch("stop after 10 epochs without a lower validation error", stages=TRAINING)
+    early_stopping: bool = switch(
+        "stop after 10 epochs without a lower validation error, and test the epoch of the lowest; without the option "
+        "the last epoch is tested", stages=TRAINING,
+    )  # fmt: skip
     opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
     lr: float = option(1e-4, "learning rate", at_least(0, float, 1e38), stages=TRAINING)
     reg: float = option(1e-5, "weight decay", at_least(0, float, 1000), stages=TRAINING)
@@ -227,6 +239,16 @@ class Config:
         """The folds of this run."""
         return range(max(self.k_start, 0), self.k if self.k_end == -1 else self.k_end)
 
+    def language_model(self) -> str:
+        """Who wrote the descriptions: --LLM, or else gpt4o where the task's file lies there, or else builtin."""
+        released = (PROJECT / "text_prompt" / model / "gpt4o" / self.task for model in ("HiVE_MIL", self.model_type))
+        is_there = any(file.with_name(f"{file.name}{end}").is_file() for file in released for end in (".json", ".csv"))
+        return self.LLM or ("gpt4o" if is_there else "builtin")
+
+    def texts_folder(self, model: str) -> Path:
+        """The folder of the language model's descriptions in the form of a model."""
+        return PROJECT / "text_prompt" / model / self.language_model()
+
     def csv_path(self) -> Path:
         return Path(self.dataset_csv or PROJECT / "dataset_csv" / f"{self.task}.csv")
 
@@ -235,19 +257,18 @@ class Config:
         return Path(self.split_dir or default) / f"splits_{fold}.csv"
 
     def prompt_path(self) -> Path:
-        return Path(self.text_prompt or PROJECT / "text_prompt" / "HiVE_MIL" / self.LLM / f"{self.task}.json")
+        return Path(self.text_prompt or self.texts_folder("HiVE_MIL") / f"{self.task}.json")
 
     def run_path(self) -> Path:
         """RESULTS/<task>/<fe>/<shots>/<task>_<fe>_<model>_<shots>_s<seed>"""
-        shots = str(self.few_shot_num)
-        name = (
-            f"{self.task}_{self.feature_extractor}_{self.model_type}_{shots}_s{self.seed}" + "_testing" * self.testing
-        )
+        shots, suffix = str(self.few_shot_num), "_testing" * self.testing
+        name = f"{self.task}_{self.feature_extractor}_{self.model_type}_{shots}_s{self.seed}{suffix}"
         return Path(self.results_dir) / self.task / self.feature_extractor / shots / name
 
     def to_dict(self) -> dict[str, Any]:
-        """All options; paths that exist are made absolute, so that the record can be read from another folder."""
-        options = asdict(self)
+        """All options; the language model is named, and paths that exist are made absolute, so that the record says the
+        same when it is read from another folder, or later."""
+        options = {**asdict(self), "LLM": self.language_model()}
         for name in PATHS:
             if options[name] and Path(options[name]).exists():
                 options[name] = str(Path(options[name]).resolve())
@@ -256,25 +277,19 @@ class Config:
     @classmethod
     def from_record(cls, options: Mapping[str, Any], file: Path) -> "Config":
         """The options that ``to_dict`` gave, of this version or of an older one that did not know all of them: those
-        that are missing have their defaults. Raises UserError for options and choices that this version does not know,
-        and for numbers out of bounds.
+        that are missing have the values of ``EARLIER``, or else their defaults. Raises UserError for options and
+        choices that this version does not know, and for numbers out of bounds.
 
         file: where they were read, for the message.
         """
         if unknown := sorted(set(options) - set(OPTIONS)):
-            raise UserError(
-                Fault(
-                    "run.unknown_options",
-                    str(file),
-                    f"unknown options {listed(unknown)}",
-                    mend="use the version that wrote the file",
-                )
-            )
+            found, mend = f"unknown options {listed(unknown)}", "use the version that wrote the file"
+            raise UserError(Fault("run.unknown_options", str(file), found, mend=mend))
         reasons = ((name, OPTIONS[name].refuses(value)) for name, value in options.items())
         faults = [Fault("option.value", f"{file}: {name}", why) for name, why in reasons if why]
         if faults:
             raise UserError(faults)
-        return cls(**options)
+        return cls(**{**EARLIER, **options})
 
 
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Config)}
