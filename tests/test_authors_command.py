@@ -36,15 +36,16 @@ def authors_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = folder / "features" / "tcga_nsclc_plip"
     for name in ("plip_5x", "hierarchical_plip_5x_20x"):
         (root / name).mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    splits = [pd.read_csv(file) for file in (project / "splits" / "tcga_nsclc" / "tcga_nsclc_16").glob("splits_*.csv")]
     parents = np.array([[0, 0], [4096, 0]])
     children = parents[:, None] + 1024 * np.stack(np.divmod(np.arange(16), 4), 1)
-    for name in {name for split in splits for part in ("train", "val", "test") for name in split[part].dropna()}:
-        low, high = generator.standard_normal((2, 16)), generator.standard_normal((2, 16, 16))
-        for scale, features, coords in (("plip_5x", low, parents), ("hierarchical_plip_5x_20x", high, children)):
-            with h5py.File(root / scale / f"{name}.h5", "w") as file:
-                file["features"], file["coords"] = features.astype("float32"), coords
+    splits = [pd.read_csv(file) for file in (project / "splits" / "tcga_nsclc" / "tcga_nsclc_16").glob("splits_*.csv")]
+    names = {name for split in splits for part in ("train", "val", "test") for name in split[part].dropna()}
+    for scale, coords in (("plip_5x", parents), ("hierarchical_plip_5x_20x", children)):
+        features = np.random.default_rng(0).standard_normal((*coords.shape[:-1], 16))
+        with h5py.File(folder / f"{scale}.h5", "w") as file:
+            file["features"], file["coords"] = features.astype("float32"), coords
+        for name in names:
+            (root / scale / f"{name}.h5").hardlink_to(folder / f"{scale}.h5")
     save_tiny_clip(folder / "clip", width=16)
     return folder
 
