@@ -138,13 +138,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
-    """Two classes, 14 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only."""
+    """Two classes, 10 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only."""
     import create_simulated_task
 
     root = tmp_path_factory.mktemp("simulated")
     create_simulated_task.main(
         [
-            *("--output-dir", str(root), "--classes", "2", "--slides-per-class", "14", "--width", "16"),
+            *("--output-dir", str(root), "--classes", "2", "--slides-per-class", "10", "--width", "16"),
             *("--min-parents", "6", "--max-parents", "12"),
         ]
     )
