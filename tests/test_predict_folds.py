@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
-import main
 import predict
 import training.prediction
 from benchmarks.pyramids import tissue, write_pyramid
@@ -22,10 +21,8 @@ blank_figures = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")
-def trained(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("trained")
-    main.main(simulated.options(results, "--max_epochs", "2"))
-    return simulated.run_folder(results)
+def trained(simulated: SimulatedTask, whole: Path) -> Path:
+    return simulated.run_folder(whole)
 
 
 @pytest.fixture
