@@ -255,7 +255,7 @@ def test_main_accepts_the_splits(run_main: RunMain, simulated: SimulatedTask, tm
     made = [*arguments, "--output-dir", str(tmp_path / "splits"), "--k", "2", "--few_shot_num", "4", "2"]
     code, output, _ = run_main(made, "create_splits")
     assert code == 0
-    assert "SIMULATED_A  2 (20.0 %)  4 (40.0 %)  4 (40.0 %)" in output
+    assert "SIMULATED_A  4 (40.0 %)  3 (30.0 %)  3 (30.0 %)" in output
     for shots in ("4", "2"):
         split_dir = str(tmp_path / "splits" / f"simulated_{shots}")
         more = ("--split_dir", split_dir, "--few_shot_num", shots, "--dry_run")
