@@ -8,6 +8,7 @@ the receivers', as in PyTorch Geometric.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,9 @@ class IntraScaleAttention(nn.Module):
 
     def __init__(self, relations: nn.ModuleDict):
         super().__init__()
-        self.attention = nn.ModuleDict({name: ModalityScaleAttention(part) for name, part in relations.items()})
+        self.attention = nn.ModuleDict(
+            {name: ModalityScaleAttention(cast(ScaleAttention, part)) for name, part in relations.items()}
+        )
 
     def forward(self, nodes: Nodes, edges: Edges) -> Nodes:
         """-> the nodes, updated."""
