@@ -73,8 +73,9 @@ def launch(
 
     options: as run_experiments.py parses them. given: options of main.py, each with its values. folder_of: the path of
     a run -> its folder. check_files: raises UserError where a run's table of slides, splits or descriptions are missing
-    or faulty; a dry run tells these faults. Returns whether all folds are finished, or were only listed. Raises UserError for faults of the
-    grid, for results that are damaged, and where the results of folds that ended well cannot be seen here.
+    or faulty; a dry run tells these faults. Returns whether all folds are finished, or were only listed. Raises
+    UserError for faults of the grid, for results that are damaged, and where the results of folds that ended well
+    cannot be seen here.
     """
     results = Path(options.results_dir)
     runs = runs_of_grid(options, given)

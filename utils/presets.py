@@ -1,6 +1,5 @@
 """presets.yaml: the paper's tables and figures, as runs and as what a report shows of them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +19,14 @@ class PresetReport:
     """What the paper shows of a table or figure.
 
     columns: keys of the measures (``training.metrics.Measure``) in the paper's order. figure: what is drawn, None for a
-    table. published: the numbers of the paper's tables that hold the figures of these rows.
+    table. published: the numbers of the paper's tables that hold figures of these rows. also: those of tables whose
+    rows, of other models, stand beside.
     """
 
     columns: list[str] = field(default_factory=lambda: ["acc", "auc", "f1"])
     figure: FigureKind | None = None
     published: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,12 @@ class Preset:
         value = self.options.get(option, [])
         return value if isinstance(value, list) else [value]
 
-    def place_of(self, label: str) -> tuple[int, str]:
-        """By what rows are sorted: in the paper's order. A label may go on behind that of presets.yaml, with the values
-        of options that vary (", lr 0.1"); other labels come last, by name."""
-        names = list(self.runs)
-        row = next((name for name in sorted(names, key=len, reverse=True) if _begins(label, name)), None)
-        return (len(names), label) if row is None else (names.index(row), label.removeprefix(row))
-
-
-def _begins(label: str, row: str) -> bool:
-    return label == row or label.startswith(f"{row}, ")
-
-
-def place_in(values: Sequence[str], value: str) -> tuple[int, str]:
-    """By what values are sorted: as they are listed, others behind them by name."""
-    return (values.index(value) if value in values else len(values)), value
+    def place_of(self, label: str) -> int:
+        """The place of a row in the paper's order. A label may go on behind that of presets.yaml, with the values of
+        options that vary (", lr 0.1"); those of other rows come last."""
+        rows = list(self.runs)
+        own = next((row for row in sorted(rows, key=len, reverse=True) if f"{label}, ".startswith(f"{row}, ")), None)
+        return len(rows) if own is None else rows.index(own)
 
 
 def read_preset_file(path: Path = PRESETS) -> dict[str, Preset]:
