@@ -36,7 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of the bootstrap (default: 5000)",
     )
     add("seed", type=seed, default=1, metavar="N", help="of the bootstrap (default: 1)")
-    add("published", action="store_true", help="put the paper's figures beside those of the presets of its tables")
+    add("published", action="store_true", help="put the paper's numbers beside those of its presets' runs")
     return parser.parse_args(argv)
 
 

@@ -74,7 +74,7 @@ def write_report(
     """Write report.md, tables/ and figures/ of all runs in and below some folders; returns where report.md lies.
 
     slides_of: reads the splits of a run's finished folds. reference: label of the row that the others are compared
-    with. resamples, seed: of the bootstrap. with_published: put the paper's figures beside those of its presets. Raises
+    with. resamples, seed: of the bootstrap. with_published: put the paper's numbers beside those of its presets. Raises
     UserError with the faults of all runs, before anything is written.
     """
     found = read_runs(results)

@@ -1,4 +1,4 @@
-"""The paper's order, and the paper's own figures beside those of runs."""
+"""The paper's order, and the paper's own numbers beside those of runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class PublishedRow:
     stds: Mapping[str, float]
 
     def text(self, measure: Measure) -> str:
-        """The figure as the paper prints it, - where it prints none."""
+        """The number as the paper prints it, - where it prints none."""
         if measure.key not in self.means:
             return EMPTY
         mean = f"{self.means[measure.key]:.2f}"
@@ -86,7 +86,7 @@ def _place_in(values: Sequence[str], value: str) -> tuple[int, str]:
     return (values.index(value) if value in values else len(values)), value
 
 
-# ---- beside the paper's figures --------------------------------------------------------------------------------------
+# ---- beside the paper's numbers --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Beside:
 
 
 def beside_published(results: ResultsTable, preset: Preset, published: Sequence[PublishedRow]) -> Beside | None:
-    """Each setting with the paper's figure and the difference; None where the paper prints no figures of the preset.
+    """Each setting with the paper's number and the difference; None where the paper prints no numbers of the preset.
 
     Rows of the paper that were not run stand there too: those of the extractor, tasks and shots that were run, or,
     where the paper has none of these, all of the preset's.
@@ -154,18 +154,18 @@ def _beside(
 def _notes(
     results: ResultsTable, known: Mapping[tuple[Place, str], PublishedRow], ours: Sequence[Place], also: Sequence[str]
 ) -> list[str]:
-    """Which settings the paper has no figures of, and which of its rows are of models that are not here."""
+    """Which settings the paper has no numbers of, and which of its rows are of models that are not here."""
     notes = []
     for place in ours:
         told = ", ".join([*place[:2], f"{place[2]} shots"])
         if not any(place == other for other, _ in known):
-            notes.append(f"{told}: the paper has no figures, so there is no difference")
+            notes.append(f"{told}: the paper has no numbers, so there is no difference")
             continue
         labels = [label for label in results.rows if (label, place[1:]) in results.cells]
         if others := [label for label in labels if (place, label) not in known]:
             notes.append(f"{told}: no rows of the paper: {listed(others, 20, quote=False)}")
     if not any(place in ours for place, _ in known):
-        notes.append("the rows below are the paper's own, of its data sets and extractors")
+        notes.append("the other rows are the paper's own, of its data sets and extractors")
     tables = {row.label: row.table for row in known.values() if row.table in also}
     return [
         *notes,

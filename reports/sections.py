@@ -78,7 +78,7 @@ def add_results(report: MarkdownReport, results: ResultsTable, preset: Preset | 
     title = f"{results.preset or 'Results'}, {results.feature_extractor}"
     report.add(f"## {escape_markdown(title)}")
     if preset:
-        report.add(f"Varied: {escape_markdown(preset.about)}.")
+        report.add(f"The paper's {escape_markdown(results.preset or '')}: {escape_markdown(preset.about)}.")
     others = {column: other_test_slides(results.column(column)) for column in results.columns}
     caption = "In %, mean ± population standard deviation over folds"
     if any(len(setting.runs) > 1 for setting in results.cells.values()):
@@ -105,10 +105,10 @@ def add_results(report: MarkdownReport, results: ResultsTable, preset: Preset | 
 
 
 def add_published(report: MarkdownReport, results: ResultsTable, beside: Beside | None) -> None:
-    """The paper's figures beside those of a table of results."""
-    report.add("### Beside the paper's figures")
+    """The paper's numbers beside those of a table of results."""
+    report.add("### Beside the paper's numbers")
     if beside is None:
-        report.add("The paper prints no figures of these rows, so none stand beside them.")
+        report.add("The paper prints no numbers of these rows.")
         return
     report.add(BESIDE)
     report.add_table(f"{file_name(results.name)}_published", beside.table, beside.numbers)

@@ -19,8 +19,8 @@ class PresetReport:
     """What the paper shows of a table or figure.
 
     columns: keys of the measures (``training.metrics.Measure``) in the paper's order. figure: what is drawn, None for a
-    table. published: the numbers of the paper's tables that hold figures of these rows. also: those of tables whose
-    rows, of other models, stand beside.
+    table. published: which of the paper's tables print numbers of these rows. also: tables whose rows,
+    of other models, stand beside.
     """
 
     columns: list[str] = field(default_factory=lambda: ["acc", "auc", "f1"])
