@@ -1,4 +1,4 @@
-"""Train a model on every fold of a task, test its best epoch, and write results.csv."""
+"""Train a model on every fold of a task, test it, and write results.csv."""
 
 import argparse
 import sys

@@ -71,6 +71,8 @@ class Oracle:
         clip = prompts.tower.text_model
         embeddings = prompts.prompt_embeddings() + clip.embeddings.position_embedding.weight
         ends = (prompts.token_ids == prompts.tower.tokenizer.eos_id).int().argmax(1)
+        if self.is_released:  # where the end token was before the context's second half was put behind it
+            ends = ends + (prompts.context_positions > ends.unsqueeze(1)).sum(1)
         low, high = [], []
         for x, end in zip(embeddings.chunk(self.num_classes), ends.chunk(self.num_classes), strict=True):
             if self.is_released:

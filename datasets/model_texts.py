@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets.class_texts import arrange_class_texts, has_own_form, read_class_texts
-from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions
+from datasets.descriptions import Descriptions, arrange_descriptions, read_descriptions, with_composed_names
 from utils.config import Config
+from utils.effects import has_effect
+from utils.files import read_json
 
 NO_TEXTS = Descriptions({}, [], [])
 SUFFIX = {"ViLa_MIL": "csv", "MSCPT": "json"}
@@ -50,6 +52,17 @@ def read_texts(
     if form == "HiVE_MIL":
         return read_descriptions(file, class_names, *_counts(config))
     return read_class_texts(form, file, class_names, *_counts(config), fits or (lambda prompt: True))
+
+
+def in_class_order(config: Config, class_names: Sequence[str]) -> list[str]:
+    """The classes as ``--class_order`` numbers them: as they are, or by their places in the file of descriptions; those
+    that the file lacks come last. Raises UserError where the file is no JSON."""
+    file = text_file(config, config.text_form) if config.text_form else None
+    if not has_effect(config, "class_order") or config.class_order == "labels" or file is None or not file.is_file():
+        return list(class_names)
+    by_class = with_composed_names(read_json(file, "prompt.unreadable", "{class: {term: explanation}}"))
+    places = {name: place for place, name in enumerate(by_class)} if isinstance(by_class, dict) else {}
+    return sorted(class_names, key=lambda name: places.get(name, len(places)))
 
 
 def arrange_texts(config: Config, form: str | None, record: Mapping[str, Any]) -> Descriptions:

@@ -7,7 +7,7 @@ from torch import Tensor
 from explanation.contributions import Explanation, explain_scale
 from models.filtering import cosine_similarity
 from models.hive_mil import HiveMIL
-from training.metrics import hit_ratio_at_2
+from training.metrics import hit_ratio, hits_at_2
 from utils.interface import Bag
 
 
@@ -36,7 +36,8 @@ def explain(model: HiveMIL, bag: Bag) -> Explanation:
     low = explain_scale(
         cosine_similarity(bag.low_features, low_text),
         nodes.low_image @ nodes.low_text.t(),
-        keep_low, is_parent, is_parent, head.num_classes, scale * ("low" in head.scales), head.top_k["low"],
+        keep_low, is_parent, is_parent & keep_low.any(), head.num_classes, scale * ("low" in head.scales),
+        head.top_k["low"],
     )  # fmt: skip
     high = explain_scale(
         cosine_similarity(bag.high_features, high_text),
@@ -50,7 +51,7 @@ def explain(model: HiveMIL, bag: Bag) -> Explanation:
         low,
         high,
         output.logits.float().cpu().numpy(),
-        hit_ratio_at_2(nodes, bag.child_mask),
+        hit_ratio(*hits_at_2(nodes, bag.child_mask)) if output.has_hierarchy() else float("nan"),
         torch.stack(attention).cpu().numpy() if attention else np.zeros((0, *outside.shape)),
         output.details["text_attention"].cpu().numpy(),
     )

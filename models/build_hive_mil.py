@@ -14,7 +14,7 @@ from models.prompts import PromptLearner, PublishedEncoding
 from models.released.checkpoint import released_names
 from models.released.filtering import ReleasedFiltering
 from models.released.message_passing import ReleasedLayer, ReleasedNetwork
-from models.released.text_encoding import ReleasedEncoding, released_reading
+from models.released.text_encoding import ReleasedEncoding, released_position, released_reading
 from utils.config import Config
 
 NUM_LAYERS = 2
@@ -26,6 +26,7 @@ def build(config: Config, inputs: Inputs) -> HiveMIL:
     tower, num_classes = inputs.tower, inputs.num_classes
     assert tower is not None
     is_released = config.variant == "released"
+    position = config.class_token_position
     prompts = PromptLearner(
         tower,
         [*inputs.low_texts],
@@ -33,10 +34,13 @@ def build(config: Config, inputs: Inputs) -> HiveMIL:
         num_classes,
         config.num_context_tokens,
         config.class_specific_token,
-        config.class_token_position,
+        released_position(tower, position) if is_released else position,
         encoding=ReleasedEncoding if is_released else PublishedEncoding,
+        per_scale=config.context_per_scale and not is_released,
     )
-    head = TopKLogits(num_classes, config.top_k_low, config.top_k_high, config.scales)
+    is_whole = is_released or config.instances == "both"  # whether both scales are in the graph
+    scales = config.scales if is_whole else config.instances
+    head = TopKLogits(num_classes, config.top_k_low, config.top_k_high, scales)
     dim = tower.output_dim
     if is_released:
         xavier = released_reading(tower).xavier
@@ -52,23 +56,25 @@ def build(config: Config, inputs: Inputs) -> HiveMIL:
         )
     return HiveMIL(
         prompts,
-        TextGuidedFiltering(config.filter_alpha, config.tgdf),
-        _network(config, dim, head),
+        TextGuidedFiltering(config.filter_alpha, config.tgdf, config.instances),
+        _network(config, dim, head, config.hier_direction if is_whole else "none"),
         head,
         bag_loss(config, inputs),
-        HTCL[config.htcl],
+        HTCL[config.htcl] if is_whole else None,
         config.contrastive_lambda,
     )
 
 
-def _network(config: Config, dim: int, head: TopKLogits) -> Network:
-    """The paper variant's, computed as ``--graph_backend`` says."""
-    options = dim, config.hier_aggregator, config.hier_direction
+def _network(config: Config, dim: int, head: TopKLogits, direction: str) -> Network:
+    """The paper variant's, computed as ``--graph_backend`` says; in blocks the layers of Table 13 are not."""
     dropout = DROPOUT if config.drop_out else 0.0
-    if config.graph_backend == "pyg":
+    is_blocked = config.intra_aggregator == "graph" and (config.hier_aggregator != "mlp" or direction == "none")
+    options = dim, config.hier_aggregator, direction
+    if config.graph_backend == "pyg" or not is_blocked:
         from models.network import GraphNetwork, HeteroLayer  # PyTorch Geometric takes seconds to import
 
-        return GraphNetwork([HeteroLayer(*options) for _ in range(NUM_LAYERS)], dropout)
+        layers = [HeteroLayer(*options, config.intra_aggregator) for _ in range(NUM_LAYERS)]
+        return GraphNetwork(layers, dropout)
     return BlockedNetwork([BlockedLayer(*options) for _ in range(NUM_LAYERS)], head.choose, dropout)
 
 

@@ -62,21 +62,32 @@ class TextGuidedFiltering:
     """Builds a slide's graph. alpha: how many standard deviations above a text's mean a similarity must lie.
 
     Where a stage would keep no pair at all, every text keeps its best patches. The choice passes no gradient.
+
+    instances: the scales whose patches and texts are joined ("both", "low" or "high", Table 14). Of the low scale alone
+    no child is in the graph; of the high scale alone all children are, and no parent has an edge.
     """
 
-    def __init__(self, alpha: float = 0.5, mode: str = "full"):
+    def __init__(self, alpha: float = 0.5, mode: str = "full", instances: str = "both"):
         self.alpha = alpha
         self.stages = TGDF_MODES[mode]
+        self.instances = instances
+        if instances == "high":
+            self.stages = self.stages._replace(low_filter=False, mask_propagation=False)
 
     def __call__(self, bag: Bag, low_text: Tensor, high_text: Tensor) -> HierarchicalGraph:
         with torch.no_grad():
             keep_low = self._filter_low(bag.low_features, low_text)
             retained = keep_low.any(1).nonzero().squeeze(1)
+            if self.instances == "low":
+                retained = retained[:0]
             high_image, child_mask = bag.high_features.index_select(0, retained), bag.child_mask[retained]
             keep_high = self._filter_high(high_image, child_mask, keep_low[retained], high_text)
+            if self.instances == "high":
+                keep_low = torch.zeros_like(keep_low)
         return HierarchicalGraph(
-            bag.low_features, high_image, low_text, high_text, retained, child_mask, keep_low, keep_high
-        )
+            bag.low_features, high_image, low_text, high_text, retained, child_mask, keep_low, keep_high,
+            bag.child_mask.sum(),
+        )  # fmt: skip
 
     def _filter_low(self, low_image: Tensor, low_text: Tensor) -> Tensor:
         """Stage 1: (P, D), (T, D) -> (P, T) bool."""

@@ -25,6 +25,7 @@ class HierarchicalGraph:
     low_image: (P, D). high_image: (R, C, D) for R retained parents. low_text: (T, D). high_text: (T*S, D).
     retained: (R,) int64. child_mask: (R, C) bool, True where there is a node.
     keep_low: (P, T) bool, edges low_image - low_text. keep_high: (R, C, T*S) bool, edges high_image - high_text.
+    num_children: () int64, the slide's, with those of parents that are not retained.
     """
 
     low_image: Tensor
@@ -35,10 +36,18 @@ class HierarchicalGraph:
     child_mask: Tensor
     keep_low: Tensor
     keep_high: Tensor
+    num_children: Tensor
 
     @property
     def num_subtexts(self) -> int:
         return len(self.high_text) // len(self.low_text)
+
+    def filtered(self) -> Tensor:
+        """The shares of all pairs of patch and text that are no edges (paper, Table 15): (2,), low and high; NaN of a
+        scale without any edge. All pairs of the children of a parent that is not retained count as filtered."""
+        num_low, num_high = self.keep_low.sum(), self.keep_high.sum()
+        shares = [num_low / self.keep_low.numel(), num_high / (self.num_children * len(self.high_text))]
+        return 1 - torch.stack(shares).masked_fill(torch.stack([num_low, num_high]) == 0, float("nan"))
 
     def to_hetero_data(self) -> "HeteroData":
         """The same graph with one node a row and edge lists, both directions of every relation.

@@ -3,7 +3,7 @@
 The model composes its parts and knows nothing of their variants; models/build.py picks them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from models.htcl import TextLoss
 from models.logits import TopKLogits, full_precision
 from models.losses import BagLoss
 from models.prompt_notes import notes_of_cut
-from models.prompts import PromptLearner
+from models.prompts import PromptLearner, shared_as_each
 from utils.interface import Bag, ModelOutput, SlideModel
 
 Filtering = Callable[[Bag, Tensor, Tensor], HierarchicalGraph]
@@ -61,7 +61,9 @@ class HiveMIL(SlideModel):
         """logits (K,), and, for a labelled slide, loss = bag loss + contrastive_weight * HTCL. The embeddings are those
         of all nodes. With ``attention`` the details hold ``image_attention`` (L, R, C) and ``text_attention`` (L, K*O,
         S), the weights that low nodes give to their children in each layer (models/graph.py)."""
-        embeddings, trained, weights = self.network(self.graph(bag), attention)
+        graph = self.graph(bag)
+        filtered = None if self.training else graph.filtered()
+        embeddings, trained, weights = self.network(graph, attention)
         details = {} if weights is None else {"image_attention": weights.image, "text_attention": weights.text}
         with full_precision(bag.low_features):
             trained = trained._replace(
@@ -69,17 +71,21 @@ class HiveMIL(SlideModel):
             )
             logits = self.head(trained, self.prompts.tower.logit_scale)
             if bag.label < 0:
-                return ModelOutput(logits, embeddings=embeddings, details=details)
+                return ModelOutput(logits, embeddings=embeddings, filtered=filtered, details=details)
             label = torch.tensor([bag.label], device=logits.device)
             losses = {"bag": self.bag_loss(logits.unsqueeze(0), label)}
             loss = losses["bag"]
             if self.contrastive is not None:
                 losses["htcl"] = self.contrastive(trained.low_text, trained.high_text, len(logits))
                 loss = loss + self.contrastive_weight * losses["htcl"]
-        return ModelOutput(logits, loss, losses, embeddings, details)
+        return ModelOutput(logits, loss, losses, embeddings, filtered, details)
 
     def notes(self) -> list[str]:
         return notes_of_cut(self.prompts.num_cut, len(self.prompts.token_ids), self.prompts.tower)
+
+    def load_checkpoint(self, saved: Mapping[str, Tensor]) -> None:
+        """As ``SlideModel.load_checkpoint``; a context for both scales, of earlier versions, serves as that of each."""
+        super().load_checkpoint(shared_as_each(saved, self.tensor_names().values()))
 
     def tensor_names(self) -> dict[str, str]:
         return super().tensor_names() if self.layout is None else self.layout(self)

@@ -16,7 +16,7 @@ from torch_geometric.nn import HeteroConv, MessagePassing, SAGEConv
 from torch_geometric.utils import degree, softmax
 
 from models.graph import Attention, HierarchicalGraph, Network, Propagated
-from models.relations import LayerWeights, Sage, ScaleAttention
+from models.relations import LayerWeights, Perceptron, Sage, ScaleAttention
 from utils.interface import Embeddings
 
 EdgeType = tuple[str, str, str]  # sender, kind, receiver
@@ -98,31 +98,74 @@ class HierarchicalSage(nn.Module):
         return self.convolution((senders, receivers), edges), share[edges[1]].unsqueeze(1)
 
 
+class HierarchicalPerceptron(nn.Module):
+    """A perceptron in place of the attention (``--hier_aggregator mlp``): no message, and no edge weighs anything."""
+
+    def __init__(self, weights: Perceptron):
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, senders: Tensor, receivers: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (N, D), zeros (E, 1)."""
+        return self.weights(receivers), receivers.new_zeros(edges.shape[1], 1)
+
+
+class IntraScaleAttention(nn.Module):
+    """``h_v + MSA(v)`` over the image-text relations in place of GraphSAGE (``--intra_aggregator attention``)."""
+
+    def __init__(self, relations: nn.ModuleDict):
+        super().__init__()
+        self.attention = nn.ModuleDict({name: ModalityScaleAttention(part) for name, part in relations.items()})
+
+    def forward(self, nodes: Nodes, edges: Edges) -> Nodes:
+        """-> the nodes, updated."""
+        updated = {}
+        for sender, _, receiver in INTRA_SCALE:
+            messages, _ = self.attention[receiver](nodes[sender], nodes[receiver], edges[sender, "intra", receiver])
+            updated[receiver] = nodes[receiver] + messages
+        return updated
+
+
+class IntraScalePerceptrons(nn.Module):
+    """A perceptron for each node type in place of GraphSAGE (``--intra_aggregator mlp``)."""
+
+    def __init__(self, relations: nn.ModuleDict):
+        super().__init__()
+        self.relations = relations
+
+    def forward(self, nodes: Nodes, edges: Edges) -> Nodes:
+        """-> the nodes, updated; the edges have no part in it."""
+        return {name: perceptron(nodes[name]) for name, perceptron in self.relations.items()}
+
+
 class HeteroLayer(LayerWeights):
     """``h_v <- SAGE(v) + (h_v + MSA(v))`` for all nodes."""
 
-    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
-        super().__init__(dim, aggregator, direction)
-        self.sage = HeteroConv({edge_type: GraphSage(self.intra[edge_type[-1]]) for edge_type in INTRA_SCALE})
+    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both", intra_aggregator: str = "graph"):
+        super().__init__(dim, aggregator, direction, intra_aggregator)
+        if intra_aggregator == "graph":
+            self.sage = HeteroConv({edge_type: GraphSage(self.intra[edge_type[-1]]) for edge_type in INTRA_SCALE})
+        else:
+            kind = IntraScaleAttention if intra_aggregator == "attention" else IntraScalePerceptrons
+            self.sage = kind(self.intra.relations)
         self.msa = nn.ModuleDict()
+        kinds = {Sage: HierarchicalSage, ScaleAttention: ModalityScaleAttention, Perceptron: HierarchicalPerceptron}
         for relation, weights in self.hierarchy.relations.items():
-            if isinstance(weights, Sage):
-                self.msa[relation] = HierarchicalSage(weights)
-            elif isinstance(weights, ScaleAttention):
-                self.msa[relation] = ModalityScaleAttention(weights)
+            self.msa[relation] = kinds[type(weights)](weights)
 
     def forward(self, nodes: Nodes, edges: Edges) -> tuple[Nodes, dict[str, Tensor]]:
         """-> the nodes, updated, and by relation what each of its edges weighs (E, H)."""
-        from_other_modality = self.sage(nodes, edges)  # SAGE(v)
-        from_other_scale = dict(nodes)  # h_v + MSA(v)
+        updated = self.sage(nodes, edges)  # SAGE(v)
+        if self.hierarchy.keeps_nodes:
+            updated = {name: updated[name] + h for name, h in nodes.items()}
         low, high = self.hierarchy.scales
         scaled = {name: h + (low if name.startswith("low") else high) for name, h in nodes.items()}  # h_v + s_v
         attention = {}
         for relation, msa in self.msa.items():
             sender, _, receiver = edge_type = HIERARCHY[relation]
             messages, attention[relation] = msa(scaled[sender], scaled[receiver], edges[edge_type])
-            from_other_scale[receiver] = nodes[receiver] + messages
-        return {name: from_other_modality[name] + from_other_scale[name] for name in nodes}, attention
+            updated[receiver] = updated[receiver] + messages  # MSA(v)
+        return updated, attention
 
 
 class GraphNetwork(Network):

@@ -1,6 +1,6 @@
 """Prompts with learnable context: context tokens + description through the frozen text tower."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from models.vlms import TextSide
 from utils.errors import Fault, UserError
 
 PLACEHOLDER = "X"
+SHARED_CONTEXT, SCALE_CONTEXT = "context_tokens", "scale_context_tokens"
 
 
 def check_room(num_context_tokens: int, room: int) -> None:
@@ -43,15 +44,21 @@ class PromptTokens:
     A prompt is the tower's start token, where it has one, ``before`` context tokens, the description, ``after`` context
     tokens, the end token. A description that does not fit the tower's length is cut, the context never is.
 
+    position: "end" (of the description, behind the context), "middle", "front"; or "released_middle", the released
+    code's: the second half of the context stands where the prompt with all of its context in front would end, so that
+    the end token and padding come before it.
+
     Raises UserError where the context leaves no room for a description, and where the tokenizer does not tell the
     descriptions apart or does not know their words.
 
-    token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. num_cut: descriptions cut.
+    token_ids: (N, L) int64, padded. context_positions: (N, num_context_tokens) int64. pooled: (N,) int64, the place of
+    the end token, of "released_middle" its place with all of the context in front. num_cut: descriptions cut.
     """
 
     def __init__(self, tower: TextSide, descriptions: list[str], num_context_tokens: int, position: str):
         check_room(num_context_tokens, tower.room)
-        before = {"end": num_context_tokens, "middle": num_context_tokens // 2, "front": 0}[position]
+        half = num_context_tokens // 2
+        before = {"end": num_context_tokens, "middle": half, "released_middle": half, "front": 0}[position]
         after = num_context_tokens - before
         start, end, padding = tower.special_tokens
         opening = [] if start is None else [start]
@@ -63,13 +70,30 @@ class PromptTokens:
             lead = placeholder * before
         room = tower.room - num_context_tokens
         self.num_cut = sum(len(text) > room for text in texts)
-        prompts = [[*opening, *lead, *text[:room], *(placeholder * after), end] for text in texts]
-        self.token_ids = torch.full((len(prompts), tower.context_length), padding)
-        self.context_positions = torch.zeros(len(prompts), num_context_tokens, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
+        texts = [text[:room] for text in texts]
+        self.pooled = torch.tensor([len(opening) + num_context_tokens + len(text) for text in texts])
+        self.token_ids = torch.full((len(texts), tower.context_length), padding)
+        self.context_positions = torch.zeros(len(texts), num_context_tokens, dtype=torch.long)
+        for row, text in enumerate(texts):
+            gap: list[int] = []
+            if position == "released_middle":
+                longest = tower.context_length - len(opening) - num_context_tokens - len(text)
+                gap = [end, *[padding] * (num_context_tokens - 1)][:longest]
+            first, second = len(opening), len(opening) + before + len(text) + len(gap)
+            prompt = [*opening, *lead, *text, *gap, *(placeholder * after), *([] if gap else [end])]
             self.token_ids[row, : len(prompt)] = torch.tensor(prompt)
-            first, last = len(opening), len(prompt) - 1
-            self.context_positions[row] = torch.tensor([*range(first, first + before), *range(last - after, last)])
+            self.context_positions[row] = torch.tensor([*range(first, first + before), *range(second, second + after)])
+
+
+def shared_as_each(saved: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name; its one context for both scales serves as that of each where a context of
+    each scale is among the names expected."""
+    tensors = dict(saved)
+    for name in expected:
+        shared = name.removesuffix(SCALE_CONTEXT) + SHARED_CONTEXT
+        if name.endswith(SCALE_CONTEXT) and shared in tensors:
+            tensors[name] = torch.stack([tensors.pop(shared)] * 2)
+    return tensors
 
 
 class PublishedEncoding(nn.Module):
@@ -77,10 +101,8 @@ class PublishedEncoding(nn.Module):
 
     is_constant = False  # whether the features are the same for any context
 
-    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, class_specific: bool):
+    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, contexts: Tensor):
         super().__init__()
-        prompts = torch.arange(len(tokens.token_ids))
-        contexts = prompts // (len(prompts) // num_classes) if class_specific else torch.zeros_like(prompts)
         self.tree = tower.prefix_tree(tokens.token_ids, contexts)
 
     def forward(self, tower: TextSide, embeddings: Tensor, token_ids: Tensor) -> Tensor:
@@ -89,11 +111,15 @@ class PublishedEncoding(nn.Module):
 
 
 class PromptLearner(nn.Module):
-    """Encodes a task's descriptions with learnable context; only ``context_tokens`` is trained.
+    """Encodes a task's descriptions with learnable context; only the context is trained.
 
     tower: the frozen text tower. low_texts: K*O descriptions, class-major. high_texts: K*O*S, in the order of their
-    low texts. encoding: how the tower reads the prompts, ``PublishedEncoding`` or the one of models/released.
-    context_tokens: (num_context_tokens, W), or (K, num_context_tokens, W) when class-specific; N(0, 0.02).
+    low texts. encoding: how the tower reads the prompts, ``PublishedEncoding`` or the one of models/released; it gets
+    the number of each prompt's context, (N,) int64. per_scale: whether the texts of each scale have a context of their
+    own (paper, Equation 1).
+
+    context_tokens: (num_context_tokens, W), or (K, num_context_tokens, W) when class-specific; N(0, 0.02). With
+    ``per_scale`` scale_context_tokens stands in its place: two of these, (2, ...), of the low and of the high scale.
     """
 
     token_embeddings: Tensor
@@ -109,28 +135,32 @@ class PromptLearner(nn.Module):
         num_context_tokens: int = 16,
         class_specific: bool = False,
         position: str = "end",
-        encoding: Callable[[TextSide, PromptTokens, int, bool], nn.Module] = PublishedEncoding,
+        encoding: Callable[[TextSide, PromptTokens, int, Tensor], nn.Module] = PublishedEncoding,
+        per_scale: bool = False,
     ):
         super().__init__()
         self.tower = tower
         self.num_classes = num_classes
         num_low, num_high = len(low_texts) // num_classes, len(high_texts) // num_classes
-        self.num_low = num_low
+        self.num_low, self.num_high = num_low, num_high
         # prompts stand class by class, a class's low texts before its high texts
         prompts: list[str] = []
         for k in range(num_classes):
             prompts += low_texts[k * num_low : (k + 1) * num_low] + high_texts[k * num_high : (k + 1) * num_high]
         tokens = PromptTokens(tower, prompts, num_context_tokens, position)
         self.num_cut = tokens.num_cut
-        self.encoding = encoding(tower, tokens, num_classes, class_specific)
+        num_contexts = 2 if per_scale else 1, num_classes if class_specific else 1
+        numbers = torch.arange(num_contexts[0] * num_contexts[1]).view(*num_contexts, 1, 1)
+        self.encoding = encoding(tower, tokens, num_classes, self._of_prompts(numbers).flatten())
         device = tower.logit_scale.device
         self.register_buffer("token_ids", tokens.token_ids.to(device), persistent=False)
         self.register_buffer("context_positions", tokens.context_positions.to(device), persistent=False)
         with torch.no_grad():
             self.register_buffer("token_embeddings", tower.embed(self.token_ids), persistent=False)
-        shape = (num_context_tokens, tower.width)
-        self.context_tokens = nn.Parameter(torch.empty((num_classes, *shape) if class_specific else shape))
-        nn.init.normal_(self.context_tokens, std=0.02)
+        self.context_shape = *num_contexts, num_context_tokens, tower.width
+        sizes = [2] * per_scale + [num_classes] * class_specific + [num_context_tokens, tower.width]
+        self.context_name = SCALE_CONTEXT if per_scale else SHARED_CONTEXT
+        self.register_parameter(self.context_name, nn.Parameter(nn.init.normal_(torch.empty(sizes), std=0.02)))
         self._cache: tuple[tuple[int, int, bool], Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda *_: self.forget())  # type: ignore[no-untyped-call]
 
@@ -140,14 +170,23 @@ class PromptLearner(nn.Module):
         self.tower.eval()
         return self
 
+    @property
+    def context(self) -> nn.Parameter:
+        """What is trained."""
+        return self.get_parameter(self.context_name)
+
+    def _of_prompts(self, contexts: Tensor) -> Tensor:
+        """Of 2 or 1 scales and K or 1 classes (2 | 1, K | 1, n, W), that of each prompt: (N, n, W)."""
+        counts = [self.num_low, self.num_high] if len(contexts) == 2 else [self.num_low + self.num_high]
+        of_scales = [
+            context.unsqueeze(1).expand(self.num_classes, count, -1, -1)
+            for context, count in zip(contexts, counts, strict=True)
+        ]
+        return torch.cat(of_scales, dim=1).flatten(0, 1)
+
     def prompt_embeddings(self) -> Tensor:
         """Token embeddings of all prompts with the context in place: (N, L, W)."""
-        num_prompts = len(self.token_ids)
-        context: Tensor = self.context_tokens
-        if context.dim() == 3:
-            context = context.repeat_interleave(num_prompts // self.num_classes, dim=0)
-        else:
-            context = context.expand(num_prompts, -1, -1)
+        context = self._of_prompts(self.context.view(self.context_shape))
         places = self.context_positions.unsqueeze(-1).expand_as(context)
         return self.token_embeddings.scatter(1, places, context.to(self.token_embeddings.dtype))
 
@@ -163,13 +202,13 @@ class PromptLearner(nn.Module):
         else:
             features = self._kept_features()
             if needs_gradient:
-                features = features + 0.0 * self.context_tokens.sum()
+                features = features + 0.0 * self.context.sum()
         by_class = features.view(self.num_classes, -1, features.shape[-1])
         return by_class[:, : self.num_low].flatten(0, 1), by_class[:, self.num_low :].flatten(0, 1)
 
     @torch.no_grad()
     def _kept_features(self) -> Tensor:
-        context = self.context_tokens
+        context = self.context
         version = 0 if self.encoding.is_constant else context._version
         key = (context.data_ptr(), version, torch.is_autocast_enabled(context.device.type))
         if self._cache is None or self._cache[0] != key:

@@ -3,6 +3,7 @@
 Both ways of computing, models/network.py and models/blocked, are made of these weights.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -22,6 +23,20 @@ class Sage(nn.Module):
     def forward(self, nodes: Tensor, means: Tensor) -> Tensor:
         """nodes and the means of their neighbours, (N, D) -> (N, D)."""
         updated: Tensor = self.neighbour(means) + self.root(nodes)
+        return updated
+
+
+class Perceptron(nn.Module):
+    """In place of messages (Table 13): W_2 relu(W_1 h_v + b_1) + b_2, of each node by itself."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.hidden = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
+        updated: Tensor = self.output(self.hidden(nodes).relu())
         return updated
 
 
@@ -45,13 +60,22 @@ class ScaleAttention(nn.Module):
 
 
 class IntraScale(nn.Module):
-    """The four image-text relations; each is named by the node type that receives."""
+    """The four image-text relations; each is named by the node type that receives.
 
-    def __init__(self, dim: int):
+    aggregator: "graph" (GraphSAGE); "attention", as among the scales, without scale embeddings; "mlp".
+    """
+
+    def __init__(self, dim: int, aggregator: str = "graph"):
         super().__init__()
-        self.relations = nn.ModuleDict({node_type: Sage(dim) for node_type in NODE_TYPES})
+        kinds: dict[str, Callable[[], nn.Module]] = {
+            "graph": lambda: Sage(dim),
+            "attention": lambda: ScaleAttention(dim, with_query=True),
+            "mlp": lambda: Perceptron(dim),
+        }
+        self.relations = nn.ModuleDict({node_type: kinds[aggregator]() for node_type in NODE_TYPES})
 
     def __getitem__(self, node_type: str) -> Sage:
+        """The GraphSAGE of a relation."""
         return cast(Sage, self.relations[node_type])
 
 
@@ -59,7 +83,9 @@ class HierarchyWeights(nn.Module):
     """The parent-child relations: "image_up", "image_down", "text_up" and "text_down", or some of these.
 
     aggregator: "msa"; "maa" (no scale embeddings); "saa" (projections shared by all relations); "attention" (neither);
-    "sage". direction: "both", "up", "down" or "none". scales: (2, D), the embeddings of the low and of the high scale.
+    "sage"; "mlp". direction: "both", "up", "down" or "none". scales: (2, D), the embeddings of the low and of the high
+    scale. keeps_nodes: whether a node's update has the node itself as a term, as the attention's residual; that of
+    "sage", "mlp" and "none" has not (paper, J.2 and J.3).
     """
 
     def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
@@ -68,11 +94,12 @@ class HierarchyWeights(nn.Module):
         self.relations = nn.ModuleDict()
         self.scales: Tensor
         with_query = "up" in directions
+        self.keeps_nodes = bool(directions) and aggregator not in ("sage", "mlp")
         shared = ScaleAttention(dim, with_query) if aggregator in ("saa", "attention") and directions else None
         for modality in ("image", "text"):
             for way in directions:
-                if aggregator == "sage":
-                    self.relations[f"{modality}_{way}"] = Sage(dim)
+                if aggregator in ("sage", "mlp"):
+                    self.relations[f"{modality}_{way}"] = Sage(dim) if aggregator == "sage" else Perceptron(dim)
                 else:
                     self.relations[f"{modality}_{way}"] = shared or ScaleAttention(dim, with_query=way == "up")
         with_scales = aggregator in ("msa", "saa") and bool(directions)
@@ -89,7 +116,7 @@ class HierarchyWeights(nn.Module):
 class LayerWeights(nn.Module):
     """One layer's: ``h_v <- SAGE(v) + (h_v + MSA(v))``."""
 
-    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both"):
+    def __init__(self, dim: int, aggregator: str = "msa", direction: str = "both", intra_aggregator: str = "graph"):
         super().__init__()
-        self.intra = IntraScale(dim)
+        self.intra = IntraScale(dim, intra_aggregator)
         self.hierarchy = HierarchyWeights(dim, aggregator, direction)

@@ -9,9 +9,9 @@ from datasets.folders import FeatureFolders
 from datasets.model_texts import text_paths
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader
-from training.run_record import RunRecord
+from training.run_record import RunRecord, config_of
 from utils.commands import options_text
-from utils.config import EARLIER, Config
+from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
@@ -48,7 +48,7 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     record = run.record() if run.config.exists() else None
     if record:
         refuse_other_options(run.config, record.options, given, FREE)
-    own = {**EARLIER, **record.options} if record else {}
+    own = record.options if record else {}
     options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
         options["dataset_csv"] = None
@@ -104,7 +104,7 @@ def refuse_other_options(
 
     file: the config.json that holds the run's options.
     """
-    trained = Config.from_record(options, file)
+    trained = config_of(options, file)
     may_differ = options_without_effect(trained).union(free)
     faults = [
         Fault(

@@ -2,27 +2,33 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from training.metrics import Metrics, classification_metrics, hit_ratio_at_2
+from training.metrics import Metrics, classification_metrics, hit_ratio, hits_at_2
 from utils.errors import Fault, UserError
 from utils.interface import Bag, SlideModel
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N slides: labels (N,), -1 where unknown; probabilities (N, K); the mean loss and Hit Ratio@2 of those
-    that have one, else NaN."""
+    """Of N slides: labels (N,), -1 where unknown; probabilities (N, K); the mean loss of those that have one.
+
+    Of a graph, else NaN: Hit Ratio@2 over all low patches of all slides (paper, Algorithm 2), and the shares of
+    filtered pairs of patch and text at the low and at the high scale, means over slides (paper, Table 15).
+    """
 
     slide_ids: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
-    loss: float
-    hit_ratio: float
+    loss: float = nan
+    hit_ratio: float = nan
+    filtered_low: float = nan
+    filtered_high: float = nan
 
     def metrics(self) -> Metrics:
         return classification_metrics(self.labels, self.probabilities)
@@ -51,7 +57,8 @@ def autocast(device: torch.device, precision: str) -> Any:
 def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
     """Run a model over slides, one at a time. Raises UserError where its logits are not finite."""
     model.eval()
-    slide_ids, labels, probabilities, losses, hit_ratios = [], [], [], [], []
+    slide_ids, labels, probabilities, losses, filtered = [], [], [], [], []
+    hits = patches = 0
     for bag in bags:
         bag = bag.to(device)
         with autocast(device, precision):
@@ -64,13 +71,18 @@ def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, preci
         probabilities.append(output.logits.double().softmax(0).cpu().numpy())
         if output.loss is not None:
             losses.append(float(output.loss))
-        if output.embeddings is not None:
-            hit_ratios.append(hit_ratio_at_2(output.embeddings, bag.child_mask))
-    known = [ratio for ratio in hit_ratios if not np.isnan(ratio)]
+        if output.filtered is not None:
+            filtered.append(output.filtered.double().cpu().numpy())
+        if output.has_hierarchy() and output.embeddings is not None:
+            found, of_slide = hits_at_2(output.embeddings, bag.child_mask)
+            hits, patches = hits + found, patches + of_slide
+    low, high = np.mean(filtered, 0) if filtered else (nan, nan)
     return Predictions(
         slide_ids,
         np.array(labels, dtype=np.int64),
         np.array(probabilities),
-        float(np.mean(losses)) if losses else float("nan"),
-        float(np.mean(known)) if known else float("nan"),
+        float(np.mean(losses)) if losses else nan,
+        hit_ratio(hits, patches),
+        float(low),
+        float(high),
     )

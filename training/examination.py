@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.bag_cache import BagCache
 from datasets.checks import CheckedFeatures, check_root
 from datasets.descriptions import Descriptions
-from datasets.model_texts import text_source
+from datasets.model_texts import in_class_order, text_source
 from datasets.splits import Split, build_split, patient_audit, read_split_ids
 from datasets.task import Slide, read_slides
 from models.text_length import token_limit
@@ -38,6 +38,7 @@ def checked_inputs(
     """
     faults = Faults()
     with redirect_stdout(sys.stderr if as_json else sys.stdout):
+        print("\n".join(first_lines(config)))
         inputs = faults.attempt(load_inputs, config, given, faults)
         if inputs and compare:
             faults.check("inputs of the repeated run", compare, inputs.value)
@@ -50,6 +51,18 @@ def checked_inputs(
     if config.dry_run and not as_json:
         print("dry run: all checks passed")
     return inputs.value
+
+
+def first_lines(config: Config) -> list[str]:
+    """What is computed and from which descriptions: the first lines of every run."""
+    folds = config.folds()
+    of_variant = f", variant {config.variant}" if has_effect(config, "variant") else ""
+    span = f"fold {folds[0]}" if len(folds) == 1 else f"folds {folds[0]} to {folds[-1]}" if folds else "no folds"
+    lines = [f"{config.model_type}{of_variant}: {span} of task {config.task}, {config.few_shot_num} slides a class"]
+    if config.text_form:
+        author = "" if config.text_prompt else f" of {config.language_model()}"
+        lines.append(f"descriptions{author}: {text_source(config, config.text_form)}")
+    return lines
 
 
 def load_inputs(config: Config, given: Collection[str], faults: Faults, sample: int | None = None) -> RunInputs:
@@ -116,6 +129,9 @@ def check_options(config: Config) -> Config:
 
 def _read_table(config: Config, faults: Faults) -> Table:
     class_names, slides = read_slides(config.csv_path())
+    ordered = in_class_order(config, class_names)
+    if ordered != class_names:
+        class_names, slides = read_slides(config.csv_path(), ordered)
     faults.tell(f"{len(slides)} slides of {len({slide.patient for slide in slides.values()})} patients")
     faults.tell(f"classes {listed(class_names)}, in {config.csv_path()}")
     return class_names, slides

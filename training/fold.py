@@ -1,4 +1,4 @@
-"""One fold of a run: the slides it takes, its training, and the test of its best epoch."""
+"""One fold of a run: the slides it takes, its training, and its test."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def choose_slides(config: Config, splits: Sequence[Split]) -> list[Split]:
 def run_fold(
     config: Config, model: SlideModel, cache: BagCache, split: Split, class_names: list[str], run: RunFolder
 ) -> FoldResult:
-    """Train a model on one fold, test its best epoch, and write what both gave into the run's folder.
+    """Train a model on one fold, test it, and write what both gave into the run's folder.
 
     model: newly initialised, on the device to train on. cache: the features. class_names: of the labels. With
     ``config.resume`` an interrupted training goes on. run: opened. Raises UserError where a loss or a logit is not
@@ -51,7 +51,10 @@ def run_fold(
     run.training(split.fold).require_folder()
     write_text(run.predictions(split.fold), csv_text(pd.concat(tables, names=["split"]).droplevel(1)))
     result = FoldResult.of(
-        split.fold, tested.metrics(), validated.metrics(), tested.hit_ratio, progress.best_epoch, progress.epochs
-    )
+        split.fold, tested.metrics(), validated.metrics(), tested.hit_ratio,
+        best_epoch=progress.best_epoch, epochs=progress.epochs,
+        tested_epoch=progress.best_epoch if config.early_stopping else progress.epochs - 1,
+        test_filtered_low=tested.filtered_low, test_filtered_high=tested.filtered_high,
+    )  # fmt: skip
     run.finish(result)
     return result

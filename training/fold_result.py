@@ -1,7 +1,7 @@
 """The result of a fold as fold_<k>.json holds it: its numbers, the run that it is of, and the digests of its files."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from utils.words import listed
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold: metrics of the best epoch (counted from 0), and the mean Hit Ratio@2 over the test slides."""
+    """One fold: metrics of the epoch that was tested, and how long it was trained.
+
+    Epochs count from 0. best_epoch: the one of the lowest validation error. epochs: how many. tested_epoch: with
+    --early_stopping the best one, else the last; -1 in results of earlier versions, which tested the best one. Of
+    models with a graph: Hit Ratio@2 of the test slides, and the shares of filtered pairs at both scales.
+    """
 
     fold: int
     test_auc: float
@@ -28,16 +33,24 @@ class FoldResult:
     test_hit_ratio: float
     best_epoch: int
     epochs: int
+    tested_epoch: int = -1
+    test_filtered_low: float = nan
+    test_filtered_high: float = nan
 
     @classmethod
-    def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, best_epoch: int, epochs: int) -> "FoldResult":
-        return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, best_epoch, epochs)
+    def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, **more: Any) -> "FoldResult":
+        """more: the epochs and the shares of filtered pairs, by field."""
+        return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, **more)
+
+    def tested(self) -> int:
+        """The epoch that was tested."""
+        return self.best_epoch if self.tested_epoch < 0 else self.tested_epoch
 
     def summary(self) -> str:
         """What a user is told of the fold, in one line."""
         return (
             f"fold {self.fold}: test auc {self.test_auc:.4f} f1 {self.test_f1:.4f} acc {self.test_acc:.4f} "
-            f"(best epoch {self.best_epoch + 1} of {self.epochs})"
+            f"(epoch {self.tested() + 1} of {self.epochs})"
         )
 
 
@@ -59,6 +72,9 @@ class FoldRecord:
         return {**values, "run": self.run, "files": self.files}
 
 
+NAMES = frozenset(item.name for item in fields(FoldResult))
+NEEDED = frozenset(item.name for item in fields(FoldResult) if item.default is MISSING)
+"""The numbers that results of every version have."""
 UNDEFINED = frozenset(item.name for item in fields(FoldResult) if item.type is float)
 """The numbers that a fold may lack."""
 
@@ -67,12 +83,11 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
     """fold_<fold>.json. Raises UserError where it is damaged, or the result of another fold."""
     content = read_json(file)
     mend = "remove it to train the fold again"
-    names = {item.name for item in fields(FoldResult)}
     links = {"run", "files"} if isinstance(content, dict) and DIGESTS in content else set()
     if damaged := damaged_fields(content) if isinstance(content, dict) else []:
         found = f"damaged or edited: the digest does not fit {listed(damaged, 10, quote=False)}"
         raise UserError(Fault("run.unreadable_result", str(file), found, mend=mend))
-    is_whole = isinstance(content, dict) and set(content) - {DIGESTS} == names | links
+    is_whole = isinstance(content, dict) and NEEDED | links <= set(content) - {DIGESTS} <= NAMES | links
     wrong = mistakes(FoldRecord, _nested(content)) if is_whole else []
     if wrong or not is_whole:
         found = ": ".join(["not the result of a fold", *wrong[:1]])
@@ -85,8 +100,7 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
 
 def _nested(content: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a ``FoldRecord``, of what ``FoldRecord.content`` gave."""
-    names = {item.name for item in fields(FoldResult)}
     result = {
-        name: nan if value is None and name in UNDEFINED else value for name, value in content.items() if name in names
+        name: nan if value is None and name in UNDEFINED else value for name, value in content.items() if name in NAMES
     }
     return {"result": result, "run": content.get("run"), "files": content.get("files")}

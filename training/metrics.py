@@ -48,12 +48,16 @@ AUC = Measure("auc", "AUC", "AUC")
 F1 = Measure("f1", "F1", "F1")
 ACC = Measure("acc", "ACC", "accuracy")
 HIT_RATIO = Measure("hit_ratio", "Hit Ratio@2", "Hit Ratio@2")
+FILTERED_LOW = Measure("filtered_low", "filtered low", "share of filtered pairs at the low scale")
+FILTERED_HIGH = Measure("filtered_high", "filtered high", "share of filtered pairs at the high scale")
 LOSS = Measure("loss", "loss", "loss", higher_is_better=False, in_percent=False)
 ECE = Measure("ece", "ECE", "expected calibration error", higher_is_better=False, in_percent=False)
 BRIER = Measure("brier", "Brier score", "Brier score", higher_is_better=False, in_percent=False)
 
 CLASSIFICATION = (AUC, F1, ACC)
 """The fields of ``Metrics``, in their order."""
+GRAPH = (HIT_RATIO, FILTERED_LOW, FILTERED_HIGH)
+"""Of models with a graph."""
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -63,7 +67,9 @@ def columns_of(split: str, measures: Iterable[Measure]) -> dict[str, str]:
 
 
 RESULT_COLUMNS = {**columns_of("test", CLASSIFICATION), **columns_of("val", CLASSIFICATION)}
-"""Columns of results.csv with their titles."""
+"""Columns of results.csv that every model has, with their titles."""
+GRAPH_COLUMNS = columns_of("test", GRAPH)
+"""Columns behind these, which are empty where a model has no graph."""
 HISTORY_COLUMNS = {**columns_of("train", [LOSS]), **columns_of("val", [LOSS, AUC, ACC])}
 """Columns of history_<fold>.csv that are drawn, with their titles."""
 
@@ -128,16 +134,15 @@ def missing_classes_note(labels: np.ndarray, class_names: Sequence[str]) -> str 
     return f"no labelled slide of {len(absent)} of {len(class_names)} classes ({listed(absent)}): {told}"
 
 
-def hit_ratio_at_2(embeddings: Embeddings, child_mask: Tensor) -> float:
-    """Share of the low patches with children in the graph that are hits; NaN where no patch has any.
+def hits_at_2(embeddings: Embeddings, child_mask: Tensor) -> tuple[int, int]:
+    """Hits among a slide's low patches, and all its low patches; Hit Ratio@2 is their ratio (paper, Algorithm 2).
 
     A low patch is a hit when, for any of its real children, the most similar high text belongs to one of the two low
-    texts most similar to the patch itself. Only the children of retained parents are in the graph, so the others do
-    not count. child_mask: (P, C) bool of the bag, True for real children.
+    texts most similar to the patch itself. A patch without children in the graph is none: one that is not retained,
+    or that has no child. child_mask: (P, C) bool of the bag, True for real children.
     """
     with torch.no_grad():
         child_mask = child_mask[embeddings.retained]
-        has_children = child_mask.any(1)
         low_image = embeddings.low_image[embeddings.retained]
         high_image, low_text, high_text = embeddings.high_image, embeddings.low_text, embeddings.high_text
         num_subtexts = len(high_text) // len(low_text)
@@ -146,5 +151,9 @@ def hit_ratio_at_2(embeddings: Embeddings, child_mask: Tensor) -> float:
         best_two = low_similarity.topk(min(2, len(low_text)), dim=1).indices
         parent_text = high_similarity.argmax(-1) // num_subtexts
         agrees = (parent_text.unsqueeze(-1) == best_two.unsqueeze(1)).any(-1)
-        hits = (agrees & child_mask).any(1)
-        return float(hits[has_children].double().mean()) if has_children.any() else float("nan")
+        return int((agrees & child_mask).any(1).sum()), len(embeddings.low_image)
+
+
+def hit_ratio(hits: int, patches: int) -> float:
+    """NaN where there is no patch."""
+    return hits / patches if patches else float("nan")

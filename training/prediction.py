@@ -51,8 +51,7 @@ class RunPredictions:
     def table(self) -> pd.DataFrame:
         """slide_id, label, prediction, prob_<CLASS>...; of several folds also std_<CLASS>..., the standard deviation
         of the probability over the folds."""
-        nan = float("nan")
-        table = Predictions(self.slide_ids, self.labels, self.probabilities, nan, nan).table(self.class_names)
+        table = Predictions(self.slide_ids, self.labels, self.probabilities).table(self.class_names)
         if self.by_fold.shape[1] == 1:
             return table
         spread = self.by_fold.std(axis=1)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from training.fold_result import FoldRecord, FoldResult
-from training.metrics import RESULT_COLUMNS
+from training.metrics import GRAPH_COLUMNS, RESULT_COLUMNS
 from training.run_reader import RunReader
 from training.run_record import RunRecord
 from utils.effects import CIRCUMSTANCES
@@ -101,8 +101,8 @@ class RunFolder(RunReader):
         return table
 
     def _write_tables(self, results: Sequence[FoldResult], suffix: str) -> pd.DataFrame:
-        summary = pd.DataFrame([asdict(result) for result in results])
-        metrics = summary[list(RESULT_COLUMNS)]
+        summary = pd.DataFrame([{**asdict(result), "tested_epoch": result.tested()} for result in results])
+        metrics = summary[[*RESULT_COLUMNS, *GRAPH_COLUMNS]]
         table = pd.DataFrame({"mean": metrics.mean(), "std": metrics.std(ddof=0)}).T
         write_text(self.path / f"summary{suffix}.csv", csv_text(summary, index=False))
         write_text(self.path / f"results{suffix}.csv", csv_text(table, index_label="metric"))

@@ -36,6 +36,8 @@ from utils.sealed import DIGESTS, damaged_fields, json_sha256
 from utils.typed import mistakes, read_as
 from utils.words import listed
 
+EARLIER = {"context_per_scale": False}
+"""Options that records of earlier versions lack, with what those versions computed; the others had their defaults."""
 NEEDED = ("options", "class_names", "descriptions", "inputs")
 """What config.json holds in all versions."""
 FOLD_RESULT = re.compile(r"fold_\d+\.json")
@@ -94,7 +96,7 @@ class RunReader:
         """config.json. Raises UserError where the file is missing, damaged, or another program's."""
         content = self._content()
         return RunRecord(
-            options={**asdict(Config()), **content["options"]},
+            options={**asdict(Config()), **EARLIER, **content["options"]},
             class_names=content["class_names"],
             feature_dim=content.get("feature_dim"),
             descriptions=content["descriptions"],
@@ -255,7 +257,7 @@ def _is_record(content: Any) -> bool:
 
 def _unfit_options(options: Mapping[str, Any]) -> list[str]:
     """Where values are of another type than main.py takes, or out of bounds. Options, and names among the choices of
-    one, that this version does not know may be another's: ``Config.from_record`` refuses them."""
+    one, that this version does not know may be another's: ``config_of`` refuses them."""
     known = {name: value for name, value in options.items() if name in OPTIONS}
     reasons = ((name, OPTIONS[name].out_of_bounds(value)) for name, value in known.items())
     return mistakes(Config, known, "options") or [f"options.{name}: {why}" for name, why in reasons if why]

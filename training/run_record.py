@@ -3,8 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from utils.config import OPTIONS, Config
+from utils.errors import Fault, UserError
 from utils.model_identity import ModelIdentity
 from utils.words import listed
 
@@ -55,3 +58,19 @@ class RunRecord:
         if not changed:  # the same features of other slides
             return " (of other slides than before)"
         return f" ({len(changed)} of the run's {len(self.features)} slides: {listed(changed)})"
+
+
+def config_of(options: Mapping[str, Any], file: Path) -> Config:
+    """The options that ``Config.to_dict`` gave, of this version or of an older one that did not know all of them: those
+    that are missing have their defaults. Raises UserError for options and choices that this version does not know, and
+    for numbers out of bounds.
+
+    file: where they were read, for the message.
+    """
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        found, mend = f"unknown options {listed(unknown)}", "use the version that wrote the file"
+        raise UserError(Fault("run.unknown_options", str(file), found, mend=mend))
+    reasons = ((name, OPTIONS[name].refuses(value)) for name, value in options.items())
+    if faults := [Fault("option.value", f"{file}: {name}", why) for name, why in reasons if why]:
+        raise UserError(faults)
+    return Config(**options)

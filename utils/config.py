@@ -1,27 +1,36 @@
 """Every option of a training run, declared once: type, default, help, and what it is. The run's config.json holds the
 same names."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from utils.errors import Fault, UserError
 from utils.model_types import ALL, CLAM, HIVE, MODEL_TYPES, TEXTS
 from utils.names import check_names, folder_name
 from utils.options import (
-    GIVEN, MOST_FOLDS, MOST_WORKERS, OVER_SLIDES, TRAINING, Nature, Option, any_seed, at_least, flag, magnification,
-    option, path, switch, within, words,
+    GIVEN,
+    MOST_FOLDS,
+    MOST_WORKERS,
+    OVER_SLIDES,
+    TRAINING,
+    Nature,
+    Option,
+    any_seed,
+    at_least,
+    flag,
+    magnification,
+    option,
+    path,
+    switch,
+    within,
+    words,
 )  # fmt: skip
-from utils.words import listed
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
 ONE_SCALE = [{"instances": "low"}, {"instances": "high"}]
-EARLIER = {"context_per_scale": False}
-"""Options that records of earlier versions lack, with what those versions computed."""
 EDGE_BY_EDGE = [{"intra_aggregator": "mlp"}, {"intra_aggregator": "attention"}, {"hier_aggregator": "mlp"}]
 NO_INSTANCE_LOSS = {"bag_weight": 1}
 
@@ -273,23 +282,6 @@ class Config:
             if options[name] and Path(options[name]).exists():
                 options[name] = str(Path(options[name]).resolve())
         return options
-
-    @classmethod
-    def from_record(cls, options: Mapping[str, Any], file: Path) -> "Config":
-        """The options that ``to_dict`` gave, of this version or of an older one that did not know all of them: those
-        that are missing have the values of ``EARLIER``, or else their defaults. Raises UserError for options and
-        choices that this version does not know, and for numbers out of bounds.
-
-        file: where they were read, for the message.
-        """
-        if unknown := sorted(set(options) - set(OPTIONS)):
-            found, mend = f"unknown options {listed(unknown)}", "use the version that wrote the file"
-            raise UserError(Fault("run.unknown_options", str(file), found, mend=mend))
-        reasons = ((name, OPTIONS[name].refuses(value)) for name, value in options.items())
-        faults = [Fault("option.value", f"{file}: {name}", why) for name, why in reasons if why]
-        if faults:
-            raise UserError(faults)
-        return cls(**{**EARLIER, **options})
 
 
 OPTIONS: dict[str, Option] = {item.name: item.metadata["option"] for item in fields(Config)}

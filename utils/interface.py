@@ -79,14 +79,21 @@ class Embeddings(NamedTuple):
 @dataclass(frozen=True)
 class ModelOutput:
     """logits: (K,). losses: named scalar terms, unweighted. loss: the scalar to minimise (None without a label).
-    embeddings: the nodes' embeddings, where the model has a graph. details: what else is worth seeing, by name; of a
+    embeddings: the nodes' embeddings, where the model has a graph. filtered: (2,), of a graph, the shares of all pairs
+    of patch and text that are no edges, at the low and at the high scale; NaN of a scale that is not in the graph.
+    details: what else is worth seeing, by name; of a
     model with attention ``attention`` (B, N), its B branches' weights of the N patches."""
 
     logits: Tensor
     loss: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     embeddings: Embeddings | None = None
+    filtered: Tensor | None = None
     details: dict[str, Tensor] = field(default_factory=dict)
+
+    def has_hierarchy(self) -> bool:
+        """Whether the model has a graph with both scales."""
+        return self.filtered is not None and not bool(self.filtered.isnan().any())
 
 
 class SlideModel(nn.Module):

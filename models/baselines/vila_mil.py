@@ -36,8 +36,8 @@ class EarlyEncoding(PublishedEncoding):
     """The released code's: a CLIP tower read where the end token stood before the context was put in front, that is,
     as many places too early as there are context tokens."""
 
-    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, class_specific: bool):
-        super().__init__(tower, tokens, num_classes, class_specific)
+    def __init__(self, tower: TextSide, tokens: PromptTokens, num_classes: int, contexts: Tensor):
+        super().__init__(tower, tokens, num_classes, contexts)
         assert self.tree is not None
         self.tree.last = self.tree.last - tokens.context_positions.shape[1]
 

@@ -57,6 +57,10 @@ class BlockedLayer(LayerWeights):
         """How parents of the image hierarchy gather from their children."""
         return upwards(self.hierarchy, "image")
 
+    def _with(self, nodes: Tensor, messages: Tensor) -> Tensor:
+        """The messages of the hierarchy, and the nodes themselves where these are a term of their update."""
+        return nodes + messages if self.hierarchy.keeps_nodes else messages.to(nodes.dtype)
+
     def texts(self, low: Tensor, high: Tensor, low_means: Tensor, high_means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Texts low (T, D) and high (T*S, D) with the means of their patches -> the same, updated, and the weights that
         low texts give to their high texts (T, heads, S)."""
@@ -70,8 +74,8 @@ class BlockedLayer(LayerWeights):
         if own is not None:
             down = down + F.linear(high, own)
         return (
-            self.intra["low_text"](low, low_means) + (low + up),
-            self.intra["high_text"](high, high_means) + (high + down),
+            self.intra["low_text"](low, low_means) + self._with(low, up),
+            self.intra["high_text"](high, high_means) + self._with(high, down),
             weights,
         )
 
@@ -81,12 +85,14 @@ class BlockedLayer(LayerWeights):
         """low_image nodes (P, D), of which ``rows`` (R,) have ``collected`` (R, heads, D) from the children of mask
         (R, C) -> the same, updated. keep: (P, T) bool, edges to the texts low_text (T, D)."""
         up = self.from_children.answer(parents, collected, rows, mask)
-        return sage(self.intra["low_image"], parents, low_text, keep) + (parents + up)
+        return sage(self.intra["low_image"], parents, low_text, keep) + self._with(parents, up)
 
     def child_update(self, parents: Tensor, high_text: Tensor) -> ChildUpdate:
         """The update of the children of parents (R, D), whose texts are high_text (T*S, D)."""
         part = self.intra["high_image"]
-        weight = part.root.weight + torch.eye(parents.shape[1], dtype=parents.dtype, device=parents.device)
+        weight = part.root.weight
+        if self.hierarchy.keeps_nodes:
+            weight = weight + torch.eye(parents.shape[1], dtype=parents.dtype, device=parents.device)
         own = own_weight(self.hierarchy, "image")
         return ChildUpdate(
             (weight if own is None else weight + own).t().contiguous(),

@@ -47,5 +47,6 @@ class ReleasedFiltering:
             keep_high = (high_values != 0).view(num_parents, num_slots, -1)
             every_slot = torch.ones(num_parents, num_slots, dtype=torch.bool, device=high_image.device)
         return HierarchicalGraph(
-            low_image, high_image, low_text, high_text, retained, every_slot, values != 0, keep_high
-        )
+            low_image, high_image, low_text, high_text, retained, every_slot, values != 0, keep_high,
+            torch.tensor(bag.child_mask.numel(), device=low_image.device),
+        )  # fmt: skip

@@ -69,28 +69,32 @@ class ClipTextSide(TextSide):
         return [layer.layer_norm1 for layer in self.text_model.encoder.layers]
 
     def released_reading(self) -> ReleasedReading:
-        return ReleasedReading(self._encode_as_released, self._is_constant_as_released, RELEASED_NAMES, xavier=True)
+        return ReleasedReading(
+            self._encode_as_released, _is_constant_as_released, {"end": "end", "middle": "released_middle"},
+            RELEASED_NAMES, xavier=True,
+        )  # fmt: skip
 
-    def _encode_as_released(self, embeddings: Tensor, token_ids: Tensor, num_classes: int) -> Tensor:
+    def _encode_as_released(self, embeddings: Tensor, token_ids: Tensor, pooled: Tensor, num_classes: int) -> Tensor:
         """Every token position attends, without a mask, across the prompts of its class at the same position; the end
         token's row is multiplied by the projection's weight untransposed. Only positions of end tokens are computed."""
         num_prompts, _, width = embeddings.shape
-        positions, column = self._ends(token_ids).unique(return_inverse=True)
+        positions, column = pooled.unique(return_inverse=True)
         x = embeddings[:, positions] + self.text_model.embeddings.position_embedding.weight[positions]
         x = x.view(num_classes, -1, len(positions), width).transpose(1, 2)
         x = self.text_model.encoder(inputs_embeds=x.flatten(0, 1), is_causal=False).last_hidden_state
         x = x.view(num_classes, len(positions), -1, width).transpose(1, 2).flatten(0, 1)
-        pooled = x[torch.arange(num_prompts, device=x.device), column]
-        features: Tensor = self.text_model.final_layer_norm(pooled) @ self.text_projection.weight
+        ends = x[torch.arange(num_prompts, device=x.device), column]
+        features: Tensor = self.text_model.final_layer_norm(ends) @ self.text_projection.weight
         return features
-
-    def _is_constant_as_released(self, token_ids: Tensor, context_positions: Tensor) -> bool:
-        """So it is with the context in front, where no end token of any prompt stands."""
-        return not bool(torch.isin(context_positions, self._ends(token_ids)).any())
 
     def _ends(self, token_ids: Tensor) -> Tensor:
         """The first end token's place in each row: (N, L) -> (N,)."""
         return first_position(token_ids, self.special_tokens.end)
+
+
+def _is_constant_as_released(pooled: Tensor, context_positions: Tensor) -> bool:
+    """So it is with the context in front, where no feature of any prompt is taken from."""
+    return not bool(torch.isin(context_positions, pooled).any())
 
 
 def _block(layer: Any) -> Block:

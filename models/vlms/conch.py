@@ -46,9 +46,9 @@ class ConchTextSide(ClassTokenTextSide):
     """CONCH's text side."""
 
     def released_reading(self) -> ReleasedReading:
-        return ReleasedReading(self._encode_as_released, lambda *_: False, RELEASED_NAMES, xavier=False)
+        return ReleasedReading(self._encode_as_released, lambda *_: False, {"end": "end"}, RELEASED_NAMES, xavier=False)
 
-    def _encode_as_released(self, embeddings: Tensor, token_ids: Tensor, num_classes: int) -> Tensor:
+    def _encode_as_released(self, embeddings: Tensor, token_ids: Tensor, pooled: Tensor, num_classes: int) -> Tensor:
         """A padding token in place of the class embedding, no mask at all, pooled at the largest token id."""
         tower = self.transformer
         padding = tower.token_embedding.weight[tower.pad_id].expand(len(embeddings), 1, -1)

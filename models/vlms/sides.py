@@ -126,14 +126,16 @@ class ImageSide(Side):
 class ReleasedReading:
     """How the authors' released code reads prompts with a text tower; it differs from how the model reads texts.
 
-    encode: ((N, L, W) embeddings, (N, L) ids, number of classes) -> (N, D) features; prompts stand class by class.
-    is_constant: ((N, L) ids, (N, context tokens) places of the context) -> whether no context token can reach a
-    feature. checkpoint_names: the released checkpoint's name of each part of the tower that it holds. xavier: whether
-    the released model of this family initialises its attention by Xavier's rule.
+    encode: ((N, L, W) embeddings, (N, L) ids, (N,) ``PromptTokens.pooled``, number of classes) -> (N, D) features;
+    prompts stand class by class. is_constant: (``PromptTokens.pooled``, (N, context tokens) places of the context) ->
+    whether no context token can reach a feature. places: of each --class_token_position with which the released code
+    runs, what ``PromptTokens`` calls it. checkpoint_names: the released checkpoint's name of each part of the tower
+    that it holds. xavier: whether the released model of this family initialises its attention by Xavier's rule.
     """
 
-    encode: Callable[[Tensor, Tensor, int], Tensor]
+    encode: Callable[[Tensor, Tensor, Tensor, int], Tensor]
     is_constant: Callable[[Tensor, Tensor], bool]
+    places: Mapping[str, str]
     checkpoint_names: Mapping[str, str]
     xavier: bool
 

@@ -14,7 +14,7 @@ from tests.support.made_page import write_made_up_run
 from training.fold_result import UNDEFINED
 from training.prediction import KeptPredictions
 from training.run_folder import RunFolder
-from utils.config import Config
+from training.run_record import config_of
 from utils.listed_runs import listed_runs, read_experiment
 from utils.sealed import DIGESTS, seal, write_sealed
 from utils.typed import mistakes
@@ -117,7 +117,7 @@ def test_recorded_options_that_main_does_not_take(made_up: RunFolder, tmp_path: 
 def test_recorded_choices_that_this_version_does_not_know(name: str, value: object) -> None:
     """A report may show such a run; to use the run's model is another thing."""
     with expect_faults("option.value") as faults:
-        Config.from_record({name: value}, Path("config.json"))
+        config_of({name: value}, Path("config.json"))
     assert faults[0].where == f"config.json: {name}" and repr(value) in faults[0].found
 
 

@@ -1,6 +1,7 @@
 """The whole model, both variants: gradients, symmetries, slides on the edge."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -52,28 +53,32 @@ def test_every_trained_parameter_gets_a_gradient_and_the_tower_none(tower: TextS
     assert output.loss is not None
     output.loss.backward()
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert all(name.startswith(("network.", "prompts.context_tokens")) for name in trained)
+    assert all(name.startswith(("network.", "prompts.scale_context_tokens")) for name in trained)
     silent = [name for name, parameter in trained.items() if parameter.grad is None or not parameter.grad.any()]
     assert silent == []
-    context = model.prompts.context_tokens.grad
+    context = model.prompts.context.grad
     assert context is not None
     assert (context.abs().amax(-1) > 0).all()
     assert all(parameter.grad is None for parameter in tower.parameters())
 
 
+INTRA = ("mlp", "attention")
 ABLATIONS = [
     *({"tgdf": mode} for mode in ("no_mask_propagation", "high_only", "none")),
     *({"htcl": variant} for variant in ("instance_wise", "share_parent", "none")),
     *({"hier_aggregator": name} for name in ("maa", "saa", "attention", "sage")),
     *({"hier_direction": name} for name in ("up", "down", "none")),
     *({"class_token_position": name} for name in ("middle", "front")),
+    *({"intra_aggregator": name, "hier_aggregator": other} for name, other in product(INTRA, ("msa", "mlp"))),
+    {"hier_aggregator": "mlp"},
+    {"context_per_scale": False},
     *({"bag_loss": name} for name in ("focal", "svm")),
 ]
 
 
 @pytest.mark.parametrize("options", ABLATIONS, ids=str)
 def test_ablations_change_the_loss_and_train_all_their_parameters(tower: TextSide, options: dict[str, str]) -> None:
-    bags = [bag_of(seed) for seed in range(4)]
+    bags = [bag_of(seed) for seed in range(6)]
     model, full = model_of(tower, **options), model_of(tower)
     losses = torch.stack([model(bag).loss for bag in bags])
     assert torch.isfinite(losses).all()

@@ -59,5 +59,5 @@ def write_run(
             predictions |= {f"prob_{name}": probabilities[:, k] for k, name in enumerate(classes)}
             tables.append(pd.DataFrame(predictions))
         pd.concat(tables).to_csv(run.predictions(number), index=False)
-        run.finish(FoldResult.of(number, metrics["test"], metrics["val"], hit_ratio, 3, 13))
+        run.finish(FoldResult.of(number, metrics["test"], metrics["val"], hit_ratio, best_epoch=3, epochs=13))
     return run.path

@@ -198,30 +198,27 @@ def htcl(low_texts: Tensor, high_texts: Tensor, num_classes: int, variant: str) 
     return torch.stack(losses).mean()
 
 
-def hit_ratio_at_2(
+def hits_at_2(
     low_image: Tensor,
     low_text: Tensor,
     high_image: Tensor,
     child_mask: Tensor,
     high_text: Tensor,
     num_subtexts: int,
-) -> float:
-    """HiVE-MIL, section on training and metrics, Hit Ratio@2.
+) -> tuple[int, int]:
+    """HiVE-MIL, Algorithm 2, Hit Ratio@2: hits, and the low patches they are divided by.
 
-    "For each low patch take its two most similar low texts (among all classes' low texts, on the final embeddings); it
-    is a hit when, for any of its real children, the most similar high text is a child of one of these two; the ratio
-    is hits over low patches with children."
+    "For every low patch n = 1..N (denominator N, all low patches): two most similar low texts; candidates = their
+    children; hit if for ANY of its M children the arg-max high text is a candidate."
 
     low_image (P, D), low_text (K*O, D), high_image (P, C, D), child_mask (P, C) bool, high_text (K*O*S, D). Cosine
-    similarity; of equal ones the smaller text index goes first. Returns nan when no low patch has children.
+    similarity; of equal ones the smaller text index goes first.
     """
     num_hits = 0
-    num_with_children = 0
     for parent in range(child_mask.shape[0]):
         children = [slot for slot in range(child_mask.shape[1]) if child_mask[parent, slot]]
         if not children:
             continue
-        num_with_children += 1
         low_similarities = [cosine(low_image[parent], text).item() for text in low_text]
         best_two = sorted(range(len(low_similarities)), key=lambda text: -low_similarities[text])[:2]
         is_hit = False
@@ -231,4 +228,4 @@ def hit_ratio_at_2(
             if best // num_subtexts in best_two:
                 is_hit = True
         num_hits += int(is_hit)
-    return num_hits / num_with_children if num_with_children else math.nan
+    return num_hits, child_mask.shape[0]

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 
 from training.evaluation import Predictions, evaluate
@@ -38,6 +38,7 @@ class Scripted(SlideModel):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.logits, self.losses, self.hits = logits, losses, hits
+        self.filtered = [[0.5, 0.25], [0.0, 0.75], [1.0, 0.5], [0.5, 0.5]]
         self.calls: list[dict[str, bool]] = []
 
     def forward(self, bag: Bag) -> ModelOutput:
@@ -49,6 +50,7 @@ class Scripted(SlideModel):
             torch.tensor(self.logits[number]) * self.weight,
             None if loss is None else torch.tensor(loss),
             embeddings=None if self.hits is None else nodes(self.hits[number]),
+            filtered=None if self.hits is None else torch.tensor(self.filtered[number]),
         )
 
 
@@ -103,10 +105,30 @@ def test_no_labels_no_loss() -> None:
     assert math.isnan(predictions.hit_ratio)  # a model without a graph
 
 
-def test_hit_ratio_is_the_mean_of_the_slides_that_have_one() -> None:
-    """The second slide has no child."""
+def test_hits_are_pooled_over_all_low_patches_and_filtered_shares_averaged_over_slides() -> None:
+    """The second slide has no child: no hit, and its patch counts."""
     bags = [bag(name, 0, has_child=name != "b") for name in "abcd"]
-    assert evaluate(Scripted(LOGITS, [1.0] * 4, [True, True, False, True]), bags, CPU).hit_ratio == pytest.approx(2 / 3)
+    found = evaluate(Scripted(LOGITS, [1.0] * 4, [True, True, False, True]), bags, CPU)
+    assert (found.hit_ratio, found.filtered_low, found.filtered_high) == (0.5, 0.5, 0.5)
+
+
+def test_a_slide_of_many_patches_weighs_more_in_the_hit_ratio() -> None:
+    class Two(Scripted):
+        def forward(self, bag: Bag) -> ModelOutput:
+            output = super().forward(bag)
+            assert output.embeddings is not None
+            many = output.embeddings.low_image.repeat(len(bag.low_features), 1)
+            return replace(output, embeddings=output.embeddings._replace(low_image=many))
+
+    large = replace(bag("a", 0), low_features=torch.zeros(5, 3), child_mask=torch.ones(5, 1, dtype=torch.bool))
+    assert evaluate(Two(LOGITS, [1.0] * 2, [True, True]), [large, bag("b", 0)], CPU).hit_ratio == 2 / 6
+
+
+def test_one_scale_alone_has_no_hit_ratio() -> None:
+    model = Scripted(LOGITS, [1.0], [True])
+    model.filtered = [[0.5, math.nan]]
+    found = evaluate(model, [bag("a", 0)], CPU)
+    assert math.isnan(found.hit_ratio) and math.isnan(found.filtered_high) and found.filtered_low == 0.5
 
 
 def test_table() -> None:

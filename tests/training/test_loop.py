@@ -120,12 +120,13 @@ def test_early_stopping(files: FoldFiles, accuracies: list[int], best_epoch: int
     assert torch.equal(saved["weight"], model.weights[best_epoch])
 
 
-def test_without_early_stopping_all_epochs_run_and_the_best_is_restored(files: FoldFiles) -> None:
+def test_without_early_stopping_all_epochs_run_and_the_last_one_stays(files: FoldFiles) -> None:
     accuracies = [2, 3, 1] + [0] * 17
     model = Scripted(accuracies)
     progress = train(model, files, max_epochs=20)
     assert (progress.best_epoch, progress.epochs) == (1, 20)
-    assert torch.equal(model.weight, model.weights[1])
+    assert torch.equal(model.weight, model.weights[19])
+    assert torch.equal(torch.load(files.checkpoint, weights_only=True)["weight"], model.weights[19])
     assert pd.read_csv(files.history)["val_acc"].tolist() == [number / NUM_VAL for number in accuracies]
 
 

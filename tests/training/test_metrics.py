@@ -22,7 +22,7 @@ from training.metrics import (
     RESULT_COLUMNS,
     Metrics,
     classification_metrics,
-    hit_ratio_at_2,
+    hits_at_2,
     missing_classes,
     missing_classes_note,
     undefined_metrics,
@@ -181,21 +181,21 @@ def random_embeddings(seed: int, parents: int, slots: int, low_texts: int, num_s
     )
 
 
-def hit_ratio(nodes: Embeddings) -> float:
+def hits(nodes: Embeddings) -> tuple[int, int]:
     """Of a bag whose real children are those of ``nodes``; the children of other parents are real as well."""
     child_mask = torch.ones(len(nodes.low_image), nodes.child_mask.shape[1], dtype=torch.bool)
     child_mask[nodes.retained] = nodes.child_mask
-    return hit_ratio_at_2(nodes, child_mask)
+    return hits_at_2(nodes, child_mask)
 
 
-def twin_hit_ratio(nodes: Embeddings) -> float:
+def twin_hits(nodes: Embeddings) -> tuple[int, int]:
     """The twin sees every parent; one that is not retained has no children in the graph, but vectors all the same."""
     parents, slots = len(nodes.low_image), nodes.child_mask.shape[1]
     high_image = nodes.high_text[0].expand(parents, slots, -1).clone()
     mask = torch.zeros(parents, slots, dtype=torch.bool)
     high_image[nodes.retained], mask[nodes.retained] = nodes.high_image, nodes.child_mask
     num_subtexts = len(nodes.high_text) // len(nodes.low_text)
-    return twins.hit_ratio_at_2(nodes.low_image, nodes.low_text, high_image, mask, nodes.high_text, num_subtexts)
+    return twins.hits_at_2(nodes.low_image, nodes.low_text, high_image, mask, nodes.high_text, num_subtexts)
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)
@@ -206,9 +206,9 @@ def twin_hit_ratio(nodes: Embeddings) -> float:
     low_texts=st.integers(1, 8),
     num_subtexts=st.integers(1, 3),
 )
-def test_hit_ratio_equals_the_twin(seed: int, parents: int, slots: int, low_texts: int, num_subtexts: int) -> None:
+def test_hits_equal_the_twin(seed: int, parents: int, slots: int, low_texts: int, num_subtexts: int) -> None:
     nodes = random_embeddings(seed, parents, slots, low_texts, num_subtexts)
-    assert hit_ratio(nodes) == pytest.approx(twin_hit_ratio(nodes), abs=1e-12, nan_ok=True)
+    assert hits(nodes) == twin_hits(nodes)
 
 
 def small_case(**changes: Any) -> Embeddings:
@@ -227,42 +227,42 @@ def small_case(**changes: Any) -> Embeddings:
 
 
 def test_hit_ratio_by_hand() -> None:
-    assert hit_ratio(small_case()) == 1.0  # its first child
+    assert hits(small_case()) == (1, 3)  # its first child
     second_only = small_case(child_mask=torch.tensor([[False, True]]))
-    assert hit_ratio(second_only) == 0.0  # text 2 is the third best of the parent
-    assert hit_ratio(small_case(high_image=torch.eye(3)[[1, 2]].unsqueeze(0))) == 1.0  # text 1 is its second best
+    assert hits(second_only) == (0, 3)  # text 2 is the third best of the parent
+    assert hits(small_case(high_image=torch.eye(3)[[1, 2]].unsqueeze(0))) == (1, 3)  # text 1 is its second best
 
 
 def test_hit_ratio_leaves_out_slots_that_the_graph_takes_for_patches() -> None:
     """As the released variant does: every slot is a node."""
     nodes = small_case(child_mask=torch.tensor([[True, True]]))
     real = torch.tensor([[True, True], [False, True], [True, True]])
-    assert hit_ratio_at_2(nodes, real) == 0.0
+    assert hits_at_2(nodes, real) == (0, 3)
 
 
 def test_hit_ratio_counts_retained_parents_only() -> None:
     # were parent 0 (most like text 2) taken for the retained one, the second child would be a hit
     nodes = small_case(child_mask=torch.tensor([[False, True]]))
-    assert hit_ratio(nodes) == 0.0
-    assert hit_ratio(nodes._replace(retained=torch.tensor([0]))) == 1.0
+    assert hits(nodes) == (0, 3)
+    assert hits(nodes._replace(retained=torch.tensor([0]))) == (1, 3)
 
 
-def test_hit_ratio_leaves_out_parents_without_children() -> None:
+def test_every_low_patch_counts_also_without_children() -> None:
     axes = torch.eye(3)
     nodes = small_case(
         retained=torch.tensor([0, 1, 2]),
         high_image=torch.stack([axes[[2, 2]], axes[[2, 2]], axes[[2, 2]]]),
         child_mask=torch.tensor([[True, False], [True, True], [False, False]]),
     )
-    assert hit_ratio(nodes) == 0.5  # parent 0 hits, parent 1 does not, parent 2 has no children
+    assert hits(nodes) == (1, 3)  # parent 0 hits, parent 1 does not, parent 2 has no children
 
 
-def test_hit_ratio_is_nan_without_children() -> None:
-    assert math.isnan(hit_ratio(small_case(child_mask=torch.zeros(1, 2, dtype=torch.bool))))
+def test_no_hits_without_children() -> None:
+    assert hits(small_case(child_mask=torch.zeros(1, 2, dtype=torch.bool))) == (0, 3)
     none = small_case(
         retained=torch.zeros(0, dtype=torch.long), high_image=torch.zeros(0, 2, 3), child_mask=torch.zeros(0, 2).bool()
     )
-    assert math.isnan(hit_ratio(none))
+    assert hits(none) == (0, 3)
 
 
 # ---- the table of metrics --------------------------------------------------------------------------------------------

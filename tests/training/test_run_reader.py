@@ -33,7 +33,7 @@ def fault_of(run: RunReader) -> Fault:
 
 
 def test_fold_result_keeps_test_and_val_apart() -> None:
-    result = FoldResult.of(2, Metrics(0.1, 0.2, 0.3), Metrics(0.4, 0.5, 0.6), 0.7, 8, 9)
+    result = FoldResult.of(2, Metrics(0.1, 0.2, 0.3), Metrics(0.4, 0.5, 0.6), 0.7, best_epoch=8, epochs=9)
     assert (result.test_auc, result.test_f1, result.test_acc) == (0.1, 0.2, 0.3)
     assert (result.val_auc, result.val_f1, result.val_acc) == (0.4, 0.5, 0.6)
     assert (result.fold, result.test_hit_ratio, result.best_epoch, result.epochs) == (2, 0.7, 8, 9)

@@ -9,7 +9,6 @@ import pytest
 
 from utils.arguments import add_options
 from utils.config import OPTIONS, PROJECT, Config
-from utils.errors import UserError
 
 # every option of the interfaces page with its default
 PUBLISHED_DEFAULTS: dict[str, Any] = {
@@ -217,13 +216,3 @@ def test_record_can_be_read_from_another_folder(tmp_path: Path, monkeypatch: pyt
     assert record["vlm_path"] == "owner/model"  # a hub id stays one
     assert Config(**record).run_path() == config.run_path()
     assert set(record) == set(OPTIONS)
-
-
-def test_records_of_older_versions_are_read() -> None:
-    """What they lack has its default; what they know alone is refused."""
-    assert Config.from_record({"task": "T", "seed": 3}, Path("config.json")) == Config(task="T", seed=3)
-    with pytest.raises(UserError) as caught:
-        Config.from_record({"task": "T", "forgotten": 1}, Path("config.json"))
-    (fault,) = caught.value.faults
-    assert (fault.code, fault.where) == ("run.unknown_options", "config.json")
-    assert "forgotten" in fault.found
