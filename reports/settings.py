@@ -1,7 +1,7 @@
 """Which runs make one cell of a table of results, and which cells make a table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from reports.finished_runs import ExperimentEntry, FinishedFold, FinishedRun
-from training import metrics
-from training.fold_result import FoldResult
-from training.metrics import Measure
+from training.metrics import CLASSIFICATION, GRAPH, Measure
 from utils.config import Config
 from utils.effects import CIRCUMSTANCES, NAMED
 from utils.errors import Fault, Faults
@@ -20,11 +18,7 @@ from utils.errors import Fault, Faults
 # options that say in which column a run stands, or which of a setting's repeats it is
 PLACE = CIRCUMSTANCES | NAMED
 
-TESTED = {
-    measure.key: measure
-    for measure in vars(metrics).values()
-    if isinstance(measure, Measure) and f"test_{measure.key}" in {item.name for item in fields(FoldResult)}
-}
+TESTED = {measure.key: measure for measure in (*CLASSIFICATION, *GRAPH)}
 """The measures of the test slides that a fold's result has, by key."""
 
 Column = tuple[str, int]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reports.paper import PublishedRow, beside_published, in_paper_order, measures_of, read_published
-from reports.settings import TESTED, ResultsTable, Setting
+from reports.settings import ResultsTable, Setting
 from tests.conftest import SHARED
 from tests.support.faults import expect_faults
 from tests.support.made_settings import with_results
@@ -59,7 +59,6 @@ def test_no_table_of_results_is_left_out(paper: dict[str, str]) -> None:
     assert len(ROWS) == 203 and all(set(row.stds) | {"filtered_low", "filtered_high"} >= set(row.means) for row in ROWS)
 
 
-@pytest.mark.skipif("filtered_low" not in TESTED, reason="a fold has no share of filtered pairs")
 def test_filtered_pairs(paper: dict[str, str]) -> None:
     told = re.findall(r"(?<=[ :])(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?= \d)", paper["15"].splitlines()[1])
     found = [(row.means["filtered_low"], row.means["filtered_high"]) for row in rows_of("15")]
