@@ -1,5 +1,6 @@
 """The paper's order, and the paper's own numbers beside those of runs."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,12 @@ def read_published(path: Path = PUBLISHED) -> list[PublishedRow]:
         place = (row["feature_extractor"], row["task"], int(row["shots"]))
         rows.append(PublishedRow(row["table"], place, row["label"], means, stds))
     return rows
+
+
+def item_of_paper(name: str) -> str:
+    """table2 -> Table 2 of the paper; the name of any other preset as it is."""
+    item = re.fullmatch(r"(table|figure)(\d+)", name)
+    return f"{item[1].title()} {item[2]} of the paper" if item else name
 
 
 def measures_of(preset: Preset) -> list[Measure]:

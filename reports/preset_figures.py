@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 
 from reports.hit_ratio_plot import hit_ratio_figure, with_hit_ratio
 from reports.lettering import figure_style
-from reports.panels import colour_and_marker, panels_of
+from reports.panels import MARKERS, PANEL, panels_of
 from reports.plots import COLOURS, SIDE
 from reports.settings import PLACE, Column, ResultsTable, Setting
 from training.metrics import Measure
 from utils.presets import FigureKind
 
+CURVES, APART = (PANEL, 2.4), 0.05  # inches; how far a curve's deviations stand from the next one's
 GROUP = 0.85  # of the width that a measure has, filled by its bars
 BAR = 0.24  # inches: room for a number that stands upright
 BARS_TALL, CELL = 2.6, (0.8, 0.6)  # inches
@@ -25,16 +26,16 @@ def curves_figure(results: ResultsTable, measures: Sequence[Measure]) -> Figure:
     tasks = list(dict.fromkeys(task for task, _ in results.columns))
     shots = sorted({count for _, count in results.columns})
     with figure_style([*tasks, *results.rows]):
-        panels = panels_of(len(measures), len(tasks), tasks, results.rows, sharex=True, sharey="row")
+        panels = panels_of(len(measures), len(tasks), tasks, results.rows, CURVES, sharex=True, sharey="row")
         handles = []
         for index, label in enumerate(results.rows):
-            colour, marker = colour_and_marker(index)
-            look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.2}
+            look = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+            places = np.arange(len(shots)) + APART * (index - (len(results.rows) - 1) / 2)
             for measure, row in zip(measures, panels.axes, strict=True):
                 for task, axes in zip(tasks, row, strict=True):
                     cells = [results.cells.get((label, (task, count))) for count in shots]
                     means, stds = np.array([_mean_and_std(cell, measure) for cell in cells]).T
-                    line = axes.errorbar(range(len(shots)), means, stds, capsize=2, elinewidth=0.7, **look)
+                    line = axes.errorbar(places, means, stds, capsize=2, elinewidth=0.7, markersize=4, **look)
             handles.append(line)
         for axes, title in zip(panels.axes[0], panels.titles, strict=True):
             axes.set_title(title)

@@ -18,7 +18,7 @@ from reports.comparison import (
 from reports.finished_runs import FinishedRun
 from reports.hit_ratio_plot import hit_ratio_figure, with_hit_ratio
 from reports.markdown import MarkdownReport, file_name
-from reports.paper import SOURCE, Beside, measures_of
+from reports.paper import SOURCE, Beside, item_of_paper, measures_of
 from reports.plots import confusion_figure, roc_figure
 from reports.preset_figures import DRAWN
 from reports.settings import ResultsTable, Setting, own_options, shared_options
@@ -78,7 +78,7 @@ def add_results(report: MarkdownReport, results: ResultsTable, preset: Preset | 
     title = f"{results.preset or 'Results'}, {results.feature_extractor}"
     report.add(f"## {escape_markdown(title)}")
     if preset:
-        report.add(f"The paper's {escape_markdown(results.preset or '')}: {escape_markdown(preset.about)}.")
+        report.add(f"{item_of_paper(results.preset or '')}: {escape_markdown(preset.about)}.")
     others = {column: other_test_slides(results.column(column)) for column in results.columns}
     caption = "In %, mean ± population standard deviation over folds"
     if any(len(setting.runs) > 1 for setting in results.cells.values()):
@@ -99,7 +99,7 @@ def add_results(report: MarkdownReport, results: ResultsTable, preset: Preset | 
     if preset and preset.report.figure:
         figure = DRAWN[preset.report.figure](results, measures)
         if figure:
-            report.add_figure(file_name(results.name), figure, f"{title}: {preset.about}")
+            report.add_figure(file_name(results.name), figure, title)
         else:
             report.add(f"No figure ({preset.report.figure}): the runs lack what it draws.")
 
