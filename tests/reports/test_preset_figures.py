@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -80,6 +81,10 @@ def test_bars_are_means_in_the_order_of_rows_and_measures() -> None:
     (axes,) = figure.axes
     heights = [[bar.get_height() for bar in container] for container in axes.containers if len(container) == 2]
     assert heights[0] == pytest.approx([30, 30]) and np.isnan(heights[1]).all()
+    deviations = [line.get_segments() for line in axes.collections if isinstance(line, LineCollection)]
+    assert [[tuple(end[1] for end in segment) for segment in segments] for segments in deviations[:1]] == [
+        [pytest.approx((20, 40))] * 2
+    ]
     assert [text.get_text() for text in axes.texts] == ["30.0", "30.0"]
     places = [bar.get_x() for container in axes.containers for bar in container if hasattr(bar, "get_x")]
     assert places[0] < places[2] < places[1] < places[3]  # b, a of ACC; b, a of AUC
