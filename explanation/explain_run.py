@@ -64,6 +64,19 @@ def slides_to_explain(run: TrainedRun, slide_ids: Sequence[str] | None, split: s
     return chosen
 
 
+def first_correct(run: TrainedRun) -> str | None:
+    """The first test slide that the model of its fold predicts correctly, as the authors' notebook chooses; None where
+    there is none. Raises UserError as ``slides_to_explain`` does."""
+    for slide_id, (fold, *_) in slides_to_explain(run, None, "test").items():
+        slide = run.slides[slide_id]
+        bag = read_bag(run.cache.folders, slide, run.cache.feature_dim).to(run.device)
+        with torch.no_grad(), autocast(run.device, run.config.precision):
+            prediction = int(run.models[fold](bag).logits.argmax())
+        if prediction == slide.label:
+            return slide_id
+    return None
+
+
 def explain_slide(
     run: TrainedRun, slide_id: str, folds: Sequence[str], draws: int = 0, file: Path | None = None
 ) -> ExplainedSlide:

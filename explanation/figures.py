@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from explanation.explained_slide import ExplainedSlide
+from explanation.explained_slide import ExplainedSlide, Scale
 from explanation.faithfulness import Removal
+from explanation.published_view import PublishedScale
 from reports.lettering import figure_style, text_inches, wrapped
 from reports.plots import COLOURS
 
@@ -33,18 +34,36 @@ def removal_figure(removal: Removal, class_name: str) -> Figure:
 
 
 def text_figure(explained: ExplainedSlide) -> Figure:
-    """What each text adds to the logit of its class: a panel a scale, a bar a text."""
-    panels = [scale for scale in explained.scales if len(scale.texts)]
+    """What each text adds to the logit of its class: one panel per scale, one bar per text."""
+    bars = [(scale, scale.explanation.text_logits) for scale in explained.scales if len(scale.texts)]
+    return _bars(explained.class_names, bars, "added to the logit of its class")
+
+
+def contributions_figure(explained: ExplainedSlide, views: Sequence[PublishedScale]) -> Figure:
+    """The similarities of one patch per scale and all texts, scaled onto [-1, 1], coloured by class."""
+    bars = [(view.scale, view.contributions) for view in views]
+    return _bars(explained.class_names, bars, "similarity after the graph, scaled per patch")
+
+
+def distributions_figure(explained: ExplainedSlide, views: Sequence[PublishedScale]) -> Figure:
+    """Each anchor's distribution over the texts of its scale, coloured by class."""
+    bars = [(view.scale, view.distribution) for view in views]
+    return _bars(explained.class_names, bars, "probability of the text, anchor patch")
+
+
+def _bars(class_names: Sequence[str], bars: Sequence[tuple[Scale, np.ndarray]], title: str) -> Figure:
+    """One panel per scale, one bar per text, coloured by class."""
+    panels = [scale for scale, _ in bars]
     most = max(len(scale.texts) for scale in panels)
-    with figure_style(explained.class_names):
+    with figure_style(class_names):
         names = sum(text_inches(scale.text_names, SMALL)[0] for scale in panels)
         figure = Figure(figsize=(3.3 * len(panels) + names, 0.16 * most + 0.9))
-        for axes, scale in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            classes = np.arange(len(scale.texts)) * len(explained.class_names) // len(scale.texts)
+        for axes, (scale, values) in zip(figure.subplots(1, len(panels), squeeze=False)[0], bars, strict=True):
+            classes = np.arange(len(scale.texts)) * len(class_names) // len(scale.texts)
             colours = [COLOURS[k % len(COLOURS)] for k in classes]
-            axes.barh(range(len(scale.texts)), scale.explanation.text_logits, color=colours)
+            axes.barh(range(len(scale.texts)), values, color=colours)
             axes.set_yticks(range(len(scale.texts)), scale.text_names, fontsize=SMALL)
-            axes.set(title=f"{scale.magnification}x texts", xlabel="added to the logit of its class")
+            axes.set(title=f"{scale.magnification}x texts", xlabel=title)
             axes.set_ylim(len(scale.texts) - 0.5, -0.5)
     return figure
 

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from explanation.explained_slide import ExplainedSlide, Scale
-from explanation.figures import removal_figure
+from explanation.figures import contributions_figure, distributions_figure, removal_figure
 from explanation.heatmap import Canvas, colour_bar, heat_map, image_uri, limits, scale_bar
+from explanation.published_view import published_view, shown_class
 from reports.plots import data_uri
 from reports.templating import page_template
 
 OVERVIEW_EDGE = 1200  # pixels
 PATCH_EDGE = 128  # pixels
+PUBLISHED_PATCHES = 4  # positives, and negatives, of an anchor
 
 
 def render_explanation(explained: ExplainedSlide, run_name: str, top: int, files: Mapping[str, str]) -> str:
@@ -45,6 +47,7 @@ def render_explanation(explained: ExplainedSlide, run_name: str, top: int, files
             for k in order
         ],
         most_added=max(1e-12, *(np.abs(scale.explanation.text_logits).max() for scale in explained.scales)),
+        published=_published(explained),
         removal=data_uri(removal_figure(removal, explained.class_names[explained.prediction])) if removal else None,
         removal_means=removal.mean_probabilities() if removal else None,
     )
@@ -80,6 +83,41 @@ def _graph_maps(explained: ExplainedSlide, maps: Mapping[int, _Maps]) -> dict[st
     return found
 
 
+def _published(explained: ExplainedSlide) -> dict[str, Any] | None:
+    """The slide as the authors show it; None where no patch is in the graph."""
+    views = published_view(explained, PUBLISHED_PATCHES)
+    if not views:
+        return None
+    return {
+        "class_name": explained.class_names[shown_class(explained)],
+        "contributions": data_uri(contributions_figure(explained, views)),
+        "distributions": data_uri(distributions_figure(explained, views)),
+        "scales": [
+            {
+                "magnification": view.scale.magnification,
+                "groups": {
+                    "greatest mean over the class's texts": [_place(explained, view.scale, view.patch)],
+                    "anchor": [_place(explained, view.scale, view.anchor)],
+                    "positive": [_place(explained, view.scale, *patch) for patch in view.positives],
+                    "negative": [_place(explained, view.scale, *patch) for patch in view.negatives],
+                },
+            }
+            for view in views
+        ],
+    }
+
+
+def _place(explained: ExplainedSlide, scale: Scale, index: int, distance: float | None = None) -> dict[str, Any]:
+    """Where a patch lies, and its picture where the slide's file is given."""
+    x, y = scale.places[index].tolist()
+    return {"x": x, "y": y, "image": _picture(explained, scale, x, y), "distance": distance}
+
+
+def _picture(explained: ExplainedSlide, scale: Scale, x: int, y: int) -> str | None:
+    edge = min(PATCH_EDGE, scale.size)
+    return image_uri(explained.read((x, y), (scale.size,) * 2, (edge, edge)), "JPEG") if explained.read else None
+
+
 def _overview(explained: ExplainedSlide) -> str | None:
     if explained.read is None:
         return None
@@ -111,12 +149,11 @@ def _class_part(explained: ExplainedSlide, scale: Scale, label: int, maps: _Maps
 
 def _patch(explained: ExplainedSlide, scale: Scale, label: int, index: int, match: np.ndarray) -> dict[str, Any]:
     x, y = scale.places[index].tolist()
-    edge = min(PATCH_EDGE, scale.size)
     text = int(match.argmax())
     return {
         "x": x,
         "y": y,
-        "image": image_uri(explained.read((x, y), (scale.size,) * 2, (edge, edge)), "JPEG") if explained.read else None,
+        "image": _picture(explained, scale, x, y),
         "score": float(scale.class_scores[index, label]),
         "added": float(scale.explanation.patch_logits[scale.is_patch][index, label]),
         "name": scale.text_names[text],

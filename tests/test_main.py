@@ -12,6 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 import main
 from tests.conftest import RunMain, SimulatedTask
 from tests.support.run_contents import CLASSES, METRICS, files_below
+from training.metrics import GRAPH_COLUMNS
 from utils.config import Config
 
 # ------------------------------------------------------------------------------------------------ files of a run
@@ -57,11 +58,10 @@ def test_history_has_every_epoch(simulated: SimulatedTask, whole: Path) -> None:
         # loss = bag + 0.5 HTCL, in the means too
         expected = history["train_bag_loss"] + 0.5 * history["train_htcl_loss"]
         np.testing.assert_allclose(history["train_loss"], expected, rtol=1e-6)
-        best = summary.loc[k, "best_epoch"]
-        assert best == history["val_acc"].idxmax()  # the first of the best
-        assert summary.loc[k, "epochs"] == 3
+        assert summary.loc[k, "best_epoch"] == history["val_acc"].idxmax()  # the first of the best
+        assert (summary.loc[k, "epochs"], summary.loc[k, "tested_epoch"]) == (3, 2)  # the last one is tested
         for name in ("val_acc", "val_auc", "val_f1"):
-            assert summary.loc[k, name] == history[name][best]
+            assert summary.loc[k, name] == history[name][2]
 
 
 def test_predictions(simulated: SimulatedTask, whole: Path) -> None:
@@ -100,7 +100,7 @@ def test_summary_follows_from_the_predictions(simulated: SimulatedTask, whole: P
 def test_results_follow_from_the_summary(simulated: SimulatedTask, whole: Path) -> None:
     results = pd.read_csv(simulated.run_folder(whole) / "results.csv")
     summary = pd.read_csv(simulated.run_folder(whole) / "summary.csv")
-    assert list(results) == ["metric", *METRICS]
+    assert list(results) == ["metric", *METRICS, *GRAPH_COLUMNS]
     assert results["metric"].tolist() == ["mean", "std"]
     values = summary[METRICS].to_numpy()
     assert (values[0] != values[1]).any()
@@ -112,7 +112,7 @@ def test_checkpoints_hold_what_is_trained_and_nothing_else(simulated: SimulatedT
     for k in range(2):
         saved = torch.load(simulated.run_folder(whole) / f"s_{k}_checkpoint.pt", weights_only=True)
         assert all(type(tensor) is torch.Tensor and torch.isfinite(tensor).all() for tensor in saved.values())
-        assert saved["prompts.context_tokens"].shape == (16, 16)
+        assert saved["prompts.scale_context_tokens"].shape == (2, 16, 16)
         assert not [name for name in saved if "tower" in name]
 
 

@@ -36,9 +36,19 @@ def test_it_runs_and_shows_everything(executed: nbformat.NotebookNode) -> None:
     printed = "".join(outputs(executed, "stdout"))
     for words in ("predicted SIMULATED_", "5x anchor", "20x anchor", "patches keep a text", "along the curve"):
         assert words in printed
-    assert len(outputs(executed, "image/png")) == 4  # similarity twice, texts, removal
+    assert len(outputs(executed, "image/png")) == 6  # similarity twice, texts, contributions, distributions, removal
     tables = "".join(outputs(executed, "text/html"))
-    for words in ("probability", "positive", "negative", "layer 1", "kept", "Simulated detail"):
+    for words in (
+        "probability",
+        "positive",
+        "negative",
+        "5x patch of SIMULATED_",
+        "20x anchor patch",
+        "negative patches",
+        "layer 1",
+        "kept",
+        "Simulated detail",
+    ):
         assert words in tables
 
 

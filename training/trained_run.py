@@ -8,7 +8,7 @@ from typing import Any
 from datasets.bag_cache import BagCache
 from datasets.checks import CheckedFeatures
 from datasets.descriptions import Descriptions
-from datasets.model_texts import arrange_texts
+from datasets.model_texts import arrange_texts, in_class_order
 from datasets.task import NO_LABEL, Slide, labels_told, other_labels, read_labels, read_slides, read_table
 from models.vlms.registry import Source
 from training.checkpoints import check_checkpoints, fold_names, load_weights, parts_of, read_settings
@@ -137,12 +137,13 @@ def _texts_of_run(reader: InputReader, record: RunRecord | None, given: Mapping[
     file cannot be read without knowing the classes, those of the labels of the table."""
     if record is None:
         try:
-            return reader.read_texts(None)
+            texts = reader.read_texts(None)
+            return reader.read_texts(in_class_order(reader.config, list(texts.by_class)))
         except UserError:
             labels = _labels(reader.config)
             if len(labels) < 2:
                 raise
-            return reader.read_texts(labels)
+            return reader.read_texts(in_class_order(reader.config, labels))
     own = arrange_texts(reader.config, reader.config.text_form, vars(record))
     if "text_prompt" in given and reader.read_texts(record.class_names) != own:
         found = "not the descriptions that the run was trained with"

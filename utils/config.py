@@ -277,7 +277,9 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """All options; the language model is named, and paths that exist are made absolute, so that the record says the
         same when it is read from another folder, or later."""
-        options = {**asdict(self), "LLM": self.language_model()}
+        options = asdict(self)
+        if self.text_form and not self.text_prompt:
+            options["LLM"] = self.language_model()
         for name in PATHS:
             if options[name] and Path(options[name]).exists():
                 options[name] = str(Path(options[name]).resolve())

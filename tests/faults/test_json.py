@@ -12,6 +12,7 @@ from datasets.split_report import Manifest
 from tests.support.faults import expect_faults
 from tests.support.made_page import write_made_up_run
 from training.fold_result import UNDEFINED
+from training.metrics import GRAPH_COLUMNS
 from training.prediction import KeptPredictions
 from training.run_folder import RunFolder
 from training.run_record import config_of
@@ -87,14 +88,15 @@ def refusals(made_up: RunFolder, tmp_path: Path, name: str, read: Callable[[RunF
 
 
 def test_the_record_of_a_run(made_up: RunFolder, tmp_path: Path) -> None:
-    assert refusals(made_up, tmp_path, "config.json", lambda run: run.record()) == []
+    assert refusals(made_up, tmp_path, "config.json", lambda run: run.record()) == ["options.LLM = None"]  # the default
 
 
 def test_the_result_of_a_fold(made_up: RunFolder, tmp_path: Path) -> None:
     """A measure of the fold may be null: it has no value where the slides are of one class."""
     accepted = refusals(made_up, tmp_path, "fold_0.json", lambda run: run.finished(0))
-    of_hit_ratio = {"test_hit_ratio = 1.5", "test_hit_ratio = 5"}  # the fold has none
-    assert set(accepted) == {f"{name} = None" for name in UNDEFINED - {"test_hit_ratio"}} | of_hit_ratio
+    of_graph = set(GRAPH_COLUMNS)  # the fold has none of these
+    numbers = {f"{name} = {value}" for name in of_graph for value in (1.5, 5)}
+    assert set(accepted) == {f"{name} = None" for name in UNDEFINED - of_graph} | numbers
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from training.fold_result import FoldResult
-from training.metrics import RESULT_COLUMNS, Metrics
+from training.metrics import GRAPH_COLUMNS, RESULT_COLUMNS, Metrics
 from training.run_folder import RunFolder
 from training.run_record import RunRecord
 from utils.config import Config
@@ -73,11 +73,20 @@ def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
     summary = pd.read_csv(run.path / f"summary{suffix}.csv")
     assert summary["fold"].tolist() == folds
     for row, fold in zip(summary.to_dict("records"), folds, strict=True):
-        assert row == pytest.approx(vars(fold_result(fold)), abs=1e-15)
+        assert row == pytest.approx({**vars(fold_result(fold)), "tested_epoch": fold}, abs=1e-15, nan_ok=True)
     results = pd.read_csv(run.path / f"results{suffix}.csv")
-    assert list(results) == ["metric", "test_auc", "test_f1", "test_acc", "val_auc", "val_f1", "val_acc"]
+    assert list(results) == [
+        "metric",
+        "test_auc",
+        "test_f1",
+        "test_acc",
+        "val_auc",
+        "val_f1",
+        "val_acc",
+        *GRAPH_COLUMNS,
+    ]
     assert results["metric"].tolist() == ["mean", "std"]
-    for name in RESULT_COLUMNS:
+    for name in [*RESULT_COLUMNS, "test_hit_ratio"]:
         values = [getattr(fold_result(fold), name) for fold in folds]
         mean = sum(values) / len(values)
         std = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
@@ -112,7 +121,7 @@ def test_std_of_one_fold_is_zero(opened: RunFolder) -> None:
     opened.finish(fold_result(0))
     opened.summarise([0], 2)
     results = pd.read_csv(opened.path / "results_partial_0_1.csv", index_col="metric")
-    assert (results.loc["std"] == 0).all()
+    assert (results.loc["std", list(RESULT_COLUMNS)] == 0).all()
 
 
 def test_open_writes_the_record(run: RunFolder) -> None:
