@@ -38,17 +38,17 @@ def build(name: str, device: torch.device) -> SlideModel:
     return build_model(config, tower, texts[: number[0]], texts[number[0] :], NUM_CLASSES, DIM).to(device)
 
 
-def bag_for(name: str, num_parents: int, device: torch.device, seed: int = 0) -> Bag:
+def bag_for(name: str, num_parents: int, device: torch.device, seed: int = 0, width: int = DIM) -> Bag:
     """The slide of a seed in the model's form."""
     from dataclasses import replace
 
     model_type, _ = VARIANTS.get(name, (name, "paper"))
-    bag = slide(num_parents, device, seed)
+    bag = slide(num_parents, device, seed, width)
     form = KINDS[model_type].form(Config(model_type=model_type))
     if form == "hierarchy":
         return bag
     low = bag.low_features if form == "both" else bag.low_features[:0]
-    none = {"high_features": low.new_zeros(len(low), 0, DIM), "child_mask": bag.child_mask[: len(low), :0]}
+    none = {"high_features": low.new_zeros(len(low), 0, width), "child_mask": bag.child_mask[: len(low), :0]}
     return replace(bag, low_features=low, patch_features=bag.patches.clone(), **none)
 
 

@@ -41,25 +41,26 @@ WORDS = [
 ]
 
 
-def clip_tower(layers: int = 12) -> ClipTextSide:
-    """PLIP's text side, ViT-B/32's: 512 wide, 12 layers, 8 heads, with random weights. layers: fewer of its layers."""
+def clip_tower(layers: int = 12, width: int = DIM) -> ClipTextSide:
+    """PLIP's text side, ViT-B/32's: 512 wide, 12 layers, 8 heads, with random weights; or fewer layers, or narrower."""
     from transformers import CLIPConfig, CLIPModel
 
     small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+    ids = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+    text = {**ids, "hidden_size": width, "intermediate_size": 4 * width}
     config = CLIPConfig(
         text_config={**text, "num_hidden_layers": layers, "initializer_factor": 3.0},
         vision_config={**small, "image_size": 32, "patch_size": 16},
-        projection_dim=DIM,
+        projection_dim=width,
         initializer_factor=3.0,
     )
     return ClipTextSide(CLIPModel(config).float(), StandardTokenizer()).requires_grad_(False).eval()
 
 
-def slide(num_parents: int, device: torch.device, seed: int = 0) -> Bag:
+def slide(num_parents: int, device: torch.device, seed: int = 0, width: int = DIM) -> Bag:
     """Random features."""
     generator = torch.Generator().manual_seed(seed)
     mask = torch.rand(num_parents, NUM_CHILDREN, generator=generator) >= MISSING
-    low = torch.randn(num_parents, DIM, generator=generator)
-    high = torch.randn(num_parents, NUM_CHILDREN, DIM, generator=generator).mul_(mask.unsqueeze(-1))
+    low = torch.randn(num_parents, width, generator=generator)
+    high = torch.randn(num_parents, NUM_CHILDREN, width, generator=generator).mul_(mask.unsqueeze(-1))
     return Bag(f"slide_{seed}", low, high, mask, seed % NUM_CLASSES).to(device)

@@ -39,7 +39,7 @@ class ScaleExplanation:
 class Explanation:
     """What one model says of a slide, or the mean of several.
 
-    logits: (K,). hit_ratio: Hit Ratio@2, NaN where no patch has children. attention: (layers, P, C) the weight that a
+    logits: (K,). hit_ratio: Hit Ratio@2, NaN where one scale alone is in the graph. attention: (layers, P, C) the weight that a
     parent gives to each of its children, mean of the heads; NaN outside the graph. text_attention: (layers, K*O, S)
     that of low texts and their high texts. Neither has a layer where no message goes upwards.
     """

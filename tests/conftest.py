@@ -8,8 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the core to other tests
 
 import pytest
 import torch
@@ -40,12 +43,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what runs scripts or trains: the modules beside this one, but those of ``QUICK``, tests of faults,
-    and whatever asks for a trained run."""
+    and whatever asks for a trained run. Modules with slow tests come first, so that no worker of pytest-xdist is left
+    with a long one while the others have ended."""
     here = Path(__file__).parent
     for item in items:
         runs_scripts = item.path.parent in (here, here / "faults") and item.path.name not in QUICK
         if runs_scripts or TRAINED & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -138,17 +144,16 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedTask:
-    """Two classes, 14 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only."""
+    """Two classes, 10 slides each, 6 to 12 parents, features 16 wide, 2 folds of 4 shots. Read only; the workers of
+    pytest-xdist share it, and the runs below."""
     import create_simulated_task
 
-    root = tmp_path_factory.mktemp("simulated")
-    create_simulated_task.main(
-        [
-            *("--output-dir", str(root), "--classes", "2", "--slides-per-class", "14", "--width", "16"),
-            *("--min-parents", "6", "--max-parents", "12"),
-        ]
-    )
-    return SimulatedTask(root)
+    sizes = "--classes", "2", "--slides-per-class", "10", "--width", "16", "--min-parents", "6", "--max-parents", "12"
+
+    def make(root: Path) -> None:
+        create_simulated_task.main(["--output-dir", str(root), *sizes])
+
+    return SimulatedTask(made_once(tmp_path_factory, "simulated", make))
 
 
 @pytest.fixture(scope="session")
@@ -156,9 +161,7 @@ def whole(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) ->
     """The results of both folds, 3 epochs. Read only."""
     import main
 
-    results = tmp_path_factory.mktemp("whole")
-    main.main(simulated.options(results))
-    return results
+    return made_once(tmp_path_factory, "whole", lambda results: main.main(simulated.options(results)))
 
 
 @pytest.fixture(scope="session")
@@ -168,9 +171,11 @@ def quick(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) ->
 
     @functools.cache
     def run(*options: str) -> Path:
-        results = tmp_path_factory.mktemp("quick")
-        main.main(simulated.options(results, "--max_epochs", "1", "--k_end", "1", *options))
-        return simulated.run_folder(results)
+        def train(results: Path) -> None:
+            main.main(simulated.options(results, "--max_epochs", "1", "--k_end", "1", *options))
+
+        name = f"quick_{sha256(' '.join(options).encode()).hexdigest()[:16]}"
+        return simulated.run_folder(made_once(tmp_path_factory, name, train))
 
     return run
 

@@ -36,7 +36,7 @@ def checkpoint(simulated: SimulatedTask, whole: Path) -> str:
 @pytest.fixture
 def cohort(simulated: SimulatedTask, tmp_path: Path) -> Path:
     """A table of six slides: four of class A, two of class B. Tests change it."""
-    table = pd.read_csv(simulated.root / "simulated.csv", dtype=str).iloc[[0, 1, 2, 3, 14, 15]]
+    table = pd.read_csv(simulated.root / "simulated.csv", dtype=str).iloc[[0, 1, 2, 3, 10, 11]]
     table.to_csv(tmp_path / "cohort.csv", index=False)
     return tmp_path / "cohort.csv"
 

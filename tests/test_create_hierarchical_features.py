@@ -152,7 +152,7 @@ def test_the_simulated_task_is_rebuilt_as_it_was_and_trains(
     folders = FeatureFolders(task.root / "features", "simulated", "tinyclip")
     code, out, _ = run_main(options(folders), SCRIPT)
     assert code == 0
-    assert re.search(r"slides done +28\n", out)
+    assert re.search(r"slides done +20\n", out)
     assert {file.name for file in made.iterdir()} == originals.keys()
     for name, original in originals.items():
         rebuilt = arrays_of(made / name)

@@ -35,15 +35,14 @@ HIVE_MIL: list[dict[str, Any]] = [
     {},
     {"variant": "released"},
     {"variant": "released", "tgdf": "none", "class_specific_token": True},
-    *({"tgdf": stages} for stages in ("no_mask_propagation", "high_only", "none")),
-    *({"hier_aggregator": kind} for kind in ("maa", "saa", "attention", "sage")),
-    *({"hier_direction": direction} for direction in ("up", "down", "none")),
-    *({"scales": scale} for scale in ("low", "high")),
-    *({"htcl": form} for form in ("instance_wise", "share_parent", "none")),
-    *({"class_token_position": position, "class_specific_token": True} for position in ("middle", "front")),
-    *({"bag_loss": loss} for loss in ("svm", "focal")),
-    {"opt": "sgd", "lr": 1e-2},
+    {"tgdf": "no_mask_propagation", "hier_aggregator": "maa", "htcl": "instance_wise", "bag_loss": "svm"},
+    {"tgdf": "high_only", "hier_aggregator": "saa", "hier_direction": "up", "htcl": "share_parent"},
+    {"tgdf": "none", "hier_aggregator": "attention", "hier_direction": "down", "class_token_position": "middle"},
+    {"hier_aggregator": "sage", "htcl": "none", "class_token_position": "front", "opt": "sgd", "lr": 1e-2},
+    {"scales": "low", "hier_direction": "none", "class_specific_token": True},
+    {"scales": "high", "bag_loss": "focal"},
 ]
+"""Each choice of each option once."""
 OTHERS: list[dict[str, Any]] = [
     *({"model_type": name} for name in MODEL_TYPES if name != "HiVE_MIL"),
     {"model_type": "DSMIL", "two_scale": True},

@@ -150,11 +150,12 @@ def test_patient_audit(simulated: SimulatedTask, tmp_path: Path, run_main: RunMa
 
 @pytest.fixture(scope="module")
 def learnable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of 24 slides, as the demo makes them."""
+    """Three classes of 24 slides, smaller than those of the demo."""
     import create_simulated_task
 
     root = tmp_path_factory.mktemp("learnable")
-    create_simulated_task.main(["--output-dir", str(root), "--slides-per-class", "24"])
+    sizes = "--slides-per-class", "24", "--min-parents", "15", "--max-parents", "45"
+    create_simulated_task.main(["--output-dir", str(root), *sizes])
     return root
 
 

@@ -6,19 +6,16 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-import main
 from tests.conftest import PROJECT, SimulatedTask
 
 NOTEBOOK = PROJECT / "interpretability_analysis.ipynb"
 
 
 @pytest.fixture(scope="module")
-def executed(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    results = tmp_path_factory.mktemp("notebook")
-    main.main(simulated.options(results, "--max_epochs", "1"))
+def executed(simulated: SimulatedTask, whole: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RUN": str(simulated.run_folder(results)), "FOLD": "1", "OMP_NUM_THREADS": "1"}.items():
+        for name, value in {"RUN": str(simulated.run_folder(whole)), "FOLD": "1", "OMP_NUM_THREADS": "1"}.items():
             patch.setenv(name, value)
         client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(PROJECT)}})
         return client.execute()

@@ -105,7 +105,7 @@ def test_options_are_read_or_said_to_be_without_effect(
 
     bare = shutil.copy(plain / "s_0_checkpoint.pt", tmp_path / "bare.pt")
     few = tmp_path / "few.csv"
-    pd.read_csv(simulated.root / "simulated.csv").iloc[[0, 5, 20]].to_csv(few, index=False)
+    pd.read_csv(simulated.root / "simulated.csv").iloc[[0, 5, 15]].to_csv(few, index=False)
     given = ["--checkpoint", str(bare), *simulated.options(tmp_path, *model, "--dataset_csv", str(few))]
     with recorded() as reads:
         code, _, err = run_main([*given, "--output", str(tmp_path / "plain.csv")], "predict")

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from sklearn.metrics import f1_score, roc_auc_score
 
-import main
 import predict
 import training.prediction
 from benchmarks.pyramids import tissue, write_pyramid
@@ -22,10 +21,8 @@ blank_figures = pytest.mark.usefixtures("blank_figures")
 
 
 @pytest.fixture(scope="module")
-def trained(simulated: SimulatedTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("trained")
-    main.main(simulated.options(results, "--max_epochs", "2"))
-    return simulated.run_folder(results)
+def trained(simulated: SimulatedTask, whole: Path) -> Path:
+    return simulated.run_folder(whole)
 
 
 @pytest.fixture
@@ -74,7 +71,7 @@ def test_all_slides_with_features_where_there_is_no_table(
     options = ("--task", "new", "--data_root_dir", str(tmp_path / "data"))
     table, out = predicted(run_main, tmp_path / "new.csv", "--checkpoint", checkpoints[0], *options)
     own, _ = predicted(run_main, tmp_path / "own.csv", "--checkpoint", checkpoints[0])
-    assert "all 28 slides with features are taken, without labels" in out
+    assert "all 20 slides with features are taken, without labels" in out
     assert table["label"].isna().all()
     assert not (tmp_path / "new_metrics.json").exists()
     expected = own.set_index("slide_id").drop(columns="label").loc[table["slide_id"]]
@@ -108,7 +105,7 @@ def test_an_interrupted_call_goes_on(
     assert code == 0, err
     again = [name for chunk in seen for name in chunk]
     assert not set(first) & set(again)
-    assert len(set(first) | set(again)) == 28
+    assert len(set(first) | set(again)) == 20
     pd.testing.assert_frame_equal(pd.read_csv(output), whole)
     assert not list(tmp_path.glob(".*partial*"))
 
@@ -169,7 +166,7 @@ def test_slides_of_the_training_are_told_of(
     _, out = predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0])
     split = pd.read_csv(trained / "splits_0.csv")
     number = int(split["train"].notna().sum() + split["val"].notna().sum())
-    assert f"warning: {number} of 28 slides were training or validation slides" in out
+    assert f"warning: {number} of 20 slides were training or validation slides" in out
     table = pd.read_csv(simulated.root / "simulated.csv")
     table[table["slide_id"].isin(split["test"])].to_csv(tmp_path / "test.csv", index=False)
     given = ["--checkpoint", checkpoints[0], "--dataset_csv", str(tmp_path / "test.csv")]

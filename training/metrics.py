@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 
 from utils.interface import Embeddings
@@ -89,6 +88,8 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> Met
     Only classes with slides count: a class without any has neither AUC nor F1. ``undefined_metrics`` and
     ``missing_classes_note`` tell in words what is missing. All are NaN without slides.
     """
+    from sklearn.metrics import accuracy_score, f1_score, roc_auc_score  # takes a second to import
+
     if not len(labels):
         return Metrics(float("nan"), float("nan"), float("nan"))
     prediction, present = probabilities.argmax(1), np.unique(labels)

@@ -7,12 +7,13 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import Fault, UserError
 from utils.whole_files import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # how files begin that are no text in UTF-8
 OTHER_KINDS = {
@@ -118,6 +119,8 @@ def write_tensors(path: Path, value: dict[str, Any]) -> None:
 
     Equal values give equal bytes: PyTorch, given a path, would write the name of the temporary file into the file.
     """
+    import torch  # takes seconds, and most scripts that write a text have no tensors
+
     buffer = io.BytesIO()
     torch.save(value, buffer)
     write_bytes(path, buffer.getbuffer())
@@ -136,7 +139,7 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
+def tensors_sha256(tensors: "dict[str, Tensor]") -> str:
     """One digest over names and contents."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -185,17 +185,19 @@ def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
 
 
 def _attributes(path: Path, part: h5py.File | h5py.Dataset) -> Iterable[tuple[str, Any]]:
-    for name in part.attrs:
-        attribute = part.attrs.get_id(name)
+    attributes = part.attrs  # made anew each time that it is asked for
+    for name in attributes:
+        attribute = attributes.get_id(name)
         if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             yield name, []
             continue
-        size = math.prod(attribute.shape) * attribute.dtype.itemsize
+        kind = attribute.dtype
+        size = math.prod(attribute.shape) * kind.itemsize
         if size > LARGEST_ATTRIBUTE:
             found = f"attribute {name!r} takes {size} bytes"
             raise UserError(Fault("h5.attribute", str(path), found, f"at most {LARGEST_ATTRIBUTE}"))
-        if attribute.dtype.kind in "biufcSUO" and not h5py.check_ref_dtype(attribute.dtype):
-            yield name, _plain(part.attrs[name])
+        if kind.kind in "biufcSUO" and not h5py.check_ref_dtype(kind):
+            yield name, _plain(attributes[name])
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ def make_deterministic() -> None:
     deterministic form raises RuntimeError from here on. Fresh memory stays unfilled, as it is by default.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms sets this, and imports the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

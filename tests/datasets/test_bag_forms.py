@@ -110,7 +110,7 @@ def test_the_cache_keeps_flat_bags(folders: FeatureFolders) -> None:
 
 
 def test_slides_of_a_folder(folders: FeatureFolders, tmp_path: Path) -> None:
-    assert len(folders.slide_ids("patches")) == 28
+    assert len(folders.slide_ids("patches")) == 20
     assert folders.slide_ids("hierarchy")[3] == "SIM-0003"
     with expect_faults("features.missing"):
         FeatureFolders(tmp_path, "other", "tinyclip").slide_ids("patches")

@@ -97,10 +97,9 @@ def check_against_openslide(file: Path, slide: SlideFeatures, tolerance: float) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("batch_size", [1, 40, 1000])
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 2), (40, 0), (40, 2), (1000, 0)])
 def test_features_are_those_of_the_patches_at_their_coordinates(
-    tmp_path: Path, slides: list[Path], workers: int, batch_size: int
+    tmp_path: Path, slides: list[Path], batch_size: int, workers: int
 ) -> None:
     plans = [plan(tmp_path, file) for file in slides]
     results = extract(plans, batch_size, workers)

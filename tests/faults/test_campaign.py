@@ -1,6 +1,6 @@
-"""A small campaign: every script killed three times, full and read-only disks, two at once, damage, strange options.
+"""A small campaign: every script killed twice, full and read-only disks, two at once, damage, strange options.
 
-It takes two minutes. Full and read-only disks and two processes are tried on one script of each kind, and most
+It takes a minute. Full and read-only disks and two processes are tried on one script of each kind, and most
 strange options on the quick scripts. `make campaign CAMPAIGN="--kills 3 --disks 1 --pairs 1 --mutations 50 --fuzz 500"`
 tries all of them on every script, in some minutes, and `make campaign` is the long form; tests/campaign/ says what a
 trial is.
@@ -22,8 +22,8 @@ from tests.campaign.stand_ins import BLANK_FIGURES
 from tests.campaign.world import World, made_world
 
 SEED = 1
-KILLED = Amounts(kills=1, chained=3)
-DISTURBED = Amounts(kills=1, chained=3, disks=1, read_only=True, pairs=1)
+KILLED = Amounts(kills=1, chained=2)
+DISTURBED = Amounts(kills=1, chained=2, disks=1, read_only=True, pairs=1)
 SCRIPTS = {
     "main, ABMIL": DISTURBED, "predict": KILLED, "explain": KILLED, "results_page": KILLED, "report_results": KILLED,
     "create_simulated_task": KILLED, "link, two workers": DISTURBED, "extract": KILLED, "check --fix": KILLED,
@@ -33,11 +33,11 @@ SCRIPTS = {
 }  # fmt: skip
 DRAWN = {"predict", "report_results"}
 """Their figures are blank where they are killed: to draw them takes longer than everything else."""
-MUTATIONS = {"main, finished": 13, "main, stopped": 9, "predict": 2, "explain": 3, "report_results": 6, "link": 5,
-             "create_splits": 12}  # fmt: skip
-FUZZED = {"main": 14, "predict": 5, "explain": 4, "report_results": 2, "create_simulated_task": 60, "link": 10,
-          "extract": 5, "create_splits": 36, "create_dataset_csv, folder": 35, "create_mil_task": 25,
-          "create_text_prompt": 50, "run_experiments": 4}  # fmt: skip
+MUTATIONS = {"main, finished": 4, "main, stopped": 4, "predict": 2, "explain": 2, "report_results": 3, "link": 3,
+             "create_splits": 4}  # fmt: skip
+FUZZED = {"main": 5, "predict": 2, "explain": 2, "report_results": 1, "create_simulated_task": 16, "link": 4,
+          "extract": 2, "create_splits": 9, "create_dataset_csv, folder": 9, "create_mil_task": 5,
+          "create_text_prompt": 14, "run_experiments": 2}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,7 @@ def test_strange_options_and_files_are_told(world: World, tmp_path: Path, name: 
     assert findings(world, tmp_path, name, Amounts(fuzzed=FUZZED[name], seconds=20)) == []
 
 
-def test_the_small_form_has_its_numbers(world: World) -> None:
+def test_the_small_form_has_all_scripts(world: World) -> None:
     scripts = {scenario.script for scenario in scenarios(world)}
     assert {scenario.script for scenario in scenarios(world, list(SCRIPTS))} == scripts
-    assert sum(MUTATIONS.values()) == 50 and sum(FUZZED.values()) == 250
     assert READERS.keys() <= {scenario.name for scenario in scenarios(world)}

@@ -40,7 +40,7 @@ def test_features_that_keep_size_and_time(
     (fault,) = faults_of([*options, "--resume", "--verify"])
     folder = task.run_folder(tmp_path / "results")
     check_fault(
-        fault, "run.other_settings", folder, f"features_0 has changed since (1 of the run's 28 slides: '{SLIDE}')"
+        fault, "run.other_settings", folder, f"features_0 has changed since (1 of the run's 20 slides: '{SLIDE}')"
     )
     (fault,) = faults_of([*options, "--resume"])  # what was found is remembered
     check_fault(fault, "run.other_settings", folder, "features_0 has changed since")
@@ -100,7 +100,7 @@ def test_slides_whose_features_changed_are_named(
         forget_digests(folder)
         change_json(folder / "config.json", lambda record: {k: v for k, v in record.items() if k != "features"})
     rewrite_rows(task.features / HIGH / f"{SLIDE}.h5")
-    told = "earlier version" if is_old else f"1 of the run's 28 slides: '{SLIDE}'"
+    told = "earlier version" if is_old else f"1 of the run's 20 slides: '{SLIDE}'"
     places = ["--data_root_dir", str(task.root / "features"), "--verify"]
     faults = faults_of(["--from_config", str(folder / "config.json"), "--results_dir", str(tmp_path / "r"), *places])
     assert {fault.code for fault in faults} == {"run.input_changed"} and all(told in fault.found for fault in faults)

@@ -41,7 +41,7 @@ def test_the_unbroken_run_predicts(run_folder: Path, run_main: RunMain, tmp_path
     output = tmp_path / "predictions.csv"
     code, _, err = run_main(["--checkpoint", str(run_folder / "s_0_checkpoint.pt"), "--output", str(output)], "predict")
     assert (code, err) == (0, "")
-    assert len(pd.read_csv(output)) == 28
+    assert len(pd.read_csv(output)) == 20
 
 
 @pytest.mark.parametrize(

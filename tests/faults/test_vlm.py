@@ -26,7 +26,7 @@ def test_a_clip_of_another_width_is_told_for_all_files_but_hides_no_other_fault(
 
     save_tiny_clip(task.root / "narrow", width=8)
     (task.root / "simulated.json").unlink()
-    found = {fault.where: fault for fault in refused("--vlm_path", str(task.root / "narrow"), faults=1 + 2 * 28)}
+    found = {fault.where: fault for fault in refused("--vlm_path", str(task.root / "narrow"), faults=1 + 2 * 20)}
     assert found[str(task.root / "simulated.json")].code == "prompt.missing"
     for folder in (LOW, HIGH):
         file = task.features / folder / f"{SLIDE}.h5"

@@ -98,3 +98,18 @@ def test_a_column_whose_entries_differ_by_rounding_keeps_all() -> None:
     column = torch.tensor([0.3, 0.3 + 3e-8, 0.3 - 3e-8, 0.3]).unsqueeze(1)
     assert column.unique().numel() > 1 and above_threshold(column, 0.5).all()
     assert above_threshold(torch.tensor([[0.3], [0.3001]]), 0.5).squeeze(1).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "published"), [(-1.0, 0.1721), (-0.5, 0.3002), (0.0, 0.5123), (0.5, 0.7065), (1.0, 0.8603)]
+)
+def test_shares_of_filtered_pairs_come_near_the_published_ones(alpha: float, published: float) -> None:
+    """Table 15 (QuiltNet, NSCLC, 20x), of made-up features with positive cosines, counted over all pairs."""
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.ones(64)
+    low, high, low_text, high_text = (
+        shared + 0.7 * torch.randn(*size, 64, generator=generator) for size in ((300,), (300, 16), (8,), (24,))
+    )
+    bag = Bag("slide", low, high, torch.ones(300, 16, dtype=torch.bool))
+    found = TextGuidedFiltering(alpha)(bag, low_text, high_text).filtered()
+    assert float(found[1]) == pytest.approx(published, abs=0.04)

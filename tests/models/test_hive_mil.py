@@ -144,7 +144,8 @@ def test_class_order_does_not_matter(tower: TextSide, variant: str) -> None:
 
 @pytest.mark.slow
 def test_gradients_of_the_whole_model() -> None:
-    """gradcheck in float64 from texts and parameters to the loss; no similarity lies near a threshold."""
+    """gradcheck in float64 from texts and parameters to the loss, each along random directions: one number at a time
+    takes half a minute. No similarity lies near a threshold."""
     torch.manual_seed(0)
     bag = random_bag(4, num_parents=4, num_children=3, dim=4, label=1)
     low, high = random_texts(4, num_subtexts=2, dim=4)
@@ -158,7 +159,9 @@ def test_gradients_of_the_whole_model() -> None:
         return torch.func.functional_call(model, dict(zip(names, values, strict=True)), (bag,)).loss
 
     values = [parameter.detach().clone().requires_grad_() for parameter in model.parameters()]
-    assert torch.autograd.gradcheck(run, values)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        assert torch.autograd.gradcheck(run, values, fast_mode=True)
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])

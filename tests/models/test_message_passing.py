@@ -19,8 +19,6 @@ from tests.support import twins
 from tests.support.random_slide import random_bag, random_texts
 from utils.interface import Embeddings
 
-DIRECTIONS = 3
-
 
 def graph_of(seed: int, alpha: float = 0.0) -> HierarchicalGraph:
     bag, (low, high) = random_bag(seed), random_texts(seed)
@@ -275,8 +273,8 @@ def test_with_dropout_the_chosen_images_are_those_of_the_whole_pass() -> None:
 def test_gradients_of_the_network(
     build: Callable[..., Network], aggregator: str, dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gradcheck over the texts and every parameter, through all images, along random directions: one number at a time
-    takes minutes."""
+    """gradcheck over the texts and every parameter, through all images, along a random direction of each: one number
+    at a time takes minutes."""
     monkeypatch.setitem(blocked_network.BLOCK, "cpu", 2)
     torch.manual_seed(0)
     bag, (low, high) = random_bag(4, num_parents=4, num_children=3, dim=4), random_texts(4, num_subtexts=2, dim=4)
@@ -291,6 +289,4 @@ def test_gradients_of_the_network(
         trained = torch.func.functional_call(network, dict(zip(names, parameters, strict=True)), (inputs,)).trained
         return trained.low_image, trained.high_image, trained.low_text, trained.high_text
 
-    for seed in range(DIRECTIONS):
-        torch.manual_seed(seed)
-        assert torch.autograd.gradcheck(run, (low.requires_grad_(), high.requires_grad_(), *values), fast_mode=True)
+    assert torch.autograd.gradcheck(run, (low.requires_grad_(), high.requires_grad_(), *values), fast_mode=True)
