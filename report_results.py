@@ -36,6 +36,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="of the bootstrap (default: 5000)",
     )
     add("seed", type=seed, default=1, metavar="N", help="of the bootstrap (default: 1)")
+    add("published", action="store_true", help="put the paper's numbers beside those of its presets' runs")
     return parser.parse_args(argv)
 
 
@@ -65,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from reports.compose import write_report
 
     path = write_report(
-        options.results, slides_of, options.output_dir, options.reference, options.resamples, options.seed
+        options.results,
+        slides_of,
+        options.output_dir,
+        options.reference,
+        options.resamples,
+        options.seed,
+        options.published,
     )
     print(f"written: {path}")
 

@@ -59,10 +59,11 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, lis
 
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
+    from datasets.run_files import check_run_files
     from experiments.launch import launch
     from training.run_folder import RunFolder
 
-    if not launch(options, given, RunFolder):
+    if not launch(options, given, RunFolder, check_run_files):
         sys.exit(1)
 
 

@@ -89,7 +89,10 @@ def arrange_descriptions(
 
 def _command(source: str, class_names: Sequence[str] | None) -> str:
     classes = list(class_names or ["CLASS_A", "CLASS_B"])
-    return command("create_text_prompt.py", task=Path(source).stem, classes=classes, LLM="NAME")
+    form, language_model = Path(source).parts[-3:-1] if len(Path(source).parts) > 2 else ("", "")
+    is_asked = form == "HiVE_MIL" and language_model != "builtin"
+    name = language_model if is_asked else "NAME"
+    return command("create_text_prompt.py", task=Path(source).stem, classes=classes, LLM=name)
 
 
 def text_faults(source: str, class_name: str, texts: Sequence[str], what: str) -> list[Fault]:

@@ -9,13 +9,13 @@ from reprlib import repr as short
 from typing import Any
 
 from utils.arguments import add_options
-from utils.config import OPTIONS, PATHS, PROJECT, Config
+from utils.config import OPTIONS, PATHS, Config
 from utils.effects import NAMED, of_nature, options_without_effect
 from utils.errors import Fault, Faults, UserError
 from utils.options import Nature
+from utils.presets import PRESETS, read_preset_file
 from utils.yaml_files import read_yaml
 
-PRESETS = PROJECT / "experiments" / "presets.yaml"
 # options that run_experiments.py gives to every fold itself
 OWN = of_nature(Nature.CALL)
 
@@ -99,7 +99,7 @@ def read_grid(path: Path) -> tuple[Values, list[str], Rows | None]:
 
 def read_presets(names: Sequence[str]) -> list[Rows]:
     """Tables of presets.yaml by name, in the order asked for. Raises UserError where one is not there."""
-    known = _read_yaml(PRESETS) if names else {}
+    known = read_preset_file() if names else {}
     faults = Faults()
     found = []
     for name in dict.fromkeys(names):
@@ -107,8 +107,8 @@ def read_presets(names: Sequence[str]) -> list[Rows]:
             faults.add(Fault("preset.unknown", f"--preset {name}", f"not in {PRESETS}", f"some of {', '.join(known)}"))
             continue
         source = f"{PRESETS}: {name}"
-        options = _options(known[name].get("options", {}), source, faults)
-        found.append(Rows(_rows(known[name]["runs"], source, faults), name, options))
+        options = _options(known[name].options, source, faults)
+        found.append(Rows(_rows(known[name].runs, source, faults), name, options))
     faults.raise_any()
     return found
 

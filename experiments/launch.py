@@ -20,6 +20,7 @@ from utils.errors import Fault, Faults, UserError
 from utils.files import write_json
 from utils.listed_runs import EXPERIMENT, read_experiment
 from utils.outputs import check_outputs
+from utils.words import listed
 
 LINES_OF_A_LOG = 12
 SECONDS_OF_A_SHARED_FOLDER = 60  # until files written by another node are seen here
@@ -49,6 +50,7 @@ class Folder(Protocol):
 
 
 FolderOf = Callable[[Path], Folder]
+CheckFiles = Callable[[Config], None]
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,16 @@ class GridFold:
         return self.folder.fold_result(self.number)
 
 
-def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_of: FolderOf) -> bool:
+def launch(
+    options: argparse.Namespace, given: Mapping[str, list[str]], folder_of: FolderOf, check_files: CheckFiles
+) -> bool:
     """Run a grid's folds that are not finished, and write the tables of complete runs.
 
     options: as run_experiments.py parses them. given: options of main.py, each with its values. folder_of: the path of
-    a run -> its folder. Returns whether all folds are finished, or were only listed. Raises UserError for faults of the
-    grid, for results that are damaged, and where the results of folds that ended well cannot be seen here.
+    a run -> its folder. check_files: raises UserError where a run's table of slides, splits or descriptions are missing
+    or faulty; a dry run tells these faults. Returns whether all folds are finished, or were only listed. Raises
+    UserError for faults of the grid, for results that are damaged, and where the results of folds that ended well
+    cannot be seen here.
     """
     results = Path(options.results_dir)
     runs = runs_of_grid(options, given)
@@ -80,6 +86,7 @@ def launch(options: argparse.Namespace, given: Mapping[str, list[str]], folder_o
         for fold in folds:
             print(f"{'waiting' if fold in left else 'finished'}  {fold.job.name}")
             print(f"  python {shlex.join(fold.job.command)}")
+        tell_of_files(runs, check_files)
         return True
     check_outputs(f"--results_dir {results}", [results / EXPERIMENT], [options.grid])
     with folder_of(results).lock("experiment", wait=True):
@@ -107,6 +114,21 @@ def runs_of_grid(options: argparse.Namespace, given: Mapping[str, list[str]]) ->
     for note in replaced_by_rows(values, tables):
         print(f"note: {note}")
     return expand(values, tables or [Rows({"": {}})], Path(options.results_dir))
+
+
+def tell_of_files(runs: Iterable[GridRun], check_files: CheckFiles) -> None:
+    """Print what is wrong with the files of the runs, each fault once, with the rows that it stops."""
+    stopped: dict[Fault, dict[str, None]] = {}
+    for run in runs:
+        faults = Faults()
+        faults.attempt(check_files, run.config)
+        for fault in faults.found:
+            stopped.setdefault(fault, {})[run.label] = None
+    if stopped:
+        print(f"{len(stopped)} faults of files would stop these folds; main.py --dry_run checks a run's features too")
+    for fault, labels in stopped.items():
+        rows = f" (of {listed(list(labels), 3, quote=False)})" if any(labels) else ""
+        print(f"  - {fault}{rows}")
 
 
 def list_folds(runs: Iterable[GridRun], threads: int, folder_of: FolderOf) -> list[GridFold]:

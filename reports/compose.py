@@ -7,11 +7,20 @@ from pathlib import Path
 from reports.comparison import Comparison, compare
 from reports.finished_runs import FinishedRun, FoundRuns, read_runs
 from reports.markdown import MarkdownReport, file_name
-from reports.sections import add_calibration, add_figures, add_results, add_runs
+from reports.paper import beside_published, in_paper_order, read_published
+from reports.sections import (
+    add_calibration,
+    add_comparisons,
+    add_figures,
+    add_published,
+    add_results,
+    add_runs,
+)
 from reports.settings import ResultsTable, Setting, build_tables
 from utils.errors import Fault, Faults, UserError
 from utils.files import file_sha256
 from utils.listed_runs import EXPERIMENT
+from utils.presets import read_preset_file
 from utils.words import listed
 
 METHODS = """\
@@ -60,14 +69,17 @@ def write_report(
     reference: str | None,
     resamples: int,
     seed: int,
+    with_published: bool = False,
 ) -> Path:
     """Write report.md, tables/ and figures/ of all runs in and below some folders; returns where report.md lies.
 
     slides_of: reads the splits of a run's finished folds. reference: label of the row that the others are compared
-    with. resamples, seed: of the bootstrap. Raises UserError with the faults of all runs, before anything is written.
+    with. resamples, seed: of the bootstrap. with_published: put the paper's numbers beside those of its presets. Raises
+    UserError with the faults of all runs, before anything is written.
     """
     found = read_runs(results)
-    tables = build_tables(found.runs, found.entries)
+    presets = read_preset_file()
+    tables = in_paper_order(build_tables(found.runs, found.entries), presets)
     rows = list(dict.fromkeys(row for table in tables for row in table.rows))
     if reference is not None and reference not in rows:
         raise UserError(Fault("option.value", f"--reference {reference}", "no such row", f"one of {listed(rows, 20)}"))
@@ -85,7 +97,11 @@ def write_report(
     report.add("# Results")
     add_runs(report, runs, tables, {name: one.track for name, one in slides.items()}, _notes(found, runs))
     for table in tables:
-        add_results(report, table, reference, compare_two, resamples)
+        preset = presets.get(table.preset or "")
+        add_results(report, table, preset)
+        if with_published:
+            add_published(report, table, beside_published(table, preset, read_published()) if preset else None)
+        add_comparisons(report, table, reference, compare_two, resamples)
     if settings := settings_by_file(tables):
         add_calibration(report, list(settings.values()))
         add_figures(report, settings)

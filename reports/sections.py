@@ -1,5 +1,6 @@
 """The sections of a report: runs, results, comparisons, calibration, figures."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,9 +18,12 @@ from reports.comparison import (
 from reports.finished_runs import FinishedRun
 from reports.hit_ratio_plot import hit_ratio_figure, with_hit_ratio
 from reports.markdown import MarkdownReport, file_name
+from reports.paper import SOURCE, Beside, item_of_paper, measures_of
 from reports.plots import confusion_figure, roc_figure
+from reports.preset_figures import DRAWN
 from reports.settings import ResultsTable, Setting, own_options, shared_options
 from reports.tables import (
+    PAPER_ORDER,
     comparison_frame,
     comparison_table,
     escape_markdown,
@@ -29,9 +33,14 @@ from reports.tables import (
     table_of,
 )
 from training.metrics import AUC, BRIER, ECE, F1, HIT_RATIO, missing_classes_note
+from utils.presets import Preset
 from utils.words import listed
 
 OWN_MODEL = "hive-mil"
+BESIDE = (
+    f"Here and in the paper ({SOURCE}), in %: mean ± standard deviation. A difference is one between this setting and "
+    "the paper's (features, weights, descriptions, splits, programs); nothing here is claimed as reproduced."
+)
 Compare = Callable[[Setting, Setting], Comparison]
 
 
@@ -64,19 +73,19 @@ def add_runs(
     report.add_list(notes)
 
 
-def add_results(
-    report: MarkdownReport, results: ResultsTable, reference: str | None, compare_two: Compare, resamples: int
-) -> None:
-    """A table of results and what its differences can bear. reference: the row wanted as such; resamples: of the
-    bootstrap in ``compare_two``."""
+def add_results(report: MarkdownReport, results: ResultsTable, preset: Preset | None) -> None:
+    """A table of results; of a preset, with the columns and the figure of the paper."""
     title = f"{results.preset or 'Results'}, {results.feature_extractor}"
     report.add(f"## {escape_markdown(title)}")
+    if preset:
+        report.add(f"{item_of_paper(results.preset or '')}: {escape_markdown(preset.about)}.")
     others = {column: other_test_slides(results.column(column)) for column in results.columns}
     caption = "In %, mean ± population standard deviation over folds"
     if any(len(setting.runs) > 1 for setting in results.cells.values()):
         caption += "; where a setting has several seeds, over the folds of all of them"
     report.add(f"{caption}.")
-    table = paper_table(results, [column for column, labels in others.items() if labels])
+    measures = measures_of(preset) if preset else PAPER_ORDER
+    table = paper_table(results, [column for column, labels in others.items() if labels], measures)
     report.add_table(file_name(results.name), table, results_frame(results))
     report.add_list(
         [
@@ -87,7 +96,23 @@ def add_results(
         ]
     )
     report.add_list([note for setting in results.cells.values() for note in missing_class_notes(setting)])
-    add_comparisons(report, results, reference_of(results, reference), compare_two, resamples)
+    if preset and preset.report.figure:
+        figure = DRAWN[preset.report.figure](results, measures)
+        if figure:
+            report.add_figure(file_name(results.name), figure, title)
+        else:
+            report.add(f"No figure ({preset.report.figure}): the runs lack what it draws.")
+
+
+def add_published(report: MarkdownReport, results: ResultsTable, beside: Beside | None) -> None:
+    """The paper's numbers beside those of a table of results."""
+    report.add("### Beside the paper's numbers")
+    if beside is None:
+        report.add("The paper prints no numbers of these rows.")
+        return
+    report.add(BESIDE)
+    report.add_table(f"{file_name(results.name)}_published", beside.table, beside.numbers)
+    report.add_list(beside.notes)
 
 
 def missing_class_notes(setting: Setting) -> list[str]:
@@ -100,9 +125,11 @@ def missing_class_notes(setting: Setting) -> list[str]:
 
 
 def add_comparisons(
-    report: MarkdownReport, results: ResultsTable, reference: str, compare_two: Compare, resamples: int
+    report: MarkdownReport, results: ResultsTable, wanted: str | None, compare_two: Compare, resamples: int
 ) -> None:
-    """The reference row against each other one, column by column."""
+    """The reference row against each other one, column by column: what the differences can bear. wanted: the row
+    wanted as reference. resamples: of the bootstrap in ``compare_two``."""
+    reference = reference_of(results, wanted)
     comparisons, notes = [], []
     for column in results.columns:
         first = results.cells.get((reference, column))
@@ -133,9 +160,9 @@ def add_comparisons(
 
 
 def reference_of(results: ResultsTable, wanted: str | None) -> str:
-    """The wanted row, or that of the project's own model, "HiVE-MIL" or "... (HiVE-MIL)" as in the presets, or the one
-    with the highest mean AUC."""
-    spelt = {label.lower().replace("_", "-"): label for label in results.rows}
+    """The wanted row, or that of the project's own model, "HiVE-MIL", "(d) HiVE-MIL" or "... (HiVE-MIL)" as in the
+    presets, or the one with the highest mean AUC."""
+    spelt = {re.sub(r"^\(\w\) ", "", label.lower().replace("_", "-")): label for label in results.rows}
     own = [label for name, label in spelt.items() if name == OWN_MODEL or name.endswith(f"({OWN_MODEL})")]
     if wanted in results.rows or own:
         return wanted if wanted in results.rows else own[0]

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from reports.finished_runs import ExperimentEntry, FinishedFold, FinishedRun
-from training.metrics import Measure
+from training.metrics import CLASSIFICATION, GRAPH, Measure
 from utils.config import Config
 from utils.effects import CIRCUMSTANCES, NAMED
 from utils.errors import Fault, Faults
 
 # options that say in which column a run stands, or which of a setting's repeats it is
 PLACE = CIRCUMSTANCES | NAMED
+
+TESTED = {measure.key: measure for measure in (*CLASSIFICATION, *GRAPH)}
+"""The measures of the test slides that a fold's result has, by key."""
 
 Column = tuple[str, int]
 """Task and shots."""

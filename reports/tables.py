@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from reports.comparison import Comparison, p_number
-from reports.settings import Column, ResultsTable, Setting
+from reports.settings import TESTED, Column, ResultsTable, Setting
 from training.metrics import ACC, AUC, CLASSIFICATION, F1, HIT_RATIO, Measure
 
 PAPER_ORDER = (ACC, AUC, F1)
+RANKED = (*CLASSIFICATION, HIT_RATIO)
 GAP = "difference from second best"
 EMPTY = "-"
 LATEX = str.maketrans(
@@ -91,24 +92,26 @@ def mean_and_std(values: np.ndarray, measure: Measure) -> str:
     return mean if len(values) == 1 else f"{mean} ± {measure.printed(values.std())}"
 
 
-def paper_table(results: ResultsTable, unranked: Sequence[Column]) -> Table:
-    """Rows: labels; columns: ACC, AUC and F1 for each task and number of shots, in %. The best mean as printed is bold,
+def paper_table(results: ResultsTable, unranked: Sequence[Column], measures: Sequence[Measure] = PAPER_ORDER) -> Table:
+    """Rows: labels; columns: the measures for each task and number of shots, in %. The best mean as printed is bold,
     the second best underlined, and a last row has their difference. A setting that lacks folds is shown with their
-    number and not ranked; nor are those of the ``unranked`` columns."""
+    number and not ranked; nor are those of the ``unranked`` columns, nor measures of which neither more nor less is
+    better."""
     columns: list[tuple[str, ...]] = [("model", "", "")]
     rows: list[list[Cell]] = [[Cell(label)] for label in results.rows]
     gaps = [Cell(GAP)]
     for column in results.columns:
         task, shots = column
         settings = [results.cells.get((label, column)) for label in results.rows]
-        for measure in PAPER_ORDER:
+        for measure in measures:
             columns.append((task, f"{shots} shots", measure.title))
-            means = [_ranked_mean(setting, measure) if column not in unranked else np.nan for setting in settings]
+            is_ranked = column not in unranked and measure in RANKED
+            means = [_ranked_mean(setting, measure) if is_ranked else np.nan for setting in settings]
             ranked = sorted((mean for mean in means if not np.isnan(mean)), reverse=measure.higher_is_better)
             first, second = ranked[:2] if len(ranked) > 1 else (np.nan, np.nan)
             for row, setting, mean in zip(rows, settings, means, strict=True):
                 rank = 1 if mean == first else 2 if mean == second else 0
-                row.append(Cell(_cell_text(setting, measure), rank))
+                row.append(Cell(cell_text(setting, measure), rank))
             gaps.append(Cell(f"{abs(first - second):.{measure.decimals}f}" if len(ranked) > 1 else EMPTY))
     return Table(columns, [*rows, gaps] if len(rows) > 1 else rows, has_total=len(rows) > 1)
 
@@ -120,7 +123,9 @@ def _ranked_mean(setting: Setting | None, measure: Measure) -> float:
     return float(measure.printed(setting.values(measure).mean()))
 
 
-def _cell_text(setting: Setting | None, measure: Measure) -> str:
+def cell_text(setting: Setting | None, measure: Measure) -> str:
+    """A measure of a setting as ``mean_and_std`` prints it, with the number of folds where some are missing; - where
+    there is no setting."""
     if setting is None:
         return EMPTY
     text = mean_and_std(setting.values(measure), measure)
@@ -140,7 +145,7 @@ def results_frame(results: ResultsTable) -> pd.DataFrame:
             "folds": len(setting.folds),
             "expected_folds": setting.expected,
         }
-        for measure in (*CLASSIFICATION, HIT_RATIO):
+        for measure in TESTED.values():
             values = setting.values(measure)
             record[f"test_{measure.key}_mean"] = values.mean() if len(values) else np.nan
             record[f"test_{measure.key}_std"] = values.std() if len(values) else np.nan

@@ -10,9 +10,10 @@ import pytest
 
 import experiments.launch
 import run_experiments
-from tests.conftest import PROJECT, RunMain
+from tests.conftest import PROJECT, RunMain, SimulatedTask
 from tests.support.made_settings import RESULT
 from tests.support.stand_in import options, run_folder, stand_in_fixture, starts  # noqa: F401
+from training.metrics import RESULT_COLUMNS
 from utils.errors import UserError
 
 
@@ -24,7 +25,8 @@ def test_finished_folds_are_skipped(run_main: RunMain) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("R").rglob("*") if path.is_file()}
     # the tables are made where their process was lost: the stand-in writes none
     table = pd.read_csv(run_folder(5) / "results.csv", index_col="metric")
-    assert table.loc["mean"].tolist() == [0.125] * 6 and table.loc["std"].tolist() == [0.125] * 6
+    assert table.loc["mean", list(RESULT_COLUMNS)].tolist() == [0.125] * 6
+    assert table.loc["std", list(RESULT_COLUMNS)].tolist() == [0.125] * 6
     (run_folder(1) / "fold_1.json").unlink()
     code, out, _ = run_main(options("--seed", "1", "5", "9"), "run_experiments")
     assert code == 0 and out.splitlines()[0] == "3 runs, 6 folds, 3 of them finished"
@@ -74,7 +76,7 @@ def test_dry_run(stand_in: Path, run_main: RunMain) -> None:
     (run_folder(5) / "fold_1.json").write_text(json.dumps({**vars(RESULT), "fold": 1}))
     code, out, _ = run_main(options("--seed", "5", "--dry_run"), "run_experiments")
     command = f"  python {stand_in}/main.py --task=t --data_root_dir=D --results_dir=R/k=2 --seed=5 --k=2 --resume"
-    assert code == 0 and out.splitlines() == [
+    assert code == 0 and out.splitlines()[:5] == [
         "1 runs, 2 folds, 1 of them finished",
         "waiting  HiVE_MIL: t_plip_HiVE_MIL_16_s5 fold 0",
         f"{command} --k_start=0 --k_end=1",
@@ -84,15 +86,43 @@ def test_dry_run(stand_in: Path, run_main: RunMain) -> None:
     assert not (Path("R") / "experiment.json").exists()
 
 
+def test_a_dry_run_names_the_files_that_are_missing(run_main: RunMain, simulated: SimulatedTask) -> None:
+    root = simulated.root
+    files = ["--dataset_csv", str(root / "simulated.csv"), "--split_dir", str(simulated.split_dir)]
+    given = [*files, "--data_root_dir", "D", "--task", "simulated", "--k", "2"]
+    code, out, err = run_main(["--dry_run", "--preset", "table11", *given], "run_experiments")
+    told = [line for line in out.splitlines() if line.startswith("  - ")]
+    assert (code, err, len(told)) == (0, "", 4)
+    classes = "--classes SIMULATED_A SIMULATED_B"
+    for line, label, name in zip(
+        told,
+        ("DeepSeek R1", "Grok 3", "Gemini 2.5 Pro", "GPT-4o (HiVE-MIL)"),
+        ("deepseek-r1", "grok-3", "gemini-2.5-pro", "gpt4o"),
+        strict=True,
+    ):
+        assert f"text_prompt/HiVE_MIL/{name}/simulated.json: " in line and line.endswith(f"(of {label})")
+        assert f"python create_text_prompt.py --task simulated {classes} --LLM {name}" in line
+    code, out, _ = run_main(
+        ["--dry_run", "--preset", "table2", *given, "--text_prompt", str(root / "simulated.json")], "run_experiments"
+    )
+    assert code == 0 and out.startswith("4 runs, 8 folds") and "  - " not in out
+    files[3] = str(root / "none")
+    code, out, _ = run_main(["--dry_run", "--preset", "table1", *given[4:], *files], "run_experiments")
+    (split,) = [line for line in out.splitlines() if line.startswith("  - ") and "splits_" in line]
+    assert "none/splits_0.csv" in split and "create_splits.py" in split and "10 more" in split
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_grid_file_presets_and_record(run_main: RunMain) -> None:
     Path("grid.yaml").write_text("task: t\ndata_root_dir: D\nk: [1]\nseed: [1, 2]\nruns: {mine: {lr: 0.5}}\n")
     grid = ["--local", "--grid", "grid.yaml", "--results_dir", "R", "--jobs", "4"]
     assert run_main([*grid, "--seed", "7"], "run_experiments")[0] == 0
-    code, out, _ = run_main([*grid, "--seed", "7", "--preset", "table14", "figure4"], "run_experiments")
+    code, out, _ = run_main(
+        [*grid, "--seed", "7", "--preset", "table14", "figure4", "--feature_extractor", "plip"], "run_experiments"
+    )
     assert code == 0 and out.startswith("8 runs, 7 folds, 1 of them finished")  # the whole model stands in both
     record = json.loads(Path("R/experiment.json").read_text())["runs"]
-    assert sorted((entry["preset"] or "", entry["options"].get("scales", "both")) for entry in record) == [
+    assert sorted((entry["preset"] or "", entry["options"].get("instances", "both")) for entry in record) == [
         ("", "both"), *[("figure4", "both")] * 4, ("table14", "both"), ("table14", "high"), ("table14", "low")
     ]  # fmt: skip
     assert all((Path("R") / entry["path"] / "results.csv").exists() for entry in record)

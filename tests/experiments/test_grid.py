@@ -1,17 +1,15 @@
-"""Grids: which runs come of which options, where they lie, and what presets.yaml says."""
+"""Grids: which runs come of which options, and where they lie."""
 
 import itertools
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import main
-from experiments.grid import PRESETS, GridRun, Rows, expand, read_grid, read_presets, replaced_by_rows
+from experiments.grid import GridRun, Rows, expand, read_grid, replaced_by_rows
 from utils.config import OPTIONS, Config
 from utils.errors import Fault, UserError
 
@@ -246,53 +244,3 @@ def test_a_missing_grid_file(tmp_path: Path) -> None:
         read_grid(tmp_path / "grid.yaml")
     (fault,) = caught.value.faults
     assert (fault.code, fault.where) == ("grid.missing", str(tmp_path / "grid.yaml"))
-
-
-# ------------------------------------------------------------------------------------------------ presets
-
-
-def test_presets_are_those_of_the_paper() -> None:
-    names = {*(f"table{n}" for n in (1, 2, 3, 10, 12, 14, 15, 16)), *(f"figure{n}" for n in (4, 6, 8))}
-    assert set(yaml.safe_load(PRESETS.read_text())) == names
-    assert [table.preset for table in read_presets(["table2", "figure4", "table2"])] == ["table2", "figure4"]
-    with pytest.raises(UserError, match=r"table99.*table2"):
-        read_presets(["table99"])
-
-
-def test_the_main_comparison_has_three_numbers_of_shots() -> None:
-    runs = expand(BASE, read_presets(["table1"]), Path("R"))
-    assert {run.config.few_shot_num for run in runs if run.config.model_type == "ABMIL"} == {4, 8, 16}
-
-
-@pytest.mark.parametrize("name", list(yaml.safe_load(PRESETS.read_text())))
-def test_every_run_of_a_preset_is_one_that_main_takes(name: str) -> None:
-    (table,) = read_presets([name])
-    runs = expand(BASE, [table], Path("R"))
-    assert [label for label in table.runs if label not in {run.label for run in runs}] == []
-    assert len({run.config for run in runs}) == len(runs) > 2  # no row twice
-    assert all(by_main(run) == run.config for run in runs)
-    # the model as it is, is among the rows
-    assert any(asdict(run.config) == {**asdict(Config()), **named(run)} for run in runs)
-
-
-def named(run: GridRun) -> dict[str, Any]:
-    return {
-        **{"task": "t", "data_root_dir": "DATA", "results_dir": run.config.results_dir},
-        "few_shot_num": run.config.few_shot_num,
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "option"),
-    [
-        ("table1", "model_type"), ("table2", "htcl"), ("table10", "text_format"), ("table12", "tgdf"),
-        ("table14", "scales"), ("figure4", "hier_direction"), ("figure6", "hier_aggregator"),
-    ],
-)  # fmt: skip
-def test_a_preset_covers_all_choices_of_its_option(name: str, option: str) -> None:
-    runs = expand(BASE, read_presets([name]), Path("R"))
-    assert {getattr(run.config, option) for run in runs} == CHOICES[option]
-    others = OPTIONS.keys() - {option, "results_dir", "few_shot_num"}
-    if name == "table1":  # HiVE-MIL stands there in both variants
-        others -= {"variant"}
-    assert all(len({getattr(run.config, other) for run in runs}) == 1 for other in others)

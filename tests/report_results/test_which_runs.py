@@ -133,7 +133,7 @@ def test_options_of_a_run_are_told(report: RunMain, table: Path, tmp_path: Path)
     text = (tmp_path / "report" / "report.md").read_text()
     head, *rows = rows_of(text, "## Runs")
     place = head.index("options")
-    assert {row[1]: row[place] for row in rows} == {"HiVE_MIL": "", "DSMIL": "two_scale True"}
+    assert {row[1]: row[place] for row in rows} == {"HiVE_MIL": "LLM builtin", "DSMIL": "two_scale True"}
     assert "Options of all runs other than the defaults: " in text and "lr 0.5" in text
 
 

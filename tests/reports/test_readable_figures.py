@@ -8,10 +8,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
-from matplotlib.text import Text
 from PIL import Image
 
 import reports.lettering
@@ -21,6 +19,7 @@ from reports.hit_ratio_plot import hit_ratio_figure
 from reports.lettering import columns, figure_style, wrapped
 from reports.plots import confusion_figure, data_uri, history_figure, reliability_figure, roc_figure
 from tests.support.made_settings import with_results
+from tests.support.readable import check_readable
 
 LONG = [f"INVASIVE_LOBULAR_CARCINOMA of mixed type no.{k:02}" for k in range(30)]
 CJK = [f"肺腺癌乳腺浸润性小叶癌混合型扁平上皮癌第{k:02}号" for k in range(30)]
@@ -41,42 +40,6 @@ def predictions(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(12 * number) % number
     probabilities = generator.dirichlet(np.ones(number), len(labels)) + 0.3 * np.eye(number)[labels]
     return labels, probabilities / probabilities.sum(1, keepdims=True)
-
-
-def boxes(figure: Figure) -> tuple[list[str], np.ndarray]:
-    """The visible texts of a figure and their boxes in pixels: (N, 4) left, bottom, right, top."""
-    FigureCanvasAgg(figure).draw()
-    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    hidden = {id(text) for axes in figure.axes if not axes.get_visible() for text in axes.findobj(Text)}
-    hidden |= {id(text) for axes in figure.axes if not axes.axison for text in axes.xaxis.findobj(Text)}
-    hidden |= {id(text) for axes in figure.axes if not axes.axison for text in axes.yaxis.findobj(Text)}
-    ticks = [label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for label in shown_ticks(axis)]
-    every = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    of_axis = {id(text) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for text in axis.findobj(Text)}
-    labels = {id(axis.label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)}
-    texts = [text for text in every if id(text) not in hidden and (id(text) not in of_axis or id(text) in labels)]
-    texts += [label for label in ticks if id(label) not in hidden]
-    extents = [text.get_window_extent(renderer) for text in texts]
-    return [text.get_text() for text in texts], np.array([box.extents for box in extents])
-
-
-def shown_ticks(axis: Any) -> list[Text]:
-    """The labels of the ticks that lie within the axis."""
-    low, high = sorted(axis.get_view_interval())
-    ticks = [tick for tick in axis.get_major_ticks() if low - 1e-9 <= tick.get_loc() <= high + 1e-9]
-    return [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text().strip()]
-
-
-def check_readable(figure: Figure) -> None:
-    texts, found = boxes(figure)
-    left, bottom, right, top = found.T
-    width, height = figure.bbox.width, figure.bbox.height
-    outside = (left < -0.5) | (bottom < -0.5) | (right > width + 0.5) | (top > height + 0.5)
-    assert [texts[index] for index in outside.nonzero()[0]] == []
-    across = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
-    along = np.minimum(top[:, None], top) - np.maximum(bottom[:, None], bottom)
-    pairs = np.argwhere(np.triu((across > 1) & (along > 1), 1))
-    assert [(texts[one], texts[other]) for one, other in pairs[:5]] == []
 
 
 FIGURES: dict[str, Callable[[Sequence[str], np.ndarray, np.ndarray], Figure]] = {

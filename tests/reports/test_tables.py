@@ -24,7 +24,7 @@ from reports.tables import (
     table_of,
 )
 from tests.support.made_settings import accuracies, setting, with_results
-from training.metrics import AUC, ECE
+from training.metrics import AUC, ECE, FILTERED_LOW, HIT_RATIO
 
 NASTY = "a_b & 50 % $x$ #1 {y} ~ ^ \\z | <b>*c*</b> [d](e) `f` _g_"
 
@@ -135,6 +135,20 @@ def test_what_is_not_ranked() -> None:
     table = paper_table(results_of({"a": 0.7, "b": 0.9}), [("task", 4)])
     assert {cell.rank for row in table.rows for cell in row} == {0}
     assert len(paper_table(results_of({"a": 0.7}), []).rows) == 1, "no difference of one row"
+
+
+def test_other_measures_in_their_order_and_shares_of_filtered_pairs_without_a_rank() -> None:
+    column = ("task", 4)
+    made = {
+        label: with_results(label, {"test_filtered_low": share, "test_hit_ratio": share})
+        for label, share in (("a", 0.7), ("b", 0.9))
+    }
+    found = ResultsTable("table15", "plip", ["a", "b"], [column], {(label, column): one for label, one in made.items()})
+    table = paper_table(found, [], [HIT_RATIO, FILTERED_LOW])
+    assert table.columns[1:] == [("task", "4 shots", "Hit Ratio@2"), ("task", "4 shots", FILTERED_LOW.title)]
+    assert [[(cell.text, cell.rank) for cell in row[1:]] for row in table.rows] == [
+        [("70.00", 2), ("70.00", 0)], [("90.00", 1), ("90.00", 0)], [("20.00", 0), ("-", 0)],
+    ]  # fmt: skip
 
 
 def test_marks_in_both_forms() -> None:
