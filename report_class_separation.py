@@ -1,4 +1,4 @@
-"""Report how well descriptions tell classes and morphologies apart: mean cosines of text features, and pairs much alike."""
+"""Report how well descriptions tell classes and morphologies apart: mean cosines of texts, and pairs much alike."""
 
 import argparse
 import sys
