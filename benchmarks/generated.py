@@ -56,10 +56,13 @@ def clip_tower(layers: int = 12) -> ClipTextSide:
     return ClipTextSide(CLIPModel(config).float(), StandardTokenizer()).requires_grad_(False).eval()
 
 
-def slide(num_parents: int, device: torch.device, seed: int = 0) -> Bag:
-    """Random features."""
+def slide(num_parents: int, device: torch.device, seed: int = 0, num_children: int | None = None) -> Bag:
+    """Random features. num_children: patches at the high magnification in all, at random places (default: a share of
+    ``MISSING`` is not there)."""
     generator = torch.Generator().manual_seed(seed)
-    mask = torch.rand(num_parents, NUM_CHILDREN, generator=generator) >= MISSING
+    drawn = torch.rand(num_parents, NUM_CHILDREN, generator=generator)
+    least = MISSING if num_children is None else drawn.flatten().sort(descending=True).values[num_children - 1]
+    mask = drawn >= least
     low = torch.randn(num_parents, DIM, generator=generator)
     high = torch.randn(num_parents, NUM_CHILDREN, DIM, generator=generator).mul_(mask.unsqueeze(-1))
     return Bag(f"slide_{seed}", low, high, mask, seed % NUM_CLASSES).to(device)
