@@ -105,10 +105,12 @@ def test_a_commit_that_is_not_served_is_said_to_be_so(faults_of: FaultsOf, tmp_p
 
 
 @pytest.mark.parametrize("reply", [Reply(b"", 500), Reply(b"", 403), Reply(b"x" * 99, cut=9)])
-def test_other_failures_are_not(faults_of: FaultsOf, tmp_path: Path, waits: list[float], reply: Reply) -> None:
+def test_other_failures_are_not(run_main: RunMain, tmp_path: Path, waits: list[float], reply: Reply) -> None:
     with serve(reply) as server:
-        (fault,) = faults_of(options(server.url, tmp_path), SCRIPT)
-    assert fault.code == "download.failed"
+        code, _, errors = run_main(options(server.url, tmp_path), SCRIPT)
+    assert code == 2
+    assert "HTTP 404" not in errors and COMMIT not in errors
+    assert errors.splitlines()[-1].startswith(f"error: {server.url}/dataset_csv_original/tcga_brca.csv: ")
     assert list(tmp_path.iterdir()) == []
 
 
