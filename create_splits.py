@@ -9,7 +9,7 @@ from utils.arguments import Parser, add_option
 from utils.config import PROJECT, Config
 from utils.errors import run_script
 from utils.names import folder_name
-from utils.options import MOST_FOLDS, at_least, location, seed, within
+from utils.options import MOST_FOLDS, at_least, location, regular_expression, seed, within
 
 OPTIONS_OF_AUDIT = {"audit", "task", "dataset_csv"}
 
@@ -32,6 +32,12 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     add("balanced_test", "test on N slides of each class (default: all of the test share)", **positive)
     add("balanced_val", "validate on N slides of each class (default: all of the val share)", **positive)
     add("exclude_normals", "leave out TCGA sample types 10 to 14, normal tissue", action="store_true")
+    add(
+        "test_slides",
+        "test on the slides whose names this matches at their start, in every fold (Camelyon16's own test set: test_)",
+        type=regular_expression,
+        metavar="REGEX",
+    )
     add("overwrite", "replace splits that are others than would be written", action="store_true")
     add(
         "audit",

@@ -4,22 +4,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from utils.arguments import Parser, add_config_option, add_option, check_magnifications
+from utils.arguments import (
+    Parser,
+    add_chat_options,
+    add_config_option,
+    add_option,
+    chat_parameters,
+    check_magnifications,
+)  # fmt: skip
 from utils.config import Config
 from utils.errors import run_script
-from utils.options import address, any_seed, at_least, named_class, path, within, words
-
-MOST_ATTEMPTS = 100
-HOTTEST = 100  # endpoints have bounds of their own, mostly 2
+from utils.options import named_class, path, words
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
 
     add = partial(add_option, parser)
-    count: dict[str, Any] = {"type": within(1, MOST_ATTEMPTS), "metavar": "N"}
     of_main = partial(add_config_option, parser)
     of_main("task", required=True, help="name of the task", aliases=())
     add("classes", required=True, nargs="+", type=words, metavar="CLASS", help="as the table of slides labels them")
@@ -28,15 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     of_main("LLM", required=True, help="folder to write to: text_prompt/HiVE_MIL/<LLM>/<task>.json")
     add("output", type=path, metavar="FILE", help="write to this file instead")
     add("model", type=words, help="the endpoint's name of the model (default: --LLM)")
-    add("base-url", type=address, help="OpenAI-compatible endpoint (default: OPENAI_BASE_URL, else OpenAI's own)")
-    add("temperature", type=at_least(0, float, HOTTEST), metavar="T", help="sent where given")
-    add(
-        "seed",
-        type=any_seed,
-        metavar="N",
-        help="sent where given; not every endpoint knows it",
-    )
-    add("attempts", default=3, **count, help="answers asked for until one has no faults (default: 3)")
+    add_chat_options(parser)
     for name in ("num_low_mag_texts", "num_high_mag_subtexts", "low_mag", "high_mag"):
         of_main(name)
     of_main("num_context_tokens", help="learned tokens in main.py's prompts; they take room (default: 16)")
@@ -76,10 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from datasets.ask_descriptions import make_descriptions
     from utils.chat import ChatModel
 
-    given = {name: getattr(options, name) for name in ("temperature", "seed")}
-    parameters = {name: value for name, value in given.items() if value is not None}
     output = Config(task=options.task, LLM=options.LLM, text_prompt=options.output).prompt_path()
-    chat = ChatModel(options.model or options.LLM, options.base_url, parameters)
+    chat = ChatModel(options.model or options.LLM, options.base_url, chat_parameters(options))
     make_descriptions(chat, request, options.attempts, output)
 
 

@@ -3,6 +3,8 @@
 Tables, splits and descriptions (0.7 MB) come from github.com/bryanwong17/HiVE-MIL at commit 31c8f6c, each checked by
 its sha256. The commit is known by its abbreviation only, so GitHub is asked for <repository>/raw/31c8f6c/<file>; should
 it not take that, --base-url names another revision: https://raw.githubusercontent.com/bryanwong17/HiVE-MIL/main, say.
+With --older-history the 4- and 8-shot folds and the tables with real patients come in their place, from an older
+history of the same repository (commit e458a93). Its checksums are not known, so these files are checked by form.
 Features (nine archives of 20 to 25 GB) and CONCH's weights come from Google Drive; no checksum of them is published.
 """
 
@@ -33,6 +35,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="URL",
         help="folder of the tables, splits and descriptions (default: on GitHub)",
     )
+    add(
+        "older-history", action="store_true",
+        help="in place of tables, splits and descriptions: the authors' 4- and 8-shot splits and dataset_csv_original/",
+    )  # fmt: skip
     add("overwrite", action="store_true", help="replace other tables, splits and descriptions of the same names")
     add(
         "features", nargs=2, type=words, action="append", default=[], metavar=("TASK", "EXTRACTOR"),
@@ -53,12 +59,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.folders import FeatureFolders
-    from datasets.released import fetch_released, known_pairs
+    from datasets.older_history import fetch_older_history
+    from datasets.released import fetch_released, fetch_tables, known_pairs
 
+    fetch_small = fetch_older_history if options.older_history else fetch_tables
     features = [FeatureFolders(options.data_root_dir, *pair) for pair in known_pairs(options.features)]
     fetch_released(
-        options.output_dir, options.base_url, options.overwrite, features, options.keep_archive, options.conch_weights
-    )
+        options.output_dir, options.base_url, options.overwrite, features, options.keep_archive, options.conch_weights,
+        fetch_small,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Report how well descriptions tell the classes apart: mean cosines of their text features, and pairs much alike."""
+"""Report how well descriptions tell classes and morphologies apart: mean cosines of texts, and pairs much alike."""
 
 import argparse
 import sys
@@ -46,8 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from datasets.descriptions import read_descriptions
     from models.class_separation import COLUMNS, alike_pairs, class_separation, encode_texts
+    from models.morphology_separation import MORPHOLOGY_COLUMNS, morphology_separation
     from models.vlms import load_text_side
-    from reports.separation_text import pairs_text, separation_text
+    from reports.separation_text import MORPHOLOGY_READING, pairs_text, separation_text
     from training.same_model import check_features_of_task
 
     num_low, num_subtexts = options.num_low_mag_texts, options.num_high_mag_subtexts
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     print(f"{options.descriptions}: mean cosines of the texts, {options.feature_extractor}\n")
     print(f"{separation_text(class_separation(low, high).numpy(), names, COLUMNS)}\n")
+    by_morphology = morphology_separation(low, high).numpy()
+    print("by morphology (the paper's Table 6)\n")
+    print(f"{separation_text(by_morphology, names, MORPHOLOGY_COLUMNS, MORPHOLOGY_READING)}\n")
     if num_cut:
         print(f"warning: {num_cut} texts are longer than the text tower reads, their ends have no effect")
     print(pairs_text(pairs, options.threshold))

@@ -8,6 +8,7 @@ BRCA, val and test both hold 48 slides of either class (of 844 IDC and 211 ILC),
 only the test set is balanced.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,10 +62,13 @@ def group_slides(path: Path, slides: Sequence[Slide], group: str, sites: Mapping
     return list(members.values())
 
 
-def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def divide(
+    counts: np.ndarray, generator: np.random.Generator, parts: Sequence[int] = tuple(SHARES.values())
+) -> np.ndarray:
     """The part of every group: (G,) of 0 train pool, 1 val, 2 test.
 
-    counts: (G, K) int64, the slides of each group by class; every class has some. In a random order, each group goes to
+    counts: (G, K) int64, the slides of each group by class; every class has some. parts: the shares; the first two
+    where the test set is given. In a random order, each group goes to
     the part where it brings the classes' shares nearest to 4:3:3 (squared deviations, summed); then groups move for as
     long as that helps. A part that lacks a class is worse than any deviation. The first order that ends close to 4:3:3,
     by a slide or a twentieth of every class, is taken, else the best of TRIES; always the best would be nearly the same
@@ -72,19 +76,19 @@ def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     so that every machine decides alike.
     """
     totals = counts.sum(0)
-    shares = np.array(list(SHARES.values()), dtype=np.int64)[:, None]
-    lacking = len(SHARES) * len(totals) * MILLION**2
+    shares, whole = np.array(parts, dtype=np.int64)[:, None], sum(parts)
+    lacking = len(parts) * len(totals) * MILLION**2
 
     def cost(held: np.ndarray) -> np.ndarray:
         """(3, K) slides -> (3,)"""
-        deviations = held * MILLION // totals - shares * MILLION // WHOLE
+        deviations = held * MILLION // totals - shares * MILLION // whole
         costs: np.ndarray = (deviations**2 + lacking * (held == 0)).sum(1)
         return costs
 
     found = []
     for _ in range(TRIES):
-        held, places = _settle(counts, cost, generator.permutation(len(counts)))
-        close = abs(WHOLE * held - shares * totals) <= np.maximum(WHOLE, totals * WHOLE // CLOSE)
+        held, places = _settle(counts, cost, generator.permutation(len(counts)), len(parts))
+        close = abs(whole * held - shares * totals) <= np.maximum(whole, totals * whole // CLOSE)
         if close.all() and held.all():
             return places
         found.append((int(cost(held).sum()), places))
@@ -92,11 +96,11 @@ def divide(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _settle(
-    counts: np.ndarray, cost: Callable[[np.ndarray], np.ndarray], order: np.ndarray
+    counts: np.ndarray, cost: Callable[[np.ndarray], np.ndarray], order: np.ndarray, num_parts: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Place the groups one by one where the cost rises least, over and over until none moves. Returns the slides held
     by part and class (3, K), and the part of each group (G,)."""
-    held = np.zeros((len(SHARES), counts.shape[1]), dtype=np.int64)
+    held = np.zeros((num_parts, counts.shape[1]), dtype=np.int64)
     places = np.full(len(counts), -1)
     moved = True
     while moved:
@@ -114,15 +118,24 @@ def _settle(
 
 
 def draw_folds(
-    path: Path, groups: Sequence[Sequence[Slide]], class_names: Sequence[str], k: int, seed: int
+    path: Path,
+    groups: Sequence[Sequence[Slide]],
+    class_names: Sequence[str],
+    k: int,
+    seed: int,
+    tests: Sequence[Sequence[Slide]] = (),
 ) -> list[Split]:
     """``k`` folds of all slides (train is the pool), each split by class, within a class in random order.
 
-    A fold depends on the slides, the seed and its number, and on nothing else. Raises UserError naming each class that
-    cannot be in all three splits; ``path`` is the table, for the message.
+    A fold depends on the slides, the seed and its number, and on nothing else. tests: the groups of a given test set,
+    the same in every fold; the other groups are then divided into train pool and val as 4:3. Raises UserError naming
+    each class that cannot be in all three splits; ``path`` is the table, for the message.
     """
+    parts = tuple(SHARES.values())[: 2 if tests else 3]
     counts = np.array([list(class_counts(group, class_names).values()) for group in groups], dtype=np.int64)
-    expected = f"at least {len(SHARES)} groups, one each for train, val and test"
+    expected = (
+        f"at least {len(parts)} groups, one each for train, val{' beside the test set' if tests else ' and test'}"
+    )
     faults = [
         Fault(
             "table.few_groups",
@@ -131,22 +144,50 @@ def draw_folds(
             expected,
         )
         for name, column in zip(class_names, counts.T, strict=True)
-        if (column > 0).sum() < len(SHARES)
+        if (column > 0).sum() < len(parts)
     ]
     if faults:
         raise UserError(faults)
     folds = []
     for fold in range(k):
         generator = np.random.default_rng([seed, fold])
-        places = divide(counts, generator)
-        parts: dict[str, list[Slide]] = {}
+        places = [*divide(counts, generator, parts), *[SPLIT_NAMES.index("test")] * len(tests)]
+        divided: dict[str, list[Slide]] = {}
         for part, name in enumerate(SPLIT_NAMES):
-            members = [slide for group, place in zip(groups, places, strict=True) if place == part for slide in group]
+            members = [
+                slide
+                for group, place in zip([*groups, *tests], places, strict=True)
+                if place == part
+                for slide in group
+            ]
             members.sort(key=lambda slide: slide.slide_id)
             drawn = [members[index] for index in generator.permutation(len(members))]
-            parts[name] = sorted(drawn, key=lambda slide: slide.label)
-        folds.append(Split(fold, **parts))
+            divided[name] = sorted(drawn, key=lambda slide: slide.label)
+        folds.append(Split(fold, **divided))
     return folds
+
+
+def official_test(
+    path: Path, groups: Sequence[list[Slide]], pattern: str, class_names: Sequence[str]
+) -> tuple[list[list[Slide]], list[list[Slide]]]:
+    """The groups outside a given test set, and those in it: all slides whose names match ``pattern`` at their start.
+
+    Raises UserError where a group has slides in it and outside it, and for each class without a slide in it.
+    """
+    matched = [[bool(re.match(pattern, slide.slide_id)) for slide in group] for group in groups]
+    torn = [group[0].patient for group, found in zip(groups, matched, strict=True) if any(found) and not all(found)]
+    faults = []
+    if torn:
+        found = f"{len(torn)} groups have slides in the test set and outside it ({listed(torn)})"
+        faults.append(Fault("split.torn_group", f"--test_slides {pattern}", found, mend="--group slide divides them"))
+    tests = [group for group, found in zip(groups, matched, strict=True) if all(found)]
+    counts = class_counts([slide for group in tests for slide in group], class_names)
+    if missing := [name for name, number in counts.items() if not number]:
+        found = f"matches no slide of {listed(missing)} in {path}"
+        faults.append(Fault("split.no_test_slide", f"--test_slides {pattern}", found, "slides of every class"))
+    if faults:
+        raise UserError(faults)
+    return [group for group, found in zip(groups, matched, strict=True) if not any(found)], tests
 
 
 def take_slides(

@@ -49,7 +49,7 @@ def make_table(
     rows = _with_magnifications(parts.rows, wsi_dir) if wsi_dir else parts.rows
     contents = {path: table_text(rows)} | ({manifest: parts.manifest} if manifest else {})
     print(summary_text(rows, parts.left_out))
-    _write_new(contents, overwrite)
+    write_new(contents, overwrite)
 
 
 # ---- the Genomic Data Commons ----------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def _with_magnifications(rows: Sequence[TableRow], folder: Path) -> list[TableRo
     files = {slide_id: file for slide_id, file in find_slides(folder).items() if slide_id in known}
     print(f"{folder}: {len(files)} of the slides")
     levels = magnifications(files)
-    return [replace(row, level0_mag=levels.get(row.slide_id)) for row in rows]
+    return [replace(row, level0_mag=levels.get(row.slide_id) or row.level0_mag) for row in rows]
 
 
 def table_text(rows: Iterable[TableRow]) -> str:
@@ -240,7 +240,7 @@ def check_places(table: Path, manifest: Path | None, folders: Iterable[Path | No
     check_outputs(f"--output {table}", outputs, read)
 
 
-def _write_new(contents: Mapping[Path, str], overwrite: bool) -> None:
+def write_new(contents: Mapping[Path, str], overwrite: bool) -> None:
     """Write files. Raises UserError, before any is written, where another is there and ``overwrite`` is not set."""
     same = {path for path, text in contents.items() if path.is_file() and path.read_bytes() == text.encode()}
     others = [path for path in contents if path.exists() and path not in same]

@@ -6,7 +6,7 @@ the archives or the weights is published.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from datasets.folders import FeatureFolders
@@ -173,6 +173,12 @@ def known_pairs(asked: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
+def fetch_tables(output_dir: Path, base_url: str | None = None, overwrite: bool = False) -> None:
+    """``fetch_files``; prints what came of it."""
+    fetched, there = fetch_files(output_dir, base_url or BASE_URL, overwrite)
+    print(f"tables, splits and descriptions: {fetched} fetched, {there} there already")
+
+
 def fetch_released(
     output_dir: Path,
     base_url: str | None = None,
@@ -180,16 +186,17 @@ def fetch_released(
     features: Sequence[FeatureFolders] = (),
     keep_archive: bool = False,
     conch_weights: bool = False,
+    fetch_small: Callable[[Path, str | None, bool], None] = fetch_tables,
 ) -> None:
-    """Fetch tables, splits and descriptions, and on request ``features`` and CONCH's weights; print what is there.
+    """Fetch tables, splits and descriptions (or what else ``fetch_small`` fetches, which takes the arguments of
+    ``fetch_tables``), and on request ``features`` and CONCH's weights; print what is there.
 
     Raises UserError, at the end, with all that could not be had; what was fetched stays.
     """
     wanted = [folders for folders in features if not has_features(folders.root, folders)]
     require_space_for(wanted, keep_archive)
     faults = Faults()
-    if numbers := faults.attempt(fetch_files, output_dir, base_url or BASE_URL, overwrite):
-        print("tables, splits and descriptions: {} fetched, {} there already".format(*numbers.value))
+    faults.attempt(fetch_small, output_dir, base_url, overwrite)
     for folders in features:
         if folders not in wanted:
             print(f"there already: {folders.root}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.barcodes import is_normal
-from datasets.draw_splits import draw_folds, group_slides, take_slides
+from datasets.draw_splits import draw_folds, group_slides, official_test, take_slides
 from datasets.split_report import counts_text, shares_text, size_text
 from datasets.splits import (
     MANIFEST,
@@ -33,7 +33,8 @@ class SplitOptions:
 
     few_shot_num: training slides of a class, several numbers at once. k: folds. seed: of the draw. group: patient, site
     or slide, what is never divided. balanced_val, balanced_test: slides of each class, or all of them. exclude_normals:
-    leave out normal tissue. overwrite: replace other splits.
+    leave out normal tissue. test_slides: regular expression of the names of a given test set. overwrite: replace other
+    splits.
     """
 
     few_shot_num: Sequence[int] = (4, 8, 16)
@@ -43,12 +44,14 @@ class SplitOptions:
     balanced_val: int | None = None
     balanced_test: int | None = None
     exclude_normals: bool = False
+    test_slides: str | None = None
     overwrite: bool = False
 
     def of_shots(self, shots: int) -> dict[str, Any]:
         """As a manifest records them."""
         names = ("k", "seed", "group", "balanced_val", "balanced_test", "exclude_normals")
-        return {"few_shot_num": shots, **{name: getattr(self, name) for name in names}}
+        given = {"test_slides": self.test_slides} if self.test_slides else {}
+        return {"few_shot_num": shots, **{name: getattr(self, name) for name in names}, **given}
 
 
 def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOptions) -> None:
@@ -63,7 +66,13 @@ def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOpti
     slides, left_out = _choose_slides(list(table.values()), class_names, options.exclude_normals)
     groups = group_slides(path, slides, options.group, sites)
     _note_groups(slides, groups, options.group)
-    wholes = draw_folds(path, groups, class_names, options.k, options.seed)
+    tests: list[list[Slide]] = []
+    if options.test_slides:
+        groups, tests = official_test(path, groups, options.test_slides, class_names)
+        print(
+            f"test set, the same in every fold: {sum(map(len, tests))} slides whose names match {options.test_slides}"
+        )
+    wholes = draw_folds(path, groups, class_names, options.k, options.seed, tests)
     balanced = {"val": options.balanced_val, "test": options.balanced_test}
     folders: dict[Path, dict[str, str]] = {}
     faults = Faults()

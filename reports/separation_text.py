@@ -11,15 +11,23 @@ READING = (
     "same class, and that between."
 )
 
+MORPHOLOGY_READING = (
+    "Read: a category is a low text with its own sub-features. intra is over pairs within one category, a text with "
+    "itself among them, distinct over different texts alone, inter over pairs of two categories; intra and distinct "
+    "should exceed inter."
+)
 
-def separation_text(means: np.ndarray, class_names: Sequence[str], columns: Sequence[tuple[str, str]]) -> str:
-    """The table of mean cosines, and how to read it.
+
+def separation_text(
+    means: np.ndarray, class_names: Sequence[str], columns: Sequence[tuple[str, str]], reading: str = READING
+) -> str:
+    """A table of mean cosines, and how to read it.
 
     means: (K + 1, M), one row per class and a last one over all, NaN where there is no pair. columns: M headings of two
     levels.
     """
     table = pd.DataFrame(means, index=[*class_names, "all"], columns=pd.MultiIndex.from_tuples(columns))
-    return f"{table.to_string(float_format='{:.4f}'.format, na_rep='-')}\n\n{READING}"
+    return f"{table.to_string(float_format='{:.4f}'.format, na_rep='-')}\n\n{reading}"
 
 
 def pairs_text(pairs: Sequence[tuple[float, str, str]], threshold: float) -> str:

@@ -202,7 +202,7 @@ def test_the_default_place_is_that_of_main(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "one of the arguments --gdc --slides-dir/--slides_dir is required"),
+        ([], "one of the arguments --gdc --slides-dir/--slides_dir --reference --summary is required"),
         (["--gdc", "--slides-dir", "x"], "not allowed with"),
         (["--gdc", "--case-pattern", "(x)"], "--case-pattern: only with --slides-dir"),
         (["--slides-dir", "x", "--manifest", "m", "--gdc-url", "http://u"], "--gdc-url, --manifest: only with --gdc"),

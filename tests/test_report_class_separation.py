@@ -118,3 +118,58 @@ def test_all_faults_are_listed(run_main: RunMain, tmp_path: Path) -> None:
     assert (code, output) == (2, "")
     assert "no.json: the descriptions are not there" in errors
     assert "--feature_extractor none" in errors
+
+
+# ---- by morphology ---------------------------------------------------------------------------------------------------
+
+
+def morphologies(output: str) -> dict[str, list[float]]:
+    lines = output.split("by morphology")[1].split("\n\n")[1].splitlines()[2:]
+    return {cells[0]: [float(cell.replace("-", "nan") if cell == "-" else cell) for cell in cells[1:]]
+            for cells in (line.split() for line in lines)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "num_low", "num_subtexts"), [("tcga_rcc", 4, 3), ("camelyon16", 8, 1)])
+def test_morphologies_are_a_low_text_with_its_own(
+    report: RunMain, clip: Path, task: str, num_low: int, num_subtexts: int
+) -> None:
+    """Against loops over every pair of texts."""
+    file = BUILTIN / f"{task}.json"
+    numbers = ("--num_low_mag_texts", str(num_low), "--num_high_mag_subtexts", str(num_subtexts))
+    code, output, errors = report(file, *numbers)
+    assert (code, errors) == (0, "")
+    names = sorted(json.loads(file.read_text()))
+    expected = cosines(file, clip)
+    texts = []
+    for name in names:
+        texts += [(name, place, "5x") for place in range(num_low)]
+        texts += [(name, place, "20x") for place in range(num_low) for _ in range(num_subtexts)]
+    found = morphologies(output)
+    assert list(found) == [*names, "all"]
+    for row in [*names, "all"]:
+        means = []
+        for scales in (("5x",), ("20x",), ("5x", "20x")):
+            pairs: dict[str, list[float]] = {"intra": [], "distinct": [], "inter": []}
+            for i, first in enumerate(texts):
+                for j, second in enumerate(texts):
+                    if first[2] in scales and second[2] in scales and row in (first[0], "all"):
+                        same = first[:2] == second[:2]
+                        pairs["intra" if same else "inter"].append(expected[i, j])
+                        if same and i != j:
+                            pairs["distinct"].append(expected[i, j])
+            means += [np.mean(values) if values else np.nan for values in pairs.values()]
+        np.testing.assert_allclose(found[row], means, rtol=0, atol=6e-5)
+    assert all(row[0] == 1 and np.isnan(row[1]) for row in found.values()), "a category has one text at 5x"
+
+
+def test_the_joint_mean_of_a_category_lies_where_its_parts_say() -> None:
+    """Two categories in two dimensions, by hand: a low text along x with sub-features along x and y, and the other
+    category along y alone."""
+    from models.morphology_separation import morphology_separation
+
+    x, y = [1.0, 0.0], [0.0, 1.0]
+    means = morphology_separation(torch.tensor([[x], [y]]), torch.tensor([[[x, y]], [[y, y]]]))
+    first = [1, np.nan, 0, 2 / 4, 0, 2 / 4, 5 / 9, 2 / 6, 3 / 9]
+    second = [1, np.nan, 0, 1, 1, 2 / 4, 1, 1, 3 / 9]
+    both = [1, np.nan, 0, 6 / 8, 2 / 4, 2 / 4, 14 / 18, 8 / 12, 6 / 18]
+    np.testing.assert_allclose(means.numpy(), [first, second, both], rtol=0, atol=1e-6)

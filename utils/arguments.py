@@ -8,9 +8,11 @@ from typing import Any, NoReturn
 
 from utils.config import OPTIONS, Config
 from utils.names import folder_name
-from utils.options import flag, location, path, words
+from utils.options import address, any_seed, at_least, flag, location, path, within, words
 from utils.redaction import redacted
 
+MOST_ATTEMPTS = 100
+HOTTEST = 100  # endpoints have bounds of their own, mostly 2
 ALIASES = {
     "task": ("dataset_name",),
     "data_root_dir": ("dataset_root_path",),
@@ -92,6 +94,25 @@ def add_labels_optional(parser: argparse._ActionsContainer) -> None:
         help="count a slide whose label is no class of the run (unknown, NA) as unlabelled, as one with a blank label "
         "always is; without this option such labels are refused",
     )  # fmt: skip
+
+
+def add_chat_options(parser: argparse._ActionsContainer) -> None:
+    """The options by which a language model is asked: its endpoint, what is sent with each request, and how often. The
+    option that names the model is the script's own."""
+    add = partial(add_option, parser)
+    add("base-url", type=address, help="OpenAI-compatible endpoint (default: OPENAI_BASE_URL, else OpenAI's own)")
+    add("temperature", type=at_least(0, float, HOTTEST), metavar="T", help="sent where given")
+    add("seed", type=any_seed, metavar="N", help="sent where given; not every endpoint knows it")
+    add(
+        "attempts", default=3, type=within(1, MOST_ATTEMPTS), metavar="N",
+        help="answers asked for until one has no faults (default: 3)",
+    )  # fmt: skip
+
+
+def chat_parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """What ``add_chat_options`` sends with each request."""
+    given = {name: getattr(options, name) for name in ("temperature", "seed")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_magnifications(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

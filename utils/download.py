@@ -96,21 +96,21 @@ def printable(text: str) -> str:
 
 
 def download(
-    url: str, path: Path, sha256: str, mend: str, waits: Sequence[float] = WAITS, most: int = LARGEST_FILE
+    url: str, path: Path, sha256: str | None, mend: str, waits: Sequence[float] = WAITS, most: int = LARGEST_FILE
 ) -> None:
     """Write what ``url`` holds to ``path``. A cut connection goes on where it stopped; a wrong checksum is fetched
-    anew, once. Raises UserError as ``retried``, for a wrong checksum, and for more than ``most`` bytes; ``path`` stays
-    as it was then."""
+    anew, once. sha256: None where it is not known, so that any file is taken. Raises UserError as ``retried``, for a
+    wrong checksum, and for more than ``most`` bytes; ``path`` stays as it was then."""
     with whole_file(path) as temporary:
         for _ in range(2):
             temporary.write_bytes(b"")
             retried(url, lambda: _fetch_rest(url, temporary, most), mend, waits)
             found = file_sha256(temporary)
-            if found == sha256:
+            if sha256 is None or found == sha256:
                 return
         with temporary.open("rb") as file:
             what = "a page of HTML or XML" if file.read(99).lstrip().startswith(b"<") else "a file"
-        raise UserError(Fault("download.checksum", url, f"twice {what} of sha256 {found}", sha256, mend))
+        raise UserError(Fault("download.checksum", url, f"twice {what} of sha256 {found}", sha256 or "", mend))
 
 
 def download_from_drive(

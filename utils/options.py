@@ -225,12 +225,20 @@ def address(given: str) -> str:
     return given
 
 
-def one_group(pattern: str) -> str:
-    """An argparse type: a regular expression whose one group is the patient."""
+def regular_expression(pattern: str) -> str:
+    """An argparse type: a regular expression."""
     try:
-        groups = re.compile(pattern).groups
+        re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression ({error})") from error
+    if not pattern:
+        raise argparse.ArgumentTypeError("it is empty")
+    return pattern
+
+
+def one_group(pattern: str) -> str:
+    """An argparse type: a regular expression whose one group is the patient."""
+    groups = re.compile(regular_expression(pattern)).groups
     if groups != 1:
         raise argparse.ArgumentTypeError(f"{pattern!r} has {groups} groups, expected one, the patient: '^([^_]+)_'")
     return pattern

@@ -30,13 +30,14 @@ MOST_OUTPUT = 2**20  # bytes; a pipe holds no more without privileges
 MODULES = (
     "create_dataset_csv", "create_hierarchical_features", "create_mil_task", "create_simulated_task", "create_splits",
     "create_text_prompt", "check_hierarchical_consistency", "explain", "extract_features", "fetch_released_assets",
-    "main", "predict", "report_class_separation", "report_results", "results_page", "run_experiments",
-    "conch.image_tower", "datasets.ask_descriptions", "datasets.consistency_report", "datasets.evaluation_track",
-    "datasets.extract", "datasets.make_table", "datasets.mil_task", "datasets.released", "datasets.simulate",
-    "datasets.split_report", "datasets.write_splits", "explanation.explain_run", "explanation.explanation_files",
-    "experiments.launch", "models.class_separation", "models.tiny_clip", "models.vlms.clip", "reports.compose",
-    "reports.prediction_report", "reports.run_page", "training.inputs", "training.prediction", "training.repeat",
-    "torch_geometric", "transformers", "openai", "openai.resources.chat", "tests.campaign.stand_ins", "utils.chat",
+    "judge_descriptions", "main", "predict", "report_class_separation", "report_results", "results_page",
+    "run_experiments", "conch.image_tower", "datasets.ask_descriptions", "datasets.consistency_report",
+    "datasets.evaluation_track", "datasets.extract", "datasets.judge", "datasets.make_table", "datasets.mil_task",
+    "datasets.released", "datasets.simulate", "datasets.split_report", "datasets.write_splits",
+    "explanation.explain_run", "explanation.explanation_files", "experiments.launch", "models.class_separation",
+    "models.tiny_clip", "models.vlms.clip", "reports.compose", "reports.prediction_report", "reports.run_page",
+    "training.inputs", "training.prediction", "training.repeat", "torch_geometric", "transformers", "openai",
+    "openai.resources.chat", "tests.campaign.stand_ins", "utils.chat",
 )  # fmt: skip
 """What scripts import when they are called."""
 

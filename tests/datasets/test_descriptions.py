@@ -13,6 +13,7 @@ from tests.support.faults import expect_faults
 BUILTIN = PROJECT / "text_prompt" / "HiVE_MIL" / "builtin"
 BUILTIN_CLASSES = {
     "camelyon16": ["NORMAL", "TUMOR"],
+    "ubc_ocean": ["CC", "EC", "HGSC", "LGSC", "MC"],
     "tcga_brca": ["IDC", "ILC"],
     "tcga_nsclc": ["LUAD", "LUSC"],
     "tcga_rcc": ["CCRCC", "CHRCC", "PRCC"],
