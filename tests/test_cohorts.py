@@ -180,7 +180,7 @@ def test_explanations_without_a_table(
     [
         ({"SIM-0000": "unknown"}, ("no slide of class 'unknown' in", "the table has 1 of 'unknown'", "leave a label")),
         (
-            {f"SIM-000{n}": "unknown" for n in range(9)},
+            {f"SIM-000{n}": "unknown" for n in (1, 3, 7, 8)},  # those of the validation slides
             ("'SIMULATED_A'", "put slides of each class", "splits: python"),
         ),
     ],

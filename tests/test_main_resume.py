@@ -163,7 +163,7 @@ def test_folds_one_by_one_give_the_results_of_the_whole(
     first = pd.read_csv(folder / "summary_partial_0_1.csv")
     assert first["fold"].tolist() == [0]
     results = pd.read_csv(folder / "results_partial_0_1.csv", index_col="metric")
-    assert results.loc["mean"].tolist() == first[METRICS].iloc[0].tolist()
+    assert results.loc["mean", METRICS].tolist() == first[METRICS].iloc[0].tolist()
     assert run_main(simulated.options(tmp_path, "--k_start", "1", "--k_end", "2"))[0] == 0
     assert pd.read_csv(folder / "summary_partial_1_2.csv")["fold"].tolist() == [1]
     found, expected = numbers(folder), numbers(simulated.run_folder(whole))

@@ -93,7 +93,7 @@ def test_an_interrupted_call_goes_on(
         return evaluate(model, bags, *rest)
 
     monkeypatch.setattr(training.prediction, "evaluate", counted)
-    monkeypatch.setattr(training.prediction, "SLIDES_A_CHUNK", 10)
+    monkeypatch.setattr(training.prediction, "SLIDES_A_CHUNK", 7)
     output = tmp_path / "p.csv"
     given = ["--checkpoint", *checkpoints, "--output", str(output)]
     with pytest.raises(KeyboardInterrupt):

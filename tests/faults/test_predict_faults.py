@@ -157,7 +157,7 @@ CHECKPOINT_FAULTS = {
     "meta": (lambda state: changed(state, lambda value: value.to("meta")), "tensors.form", ("meta",)),
     "nan": (lambda state: changed(state, lambda value: value * torch.nan), "tensors.form", ("NaN",)),
     "infinite": (
-        lambda state: changed(state, lambda value: value + torch.inf), "checkpoint.mismatch", ("256 numbers",),
+        lambda state: changed(state, lambda value: value + torch.inf), "checkpoint.mismatch", ("512 numbers",),
     ),
     "whole_numbers": (
         lambda state: changed(state, lambda value: value.long()), "checkpoint.mismatch", ("is of torch.int64",),
@@ -175,7 +175,7 @@ CHECKPOINT_FAULTS = {
     ),
     "another_shape": (
         lambda state: changed(state, lambda value: value[:-1]), "checkpoint.mismatch",
-        ("1 tensors do not fit", "(15, 16), expected (16, 16)"),
+        ("1 tensors do not fit", "(1, 16, 16), expected (2, 16, 16)"),
     ),
 }  # fmt: skip
 
