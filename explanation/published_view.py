@@ -23,7 +23,7 @@ class PublishedScale:
     patch: the one of the greatest mean, over the class's texts, of its scaled similarities; contributions: (T,), that
     patch's. anchor: the patch that is most similar to the class's texts, in the mean. distribution: (T,), the anchor's
     softmax over texts. positives, negatives: the patches whose distributions are most and least like the anchor's
-    (Jensen-Shannon distance), nearest and farthest first, with their distances.
+    (Jensen-Shannon distance), nearest and farthest first, with their distances; none is both.
     """
 
     scale: Scale
@@ -58,11 +58,11 @@ def published_view(explained: ExplainedSlide, count: int) -> list[PublishedScale
         distances = np.nan_to_num(distances)  # of equal distributions rounding may leave the root of less than 0
         others = [int(index) for index in np.argsort(distances, kind="stable") if index != anchor]
         told = [(int(in_graph[index]), float(distances[index])) for index in others]
-        half = min(count, len(told) // 2 or len(told))
+        near, far = min(count, (len(told) + 1) // 2), min(count, len(told) // 2)
         views.append(
             PublishedScale(
                 scale, int(in_graph[patch]), scaled[patch], int(in_graph[anchor]), distributions[anchor],
-                told[:half], told[::-1][:half],
+                told[:near], told[::-1][:far],
             )
         )  # fmt: skip
     return views

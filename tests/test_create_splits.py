@@ -224,7 +224,7 @@ def test_sites_must_be_known(run_main: RunMain, simulated: SimulatedTask, tmp_pa
     assert f"{table}: 20 slides without a site ('SIM-0000', 'SIM-0001', " in errors
     assert "'SIM-0004' and 15 more); found the columns 'case_id'" in errors
     with_sites = tmp_path / "sites.csv"
-    pd.read_csv(table).assign(site=[f"S{number % 7}" for number in range(28)]).to_csv(with_sites, index=False)
+    pd.read_csv(table).assign(site=[f"S{number % 7}" for number in range(20)]).to_csv(with_sites, index=False)
     assert run_main(options(with_sites, tmp_path, "--group", "site", "--few_shot_num", "3"), "create_splits")[0] == 0
 
 

@@ -96,7 +96,8 @@ def test_patches_and_overview_show_the_tissue(run_main: RunMain, tmp_path: Path)
     np.testing.assert_allclose(found, [0, 0, 2048, 1024], atol=3 * shrink)
     assert "200 µm" in page
     patches = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)', page)
-    assert len(patches) == 2 * (2 + 8)
+    # of the classes; of each scale one and the anchor; the others by distributions, at most four of a kind
+    assert len(patches) == 2 * (2 + 8) + 2 * 2 + 1 + (4 + 4)
     for patch in patches:
         assert (np.asarray(Image.open(io.BytesIO(base64.b64decode(patch))).convert("HSV"))[..., 1] > 40).mean() > 0.9
 

@@ -178,7 +178,7 @@ def mean_test_auc(root: Path, table: pd.DataFrame, results: Path) -> float:
             *("--task", "simulated", "--feature_extractor", "tinyclip", "--vlm_path", str(root / "tinyclip")),
             *("--data_root_dir", str(root / "features"), "--dataset_csv", str(results / "slides.csv")),
             *("--text_prompt", str(root / "simulated.json"), "--split_dir", str(results), "--few_shot_num", "4"),
-            *("--k", "2", "--lr", "1e-3", "--max_epochs", "7", "--results_dir", str(results), "--device", "cpu"),
+            *("--k", "2", "--lr", "1e-3", "--max_epochs", "10", "--results_dir", str(results), "--device", "cpu"),
         ]
     )
     found = pd.read_csv(next(results.rglob("results.csv")), index_col="metric")

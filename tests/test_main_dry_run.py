@@ -37,7 +37,7 @@ def test_dry_run_lists_faults_for_programs(simulated: SimulatedTask, tmp_path: P
     wrong = ("--feature_dim", "32", "--split_dir", str(tmp_path / "splits"), "--text_prompt", str(tmp_path / "none"))
     code, out, err = run_main(simulated.options(tmp_path, "--dry_run", "--json", *wrong))
     found = json.loads(out)
-    assert code == 2 and err.startswith("error: 3 faults")
+    assert code == 2 and "\nerror: 3 faults" in err
     assert [list(fault) for fault in found["faults"]] == 3 * [["code", "where", "found", "expected", "mend"]]
     assert "option.value" in {fault["code"] for fault in found["faults"]}
     assert found["passed"] == [

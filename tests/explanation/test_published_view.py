@@ -75,7 +75,7 @@ def test_the_anchor_is_the_most_similar_patch_and_the_others_stand_by_their_dist
     assert view.anchor == 0  # 0.9 of class A, though patch 2 is told from B more clearly
     assert view.patch == 0  # scaled, patches 0, 2 and 3 are equal: the first
     np.testing.assert_allclose(view.distribution, np.exp([0.9, 0.8]) / np.exp([0.9, 0.8]).sum())
-    assert [index for index, _ in view.positives] == [3]  # of three others half, rounded down
+    assert [index for index, _ in view.positives] == [3, 2]  # of three others half, rounded up
     assert [index for index, _ in view.negatives] == [4]
     assert view.positives[0][1] == pytest.approx(0, abs=1e-8)  # the same difference, the same distribution
 

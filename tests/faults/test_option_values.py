@@ -13,7 +13,8 @@ from utils.names import folder_name
 from utils.options import Number
 
 WORDS = {
-    options.words, options.path, options.location, options.address, options.named_class, options.one_group, folder_name
+    options.words, options.path, options.location, options.address, options.named_class, options.one_group,
+    options.regular_expression, folder_name,
 }  # fmt: skip
 NO_NUMBERS = [
     "nan",
