@@ -5,11 +5,12 @@ and does not depend on its class. The paper's Table 5 counts the right guesses; 
 """
 
 import json
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from utils.errors import Fault, UserError
 from utils.words import quoted
@@ -65,8 +66,8 @@ class JudgeRequest:
 
     def prompt(self, description: Description) -> str:
         """The question about one description, which holds nothing of the other ones."""
-        names = sorted(self.classes)
-        random.Random(f"{self.seed} {description.text}").shuffle(names)
+        generator = np.random.default_rng([self.seed, *description.text.encode()])
+        names = generator.permutation(sorted(self.classes)).tolist()
         lines = [f"- {name}" if name == self.classes[name] else f"- {name}: {self.classes[name]}" for name in names]
         has_full_names = any(name != full for name, full in self.classes.items())
         return QUESTION.format(
