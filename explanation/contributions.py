@@ -39,9 +39,9 @@ class ScaleExplanation:
 class Explanation:
     """What one model says of a slide, or the mean of several.
 
-    logits: (K,). hit_ratio: Hit Ratio@2, NaN of one scale alone. attention: (layers, P, C) the weight that a
-    parent gives to each of its children, mean of the heads; NaN outside the graph. text_attention: (layers, K*O, S)
-    that of low texts and their high texts. Neither has a layer where no message goes upwards.
+    logits: (K,). hit_ratio: Hit Ratio@2, NaN of one scale alone and of a slide without children. attention: (layers, P,
+    C) the weight that a parent gives to each of its children, mean of the heads; NaN outside the graph. text_attention:
+    (layers, K*O, S) that of low texts and their high texts. Neither has a layer where no message goes upwards.
     """
 
     low: ScaleExplanation

@@ -7,7 +7,7 @@ from torch import Tensor
 from explanation.contributions import Explanation, explain_scale
 from models.filtering import cosine_similarity
 from models.hive_mil import HiveMIL
-from training.metrics import hit_ratio, hits_at_2
+from training.metrics import hits_at_2
 from utils.interface import Bag
 
 
@@ -45,13 +45,14 @@ def explain(model: HiveMIL, bag: Bag) -> Explanation:
         of_all(keep_high), bag.child_mask, in_graph, head.num_classes, scale * ("high" in head.scales),
         head.top_k["high"],
     )  # fmt: skip
+    hits, patches = hits_at_2(nodes, bag.child_mask)
     outside = ~(in_graph & bag.child_mask)
     attention = [of_all(layer).masked_fill(outside, float("nan")) for layer in output.details["image_attention"]]
     return Explanation(
         low,
         high,
         output.logits.float().cpu().numpy(),
-        hit_ratio(*hits_at_2(nodes, bag.child_mask)) if output.has_hierarchy() else float("nan"),
+        hits / patches if output.has_hierarchy() and bag.child_mask.any() else float("nan"),
         torch.stack(attention).cpu().numpy() if attention else np.zeros((0, *outside.shape)),
         output.details["text_attention"].cpu().numpy(),
     )

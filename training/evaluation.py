@@ -53,6 +53,12 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
+def known_mean(values: Iterable[float]) -> float:
+    """The mean of the values that are not NaN; NaN where there is none."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else nan
+
+
 @torch.no_grad()
 def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, precision: str = "fp32") -> Predictions:
     """Run a model over slides, one at a time. Raises UserError where its logits are not finite."""
@@ -76,13 +82,13 @@ def evaluate(model: SlideModel, bags: Iterable[Bag], device: torch.device, preci
         if output.has_hierarchy() and output.embeddings is not None:
             found, of_slide = hits_at_2(output.embeddings, bag.child_mask)
             hits, patches = hits + found, patches + of_slide
-    low, high = np.mean(filtered, 0) if filtered else (nan, nan)
+    low, high = (known_mean([shares[scale] for shares in filtered]) for scale in (0, 1))
     return Predictions(
         slide_ids,
         np.array(labels, dtype=np.int64),
         np.array(probabilities),
         float(np.mean(losses)) if losses else nan,
         hit_ratio(hits, patches),
-        float(low),
-        float(high),
+        low,
+        high,
     )

@@ -92,8 +92,10 @@ class ModelOutput:
     details: dict[str, Tensor] = field(default_factory=dict)
 
     def has_hierarchy(self) -> bool:
-        """Whether the model has a graph with both scales."""
-        return self.filtered is not None and not bool(self.filtered.isnan().any())
+        """Whether the model has a graph with both scales; the slide itself may lack children."""
+        if self.embeddings is None or self.filtered is None:
+            return False
+        return len(self.embeddings.retained) > 0 and not bool(self.filtered[0].isnan())
 
 
 class SlideModel(nn.Module):

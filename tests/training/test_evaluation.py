@@ -124,11 +124,19 @@ def test_a_slide_of_many_patches_weighs_more_in_the_hit_ratio() -> None:
     assert evaluate(Two(LOGITS, [1.0] * 2, [True, True]), [large, bag("b", 0)], CPU).hit_ratio == 2 / 6
 
 
+def test_a_slide_without_children_takes_no_share_away_from_the_others_and_its_patches_count() -> None:
+    """It has no pair at the high scale, so that its share there is not defined."""
+    model = Scripted(LOGITS, [1.0] * 2, [True, True])
+    model.filtered = [[0.5, 0.25], [0.0, math.nan]]
+    found = evaluate(model, [bag("a", 0), bag("b", 0, has_child=False)], CPU)
+    assert (found.filtered_low, found.filtered_high, found.hit_ratio) == (0.25, 0.25, 0.5)
+
+
 def test_one_scale_alone_has_no_hit_ratio() -> None:
     model = Scripted(LOGITS, [1.0], [True])
-    model.filtered = [[0.5, math.nan]]
+    model.filtered = [[math.nan, 0.5]]
     found = evaluate(model, [bag("a", 0)], CPU)
-    assert math.isnan(found.hit_ratio) and math.isnan(found.filtered_high) and found.filtered_low == 0.5
+    assert math.isnan(found.hit_ratio) and math.isnan(found.filtered_low) and found.filtered_high == 0.5
 
 
 def test_table() -> None:
