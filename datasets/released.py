@@ -61,6 +61,11 @@ def has_features(folder: Path, folders: FeatureFolders) -> bool:
     return all((folder / name).is_dir() for name in _feature_names(folders))
 
 
+def is_fetched(folders: FeatureFolders) -> bool:
+    """Whether a task's features are there, and nothing that a killed run left while it put them there."""
+    return has_features(folders.root, folders) and not _unpacking_path(folders).exists()
+
+
 def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
     """Download what is missing of the archive of a task's features, and unpack it; ``keep`` keeps the archive.
 
@@ -69,20 +74,27 @@ def fetch_features(folders: FeatureFolders, keep: bool = False) -> Path:
     was downloaded stays for the next call.
     """
     root = folders.root
-    lock = root.with_name(f".{root.name}.lock")
     try:
-        with locked(lock):
-            try:
-                return root if has_features(root, folders) else _fetch_features(folders, keep)
-            finally:
-                lock.unlink()
+        with locked(root.with_name(f".{root.name}.lock")):
+            if not has_features(root, folders):
+                _fetch_features(folders)
+            if _unpacking_path(folders).exists():  # also of a run that was killed here
+                if not keep:
+                    archive_path(folders).unlink(missing_ok=True)
+                shutil.rmtree(_unpacking_path(folders))
+            return root
     except LockedError as error:
         found = "another process fetches these features"
         raise UserError(Fault("released.locked", str(root), found, mend=error.remedy)) from error
 
 
-def _fetch_features(folders: FeatureFolders, keep: bool) -> Path:
-    root, archive = folders.root, archive_path(folders)
+def _unpacking_path(folders: FeatureFolders) -> Path:
+    return folders.root.with_name(f".{folders.root.name}.unpacking")
+
+
+def _fetch_features(folders: FeatureFolders) -> None:
+    """Put the features in place, and leave the archive and the folder where it was unpacked."""
+    root, archive, unpacking = folders.root, archive_path(folders), _unpacking_path(folders)
     if root.exists():
         incomplete, remedy = "is there without all of the released features", "move it, or name another data root"
         raise UserError(Fault("released.incomplete", str(root), incomplete, mend=remedy))
@@ -98,24 +110,22 @@ def _fetch_features(folders: FeatureFolders, keep: bool) -> Path:
     if not archive.exists():
         file_id = RELEASED["feature_archives"][folders.task][folders.feature_extractor]
         download_from_drive(file_id, archive, mend, check_space)
-    unpacking = root.with_name(f".{root.name}.unpacking")
     shutil.rmtree(unpacking, ignore_errors=True)  # of a killed run
+    top = unpacking / "archive"
     try:
-        unpack(archive, unpacking)
-        inside = [unpacking, *sorted(entry for entry in unpacking.rglob("*") if entry.is_dir())]
+        unpack(archive, top)
+        inside = [top, *sorted(entry for entry in top.rglob("*") if entry.is_dir())]
         found = [folder for folder in inside if has_features(folder, folders)]
         if len(found) != 1:
-            names = ", ".join(str(folder.relative_to(unpacking)) for folder in inside[1:6])
+            names = ", ".join(str(folder.relative_to(top)) for folder in inside[1:6])
             expected = f"one that holds {' and '.join(_feature_names(folders))}"
             raise UserError(
                 Fault("released.other_folders", str(archive), f"holds the folders {names or 'none'}", expected)
             )
         found[0].replace(root)
-    finally:
+    except BaseException:
         shutil.rmtree(unpacking, ignore_errors=True)
-    if not keep:
-        archive.unlink()
-    return root
+        raise
 
 
 def fetch_conch_weights(path: Path) -> Path:
@@ -193,7 +203,7 @@ def fetch_released(
 
     Raises UserError, at the end, with all that could not be had; what was fetched stays.
     """
-    wanted = [folders for folders in features if not has_features(folders.root, folders)]
+    wanted = [folders for folders in features if not is_fetched(folders)]
     require_space_for(wanted, keep_archive)
     faults = Faults()
     faults.attempt(fetch_small, output_dir, base_url, overwrite)

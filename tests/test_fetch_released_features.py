@@ -5,37 +5,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from datasets import released as released_files
-from datasets.folders import FeatureFolders
 from tests.conftest import RunMain
 from tests.support.archive_files import archive_of, write_files
+from tests.support.archived_features import IDS, features, packed, visible
 from tests.support.drive_server import QUOTA, as_attachment, serve_drive
 from tests.support.failing_server import Reply, Request, in_turn, no_server, part_of, waits_fixture  # noqa: F401
-from tests.support.faults import expect_faults
 from tests.support.run_contents import files_below
 from tests.support.small_release import Disk, fetch, files, made_fixture, roomy_fixture  # noqa: F401
-from utils.locks import locked
 
 # ---- features --------------------------------------------------------------------------------------------------------
-
-IDS = released_files.RELEASED["feature_archives"]
-
-
-def features(task: str, extractor: str, above: str = "") -> dict[str, bytes]:
-    names = (f"{extractor}_5x", f"hierarchical_{extractor}_5x_20x")
-    generator = np.random.default_rng(len(extractor))
-    return {f"{above}{name}/{task}-{number}.h5": generator.bytes(400_000) for name in names for number in range(3)}
-
-
-def packed(tmp_path: Path, task: str, extractor: str, form: str = "zip", above: str | None = None) -> bytes:
-    above = f"{task}_{extractor}/" if above is None else above
-    folder = write_files(tmp_path / "packed", features(task, extractor, above))
-    archive = archive_of(folder, form, tmp_path / "archive").read_bytes()
-    shutil.rmtree(folder)
-    return archive
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
@@ -47,8 +28,8 @@ def test_an_archive_becomes_a_folder_of_features(
     with serve_drive({IDS["tcga_rcc"]["plip"]: archive}) as server:
         code, output, _ = fetch(run_main, roomy, "--features", "tcga_rcc", "plip")
         assert code == 0
-        assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
-        assert sorted(path.name for path in roomy.iterdir()) == ["tcga_rcc_plip"]
+        assert files_below(roomy / "tcga_rcc_plip") == features("tcga_rcc", "plip")
+        assert visible(roomy) == ["tcga_rcc_plip"]
         assert f"unpacked: {roomy / 'tcga_rcc_plip'}" in output
         assert not (tmp_path / "cookies").exists()
         asked = len(server.requests)
@@ -65,22 +46,6 @@ def test_the_archive_is_kept_on_request(run_main: RunMain, roomy: Path, tmp_path
     assert (roomy / "tcga_rcc_plip.archive").read_bytes() == archive
 
 
-def test_features_that_another_process_fetches_are_left_to_it(roomy: Path) -> None:
-    wanted = FeatureFolders(roomy, "tcga_rcc", "plip")
-    with locked(roomy / ".tcga_rcc_plip.lock"), expect_faults("released.locked") as faults:
-        released_files.fetch_features(wanted)
-    assert faults[0].where == str(roomy / "tcga_rcc_plip")
-
-
-def test_features_that_another_process_has_fetched_meanwhile_are_kept(roomy: Path) -> None:
-    """As where both began without them."""
-    wanted = FeatureFolders(roomy, "tcga_rcc", "plip")
-    write_files(roomy / "tcga_rcc_plip", made := features("tcga_rcc", "plip"))
-    assert released_files.fetch_features(wanted) == roomy / "tcga_rcc_plip"
-    assert files_below(roomy / "tcga_rcc_plip") == made
-    assert sorted(path.name for path in roomy.iterdir()) == ["tcga_rcc_plip"]
-
-
 def test_several_archives_and_one_that_fails(
     run_main: RunMain, roomy: Path, tmp_path: Path, waits: list[float]
 ) -> None:
@@ -94,7 +59,7 @@ def test_several_archives_and_one_that_fails(
     assert sorted(re.findall("fetching .*/(.*)", output)) == [
         *("tcga_brca_conch", "tcga_brca_plip", "tcga_brca_quiltnet", "tcga_nsclc_plip", "tcga_rcc_plip")
     ]
-    assert sorted(path.name for path in roomy.iterdir()) == ["tcga_brca_conch", "tcga_brca_plip", "tcga_nsclc_plip"]
+    assert visible(roomy) == ["tcga_brca_conch", "tcga_brca_plip", "tcga_nsclc_plip"]
     assert "error: 2 faults" in errors
     for task, extractor in (("tcga_brca", "quiltnet"), ("tcga_rcc", "plip")):
         assert f"https://drive.google.com/uc?id={IDS[task][extractor]}: " in errors.split("error: 2 faults")[1]
@@ -117,7 +82,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
         starts = [int(asked[6:-1]) for request in server.requests if (asked := request.headers.get("range"))]
     assert len(starts) == 3
     assert 0 < starts[0] < starts[1] < starts[2]
-    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy / "tcga_rcc_plip") == features("tcga_rcc", "plip")
     assert waits == [1, 2, 4]
 
 
@@ -133,7 +98,7 @@ def test_the_next_call_goes_on_too(run_main: RunMain, roomy: Path, tmp_path: Pat
     assert len(waits) == 5
     assert "Download is incomplete" in errors
     assert "run the command again, it goes on where this one stopped" in errors
-    [part] = roomy.iterdir()
+    [part] = roomy.glob("*.part")
     assert re.fullmatch(r"tcga_rcc_plip\.archive.{8}\.part", part.name)
     there = part.read_bytes()
     assert archive.startswith(there)
@@ -141,7 +106,7 @@ def test_the_next_call_goes_on_too(run_main: RunMain, roomy: Path, tmp_path: Pat
     with serve_drive({IDS["tcga_rcc"]["plip"]: archive}) as server:
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
         assert server.requests[-1].headers["range"] == f"bytes={len(there)}-"
-    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy / "tcga_rcc_plip") == features("tcga_rcc", "plip")
 
 
 @pytest.mark.parametrize(
@@ -164,12 +129,12 @@ def test_a_drive_that_refuses(
     assert message in last
     assert f"download the file in a browser, put it at {roomy / 'tcga_rcc_plip.archive'}" in last
     assert len(waits) == 5
-    assert files(roomy) == []
+    assert visible(roomy) == []
     (roomy / "tcga_rcc_plip.archive").write_bytes(archive)
     with serve_drive({}) as server:
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
         assert server.requests == []
-    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy / "tcga_rcc_plip") == features("tcga_rcc", "plip")
 
 
 def test_no_drive(run_main: RunMain, roomy: Path, waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +145,7 @@ def test_no_drive(run_main: RunMain, roomy: Path, waits: list[float], monkeypatc
     assert code == 2
     assert "refused" in errors.splitlines()[-1]
     assert len(waits) == 5
-    assert files(roomy) == []
+    assert visible(roomy) == []
 
 
 @pytest.mark.parametrize(
@@ -199,8 +164,7 @@ def test_a_spoilt_archive_leaves_no_features(
         code, _, errors = fetch(run_main, roomy, "--features", "tcga_rcc", "plip")
     assert code == 2
     assert f"{roomy / 'tcga_rcc_plip.archive'}: {message}" in errors
-    assert files(roomy) == ["tcga_rcc_plip.archive"]
-    assert len(list(roomy.iterdir())) == 1
+    assert visible(roomy) == ["tcga_rcc_plip.archive"]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +184,7 @@ def test_an_archive_of_something_else(run_main: RunMain, roomy: Path, tmp_path: 
     found = sorted({name.split("/")[0] for name in inside if "/" in name})
     assert f"holds the folders {found[0] if found else 'none'}" in errors
     assert "expected one that holds plip_5x and hierarchical_plip_5x_20x" in errors
-    assert files(roomy) == ["tcga_rcc_plip.archive"]
+    assert visible(roomy) == ["tcga_rcc_plip.archive"]
 
 
 def test_features_that_are_there_are_not_touched(run_main: RunMain, roomy: Path) -> None:
@@ -230,14 +194,14 @@ def test_features_that_are_there_are_not_touched(run_main: RunMain, roomy: Path)
         assert server.requests == []
     assert code == 2
     assert f"{roomy / 'tcga_rcc_plip'}: is there without all of the released features" in errors
-    assert files_below(roomy) == {"tcga_rcc_plip/plip_5x/mine.h5": b"mine"}
+    assert files_below(roomy / "tcga_rcc_plip") == {"plip_5x/mine.h5": b"mine"}
 
 
 def test_what_a_killed_run_unpacked_is_removed(run_main: RunMain, roomy: Path, tmp_path: Path) -> None:
     write_files(roomy, {".tcga_rcc_plip.unpacking/tcga_rcc_plip/plip_5x/half.h5": b""})
     with serve_drive({IDS["tcga_rcc"]["plip"]: packed(tmp_path, "tcga_rcc", "plip")}):
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
-    assert files_below(roomy) == features("tcga_rcc", "plip", "tcga_rcc_plip/")
+    assert files_below(roomy / "tcga_rcc_plip") == features("tcga_rcc", "plip")
 
 
 # ---- room on the disk ------------------------------------------------------------------------------------------------
@@ -284,7 +248,7 @@ def test_the_announced_size_is_what_counts(
         assert f"need {2 * len(archive) - 512 * 1024}.0 GB more, {room[0]}.0 GB are free" in errors
         assert not (roomy / "tcga_rcc_plip").exists()
         room[0] += 1
-        [part] = roomy.iterdir()
+        [part] = roomy.glob("*.part")
         part.unlink()
         assert fetch(run_main, roomy, "--features", "tcga_rcc", "plip")[0] == 0
     assert (roomy / "tcga_rcc_plip").is_dir()

@@ -226,13 +226,14 @@ def address(given: str) -> str:
 
 
 def regular_expression(pattern: str) -> str:
-    """An argparse type: a regular expression."""
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise argparse.ArgumentTypeError(f"{pattern!r} is no regular expression ({error})") from error
-    if not pattern:
+    """An argparse type: a regular expression that is no blank and UTF-8."""
+    if not pattern.strip():
         raise argparse.ArgumentTypeError("it is empty")
+    try:
+        pattern.encode()
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, UnicodeEncodeError) as error:
+        raise argparse.ArgumentTypeError(f"{shortened(pattern)!r} is no regular expression ({error})") from error
     return pattern
 
 
