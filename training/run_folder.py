@@ -60,12 +60,15 @@ class RunFolder(RunReader):
         return self.record()
 
     def finished_folds(self, folds: Iterable[int], resume: bool) -> dict[int, FoldResult]:
-        """The results of those folds that are finished. Raises UserError where there are any, unless ``resume``."""
+        """The results of those folds that are finished, of which no state to resume from is kept. Raises UserError where
+        there are any, unless ``resume``."""
         finished = {fold: result for fold in folds if (result := self.finished(fold))}
         if finished and not resume:
             found = f"fold {listed(finished, 20)} of this run is finished. Nothing was changed"
             mend = "keep it with --resume, or name another --results_dir, or move that folder away"
             raise UserError(Fault("run.finished", str(self.path), found, mend=mend))
+        for fold in finished:
+            self.training(fold).state.unlink(missing_ok=True)  # of a process that was killed before it did
         return finished
 
     def clear(self, fold: int) -> None:

@@ -56,6 +56,14 @@ def test_resume_state_goes_when_the_fold_is_finished(opened: RunFolder) -> None:
     assert files.checkpoint.exists() and files.history.exists() and opened.training(0).state.exists()
 
 
+def test_resume_state_that_a_killed_process_left_goes_when_the_finished_fold_is_met(opened: RunFolder) -> None:
+    opened.finish(fold_result(1))
+    state = opened.training(1).state
+    state.write_bytes(b"state")
+    assert opened.finished_folds([1], resume=True) == {1: fold_result(1)}
+    assert not state.exists()
+
+
 def test_clear_forgets_one_fold(opened: RunFolder) -> None:
     for fold in (0, 1):
         opened.finish(fold_result(fold))
