@@ -4,41 +4,33 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import NoReturn
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
+from datasets.encoding import (
+    Encoded,
+    EncoderSource,
+    Recipe,
+    encode_here,
+    encode_on,
+    look,
+    look_on,
+)
+from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan
 from datasets.folders import FeatureFolders
-from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
+from datasets.slide_features import Pace
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
 from utils.model_identity import ModelIdentity
-from utils.reproducibility import choose_device, make_deterministic
+from utils.options import Shard
+from utils.ray_cluster import joined
 from utils.workers import over_slides
-
-Result = TypeVar("Result")
-
-
-class PatchEncoder(Protocol):
-    """A frozen image encoder: uint8 patches (N, 3, H, W) on its device -> float32 features (N, D).
-
-    output_dim: D. identity: what feature files carry, for texts of another model to be refused.
-    """
-
-    output_dim: int
-
-    def to(self, device: torch.device, /) -> Self: ...
-
-    def identity(self) -> ModelIdentity: ...
-
-    def encode_images(self, images: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,8 @@ class ExtractionOptions:
     of slides that neither tells. min_tissue: least share of tissue in a patch. stain_normalisation: none or macenko.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
+    shard: the part of the slides that this process extracts. address: of a Ray cluster whose nodes share this machine's
+    folders; gpus_per_worker: GPUs of each of its processes, or part of one (default: one where it has any).
     no_thumbnails: do not draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
     overwrite: replace files that are damaged or were made with other options.
     """
@@ -64,18 +58,44 @@ class ExtractionOptions:
     no_thumbnails: bool = False
     skip_errors: bool = False
     overwrite: bool = False
+    shard: Shard | None = None
+    address: str | None = None
+    gpus_per_worker: float | None = None
 
 
 def extract_slides(
-    folders: FeatureFolders, wsi_dir: Path, encoder: PatchEncoder, options: ExtractionOptions
+    folders: FeatureFolders, wsi_dir: Path, source: EncoderSource, options: ExtractionOptions
 ) -> list[str]:
     """Write the features of all slides in or below a folder, unless they are there, and print a report.
 
-    Returns the ids of the slides that have features now. Raises UserError where a slide is missing or fails (with
-    ``skip_errors`` where all do); the files of slides that were finished before stay.
+    Returns the ids of the slides that have features now, of the shard if one is asked for. Raises UserError where a
+    slide is missing or fails (with ``skip_errors`` where all do), and where no cluster answers at ``address``; the
+    files of slides that were finished before stay.
     """
-    jobs = _plan_jobs(folders, wsi_dir, encoder, options)
-    looked = over_slides(_look, jobs, options.workers, "finding tissue")
+    jobs = _plan_jobs(folders, wsi_dir, source.encoder.identity(), options)
+    if options.shard:
+        total, jobs = len(jobs), options.shard.part(jobs)
+        print(f"shard {options.shard}: {len(jobs)} of {total} slides")
+    recipe = Recipe(folders, Path.cwd(), options.batch_size, options.workers, options.device, options.precision)
+    if not options.address:
+        looked = over_slides(look, jobs, options.workers, "finding tissue")
+        return _finish(jobs, looked, lambda plans, pace: encode_here(plans, source.encoder, recipe, pace), options)
+    with joined(options.address, mend="without --address this machine extracts alone") as cluster:
+        looked = look_on(cluster, jobs)
+        return _finish(
+            jobs, looked,
+            lambda plans, pace: encode_on(cluster, plans, source, recipe, options.gpus_per_worker, pace),
+            options,
+        )  # fmt: skip
+
+
+def _finish(
+    jobs: Sequence[PlanJob],
+    looked: Sequence[SlidePlan | UserError | None],
+    encode: Callable[[Sequence[SlidePlan], Pace], Iterator[Encoded]],
+    options: ExtractionOptions,
+) -> list[str]:
+    """``extract_slides`` once all slides are looked at. Returns and raises as it does."""
     failed = {job.slide_id: found for job, found in zip(jobs, looked, strict=True) if isinstance(found, UserError)}
     if failed and not options.skip_errors:
         print("--skip-errors goes on with the other slides", file=sys.stderr)
@@ -83,14 +103,15 @@ def extract_slides(
     plans = [found for found in looked if isinstance(found, SlidePlan)]
     _show_plans(plans, sum(found is None for found in looked))
     if plans:
-        failed |= _encode_slides(plans, folders, encoder, options)
+        failed |= _encode_slides(plans, partial(encode, plans), options.skip_errors)
     if failed:
         _show_failures(failed, len(jobs))
-    if len(failed) == len(jobs):
+    if jobs and len(failed) == len(jobs):
         found = f"none of {len(jobs)} slides could be extracted"
-        raise UserError(Fault("slide.all_failed", str(wsi_dir), found))
-    print(f"features in {folders.root}")
-    print(f"to check them: {folders.check_command()}")
+        raise UserError(Fault("slide.all_failed", str(jobs[0].file.parent), found))
+    if jobs:
+        print(f"features in {jobs[0].folders.root}")
+        print(f"to check them: {jobs[0].folders.check_command()}")
     return [job.slide_id for job in jobs if job.slide_id not in failed]
 
 
@@ -98,7 +119,7 @@ def extract_slides(
 
 
 def _plan_jobs(
-    folders: FeatureFolders, wsi_dir: Path, encoder: PatchEncoder, options: ExtractionOptions
+    folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, options: ExtractionOptions
 ) -> list[PlanJob]:
     """A job for each slide. Raises UserError where one that the table names is missing."""
     table = options.dataset_csv
@@ -111,7 +132,7 @@ def _plan_jobs(
         folders.high_magnification,
         options.min_tissue,
         options.stain_normalisation,
-        {"encoder": folders.feature_extractor, **encoder.identity().attributes()},
+        {"encoder": folders.feature_extractor, **model.attributes()},
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
     return [
@@ -123,78 +144,46 @@ def _plan_jobs(
     ]  # fmt: skip
 
 
-def _look(job: PlanJob) -> SlidePlan | UserError | None:
-    """The slide's plan, None where it is finished already, or what is wrong with it."""
-    try:
-        return plan_slide(job)
-    except UserError as error:
-        return UserError(error.faults)
-
-
 # ---- encoding --------------------------------------------------------------------------------------------------------
 
 
+class ShownPace(Pace):
+    """A pace with a progress bar."""
+
+    def __init__(self, bar: "tqdm[NoReturn]"):
+        super().__init__()
+        self.bar, self.started = bar, time.monotonic()
+
+    def add(self, more: Pace) -> None:
+        super().add(more)
+        self.bar.update(more.patches)
+
+    def show_slides(self, done: int, total: int) -> None:
+        rate = done / (time.monotonic() - self.started)
+        self.bar.set_postfix_str(f"{done}/{total} slides, {rate:.3g} slides/s; {self.told()}")
+
+
 def _encode_slides(
-    plans: Sequence[SlidePlan], folders: FeatureFolders, encoder: PatchEncoder, options: ExtractionOptions
+    plans: Sequence[SlidePlan], encode: Callable[[Pace], Iterator[Encoded]], skip_errors: bool
 ) -> dict[str, UserError]:
     """Extract and write; {slide_id: what was wrong} of slides that could not be read. Without ``skip_errors`` the first
     such slide raises a UserError."""
-    make_deterministic()
-    device = choose_device(options.device)
-    precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
-    encode = _batch_encoder(encoder, device, precision)
     failed: dict[str, UserError] = {}
-    started = time.monotonic()
     with tqdm(total=sum(plan.grid.num_patches for plan in plans), desc="encoding", unit="patch", disable=None) as bar:
-        results = extract_features(
-            plans, encode, encoder.output_dim, options.batch_size, options.workers, device.type == "cuda", bar.update
-        )
-        for number, result in enumerate(_unless_ended(results), 1):
-            if isinstance(result, SlideFeatures):
-                write_slide_features(folders, result, precision)
-            else:
-                plan, found = result
-                if not options.skip_errors:
-                    raise UserError(replace(found, mend="--skip-errors goes on with the other slides"))
-                failed[plan.slide_id] = UserError(found)
-            bar.set_postfix_str(f"{number}/{len(plans)} slides, {number / (time.monotonic() - started):.3g} slides/s")
-    seconds = time.monotonic() - started
+        pace = ShownPace(bar)
+        for number, (plan, fault) in enumerate(encode(pace), 1):
+            if fault and not skip_errors:
+                raise UserError(replace(fault, mend="--skip-errors goes on with the other slides"))
+            if fault:
+                failed[plan.slide_id] = UserError(fault)
+            pace.show_slides(number, len(plans))
+    seconds = time.monotonic() - pace.started
     patches = sum(plan.grid.num_patches for plan in plans if plan.slide_id not in failed)
     print(
-        f"encoded {patches:,} patches in {seconds:.0f} s on {device}, {precision} ({patches / seconds:.0f} patches/s)"
+        f"encoded {patches:,} patches in {seconds:.0f} s on {pace.device} ({patches / seconds:.0f} patches/s; "
+        f"{pace.told()})"
     )
     return failed
-
-
-def _batch_encoder(encoder: PatchEncoder, device: torch.device, precision: str) -> Encode:
-    """uint8 patches on the CPU -> features; a batch too large for the device is a UserError."""
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    encoder = encoder.to(device)
-
-    @torch.inference_mode()
-    def encode(patches: Tensor) -> Tensor:
-        try:
-            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                return encoder.encode_images(patches.to(device, non_blocking=True))
-        except torch.OutOfMemoryError as error:
-            found = f"{len(patches)} patches do not fit into the memory of {device}"
-            raise UserError(Fault("device.memory", "--batch-size", found, mend="lower --batch-size")) from error
-
-    return encode
-
-
-def _unless_ended(results: Iterator[Result]) -> Iterator[Result]:
-    """The same results; a reading process that was ended from outside is a UserError."""
-    try:
-        yield from results
-    except RuntimeError as error:  # PyTorch has no exception of its own for it
-        if "DataLoader worker" not in str(error):
-            raise
-        found = (
-            "a process that reads slides was ended from outside, for want of memory perhaps (or of room in /dev/shm)"
-        )
-        mend = "run again with fewer --workers: what is finished is not repeated"
-        raise UserError(Fault("worker.ended", "", found, mend=mend)) from error
 
 
 # ---- reporting -------------------------------------------------------------------------------------------------------
