@@ -25,6 +25,8 @@ from utils.config import Config
 from utils.interface import Bag, ModelOutput, SlideModel
 
 WINDOW = 8
+CHUNK = 8
+"""Patches of a chunk of step 3, which the authors' code fixes whatever the window."""
 SIMILARITY = 0.8
 MAX_PATCHES = 8192
 HEADS = 8
@@ -54,12 +56,12 @@ def most_relevant(relevance: Tensor, max_patches: int = MAX_PATCHES) -> Tensor:
     return relevance.topk(min(max_patches, len(relevance))).indices.sort().values
 
 
-def distinct(patches: Tensor, chunk: int = WINDOW, threshold: float = SIMILARITY) -> Tensor:
+def distinct(patches: Tensor, threshold: float = SIMILARITY) -> Tensor:
     """(N, D) -> (N,) bool: the first of each chunk, and those unlike their predecessor, kept or not."""
     unit = F.normalize(patches, dim=1)
     similarity = (unit[1:] * unit[:-1]).sum(1)
     keep = F.pad(similarity < threshold, (1, 0), value=True)
-    keep[::chunk] = True
+    keep[::CHUNK] = True
     return keep
 
 
@@ -103,7 +105,7 @@ class FOCUS(SlideModel):
             keep = not_redundant(patches, self.window)
             relevance = (patches @ text.to(patches.dtype).t()).mean(1) * keep
             selected = most_relevant(relevance, self.max_patches)
-            kept = selected[distinct(patches[selected], self.window, self.similarity)]
+            kept = selected[distinct(patches[selected], self.similarity)]
         compressed = patches[kept]
         attended, weights = self._attend(text, compressed)
         slide = attended.mean(0)
