@@ -7,9 +7,9 @@ from pathlib import Path
 from reports.comparison import Comparison, compare
 from reports.finished_runs import FinishedRun, FoundRuns, read_runs
 from reports.markdown import MarkdownReport, file_name
+from reports.metric_sections import add_by_patient, add_calibration, add_more_metrics
 from reports.paper import beside_published, in_paper_order, read_published
 from reports.sections import (
-    add_calibration,
     add_comparisons,
     add_figures,
     add_published,
@@ -41,8 +41,8 @@ METHODS = """\
 - Holm's correction: over all comparisons of a table, test by test.
 - Calibration: expected calibration error (15 bins of the predicted class's probability) and Brier score (summed over
   the classes), mean ± standard deviation over folds.
-- Calibration and figures: what several tables list is shown once, under its first label; the table of runs has all of
-  them.
+- Metrics by patient, other metrics, calibration and figures: what several tables list is shown once, under its first
+  label; the table of runs has all of them.
 - ROC curves and confusion matrices: the test predictions of all folds and seeds together, so that a slide counts as
   often as it was tested, and an AUC there is not the mean over folds.
 """
@@ -103,7 +103,10 @@ def write_report(
             add_published(report, table, beside_published(table, preset, read_published()) if preset else None)
         add_comparisons(report, table, reference, compare_two, resamples)
     if settings := settings_by_file(tables):
-        add_calibration(report, list(settings.values()))
+        chosen = list(settings.values())
+        add_by_patient(report, chosen, lambda run: slides[run.name].patients)
+        add_more_metrics(report, chosen)
+        add_calibration(report, chosen)
         add_figures(report, settings)
     report.add(f"## Methods\n\n{METHODS.format(resamples=resamples)}")
     return report.write()

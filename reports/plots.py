@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.metrics import auc, confusion_matrix, roc_curve
 
-from reports.calibration import brier_score, calibration_bins, expected_calibration_error
 from reports.lettering import figure_style, inches, text_inches, wrapped
+from training.calibration import brier_score, calibration_bins, expected_calibration_error
 from training.metrics import AUC, BRIER, ECE, HISTORY_COLUMNS
 from utils.whole_files import write_bytes
 

@@ -1,12 +1,10 @@
-"""The sections of a report: runs, results, comparisons, calibration, figures."""
+"""The sections of a report: runs, results, comparisons, figures."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 
-from reports.calibration import brier_score, expected_calibration_error
 from reports.comparison import (
     SIGNIFICANT,
     Comparison,
@@ -27,12 +25,11 @@ from reports.tables import (
     comparison_frame,
     comparison_table,
     escape_markdown,
-    mean_and_std,
     paper_table,
     results_frame,
     table_of,
 )
-from training.metrics import AUC, BRIER, ECE, F1, HIT_RATIO, missing_classes_note
+from training.metrics import AUC, F1, HIT_RATIO, missing_classes_note
 from utils.presets import Preset
 from utils.words import listed
 
@@ -173,24 +170,6 @@ def reference_of(results: ResultsTable, wanted: str | None) -> str:
         return sum(values) / len(values) if values else float("-inf")
 
     return max(results.rows, key=mean_auc)
-
-
-def add_calibration(report: MarkdownReport, settings: Sequence[Setting]) -> None:
-    rows, numbers = [], []
-    for setting in settings:
-        folds = setting.folds.values()
-        row = [setting.label, setting.task, setting.feature_extractor, str(setting.shots)]
-        row.append(f"{len(folds)} of {setting.expected}")
-        ece = np.array([expected_calibration_error(fold.labels, fold.probabilities) for fold in folds])
-        brier = np.array([brier_score(fold.labels, fold.probabilities) for fold in folds])
-        rows.append([*row, mean_and_std(ece, ECE), mean_and_std(brier, BRIER)])
-        numbers.append([*row, ece.mean(), ece.std(), brier.mean(), brier.std()])
-    names = ["model", "task", "extractor", "shots", "folds"]
-    columns = [*names, *(f"{measure.key}_{what}" for measure in (ECE, BRIER) for what in ("mean", "std"))]
-    report.add("## Calibration")
-    report.add("Of the test slides: mean ± population standard deviation over folds.")
-    table = table_of([*names, ECE.title, BRIER.title], rows, text_columns=3)
-    report.add_table("calibration", table, pd.DataFrame(numbers, columns=columns))
 
 
 def add_figures(report: MarkdownReport, settings: Mapping[str, Setting]) -> None:

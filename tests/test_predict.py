@@ -16,7 +16,7 @@ from utils.sealed import write_sealed
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 
-COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B"]
+COLUMNS = ["slide_id", "label", "prediction", "prob_SIMULATED_A", "prob_SIMULATED_B", "case_id"]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,8 @@ def test_labels_are_optional(simulated: SimulatedTask, trained: Path, predict: P
     for name, table in tables.items():
         table.to_csv(tmp_path / "new.csv", index=False)
         found, out = predict(trained / "s_0_checkpoint.pt", "--dataset_csv", str(tmp_path / "new.csv"))
-        pd.testing.assert_frame_equal(found, expected, obj=name)
+        patients = expected["slide_id"] if name == "ids alone" else expected["case_id"]
+        pd.testing.assert_frame_equal(found, expected.assign(case_id=patients), obj=name)
         assert "labelled" not in out
         assert "3 slides in" in out
 
@@ -218,7 +219,7 @@ def golden_options(case: Path, feature_extractor: str, vlm_path: Path) -> list[s
 
 def check_golden(table: pd.DataFrame, case: Path) -> None:
     expected = json.loads((case / "expected.json").read_text())["slides"]
-    assert list(table) == ["slide_id", "label", "prediction", "prob_ALPHA", "prob_BETA"]
+    assert list(table) == ["slide_id", "label", "prediction", "prob_ALPHA", "prob_BETA", "case_id"]
     assert table["slide_id"].tolist() == list(expected)
     np.testing.assert_allclose(probabilities(table), [slide["prob"] for slide in expected.values()], atol=1e-5, rtol=0)
     assert table["label"].tolist() == [slide["label"] for slide in expected.values()]

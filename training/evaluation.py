@@ -1,6 +1,6 @@
 """Predictions of a model on slides, and their metrics."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from training.metrics import Metrics, classification_metrics, hit_ratio, hits_at_2
+from training.more_metrics import more_metrics, patient_metrics
 from utils.errors import Fault, UserError
 from utils.interface import Bag, SlideModel
 
@@ -29,6 +30,21 @@ class Predictions:
     hit_ratio: float = nan
     filtered_low: float = nan
     filtered_high: float = nan
+
+    def further_metrics(
+        self, patients: Mapping[str, str], class_names: Sequence[str], pooling: str
+    ) -> dict[str, float]:
+        """Metrics beside ``metrics``, and all of them by patient, by their keys: log_loss, patient_log_loss.
+
+        patients: by slide_id. pooling: one of ``POOLING``.
+        """
+        by_patient = patient_metrics(
+            self.labels, self.probabilities, [patients[slide_id] for slide_id in self.slide_ids], class_names, pooling
+        )
+        return {
+            **more_metrics(self.labels, self.probabilities, class_names),
+            **{f"patient_{name}": value for name, value in by_patient.items()},
+        }
 
     def metrics(self) -> Metrics:
         return classification_metrics(self.labels, self.probabilities)

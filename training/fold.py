@@ -10,6 +10,7 @@ from training.evaluation import evaluate
 from training.fold_result import FoldResult
 from training.loop import EpochSampler, fit
 from training.run_folder import RunFolder
+from training.run_tables import CASE
 from utils.config import Config
 from utils.files import write_text
 from utils.interface import SlideModel
@@ -47,7 +48,11 @@ def run_fold(
     )
     progress = fit(model, train, val, sampler, config, run.training(split.fold), f"fold {split.fold}", origin)
     validated, tested = (evaluate(model, bags, device, config.precision) for bags in (val, test))
+    patients = {slide.slide_id: slide.patient for slide in (*split.val, *split.test)}
     tables = {"val": validated.table(class_names), "test": tested.table(class_names)}
+    for table in tables.values():
+        table[CASE] = table["slide_id"].map(patients)
+    further = tested.further_metrics(patients, class_names, config.patient_pooling)
     run.training(split.fold).require_folder()
     write_text(run.predictions(split.fold), csv_text(pd.concat(tables, names=["split"]).droplevel(1)))
     result = FoldResult.of(
@@ -55,6 +60,7 @@ def run_fold(
         best_epoch=progress.best_epoch, epochs=progress.epochs,
         tested_epoch=progress.best_epoch if config.early_stopping else progress.epochs - 1,
         test_filtered_low=tested.filtered_low, test_filtered_high=tested.filtered_high,
+        more={f"test_{name}": value for name, value in further.items()},
     )  # fmt: skip
     run.finish(result)
     return result

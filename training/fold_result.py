@@ -1,7 +1,7 @@
 """The result of a fold as fold_<k>.json holds it: its numbers, the run that it is of, and the digests of its files."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ class FoldResult:
 
     Epochs count from 0. best_epoch: the one of the lowest validation error. epochs: how many. tested_epoch: with
     --early_stopping the best one, else the last; -1 in results of earlier versions, which tested the best one. Of
-    models with a graph: Hit Ratio@2 of the test slides, and the shares of filtered pairs at both scales.
+    models with a graph: Hit Ratio@2 of the test slides, and the shares of filtered pairs at both scales. more: further
+    metrics of the test slides by their columns, test_log_loss say, and test_patient_auc of patients; empty in results
+    of earlier versions.
     """
 
     fold: int
@@ -36,10 +38,11 @@ class FoldResult:
     tested_epoch: int = -1
     test_filtered_low: float = nan
     test_filtered_high: float = nan
+    more: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fold: int, test: Metrics, val: Metrics, hit_ratio: float, **more: Any) -> "FoldResult":
-        """more: the epochs and the shares of filtered pairs, by field."""
+        """more: the epochs, the shares of filtered pairs and the further metrics, by field."""
         return cls(fold, test.auc, test.f1, test.acc, val.auc, val.f1, val.acc, hit_ratio, **more)
 
     def tested(self) -> int:
@@ -68,12 +71,16 @@ class FoldRecord:
 
     def content(self) -> dict[str, Any]:
         """What is written: null in place of NaN, which JSON does not know."""
-        values = {name: None if value != value else value for name, value in asdict(self.result).items()}
+        result = asdict(self.result)
+        values = {name: None if value != value else value for name, value in result.items()}
+        values["more"] = {name: None if value != value else value for name, value in result["more"].items()}
         return {**values, "run": self.run, "files": self.files}
 
 
 NAMES = frozenset(item.name for item in fields(FoldResult))
-NEEDED = frozenset(item.name for item in fields(FoldResult) if item.default is MISSING)
+NEEDED = frozenset(
+    item.name for item in fields(FoldResult) if item.default is MISSING and item.default_factory is MISSING
+)
 """The numbers that results of every version have."""
 UNDEFINED = frozenset(item.name for item in fields(FoldResult) if item.type is float)
 """The numbers that a fold may lack."""
@@ -100,7 +107,9 @@ def read_fold_record(file: Path, fold: int) -> FoldRecord:
 
 def _nested(content: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a ``FoldRecord``, of what ``FoldRecord.content`` gave."""
-    result = {
+    result: dict[str, Any] = {
         name: nan if value is None and name in UNDEFINED else value for name, value in content.items() if name in NAMES
     }
+    if isinstance(result.get("more"), dict):
+        result["more"] = {name: nan if value is None else value for name, value in result["more"].items()}
     return {"result": result, "run": content.get("run"), "files": content.get("files")}

@@ -118,9 +118,9 @@ def fit(
     title: str,
     origin: Mapping[str, str],
 ) -> Progress:
-    """Train until the epochs are used up or the validation error has not fallen for ``PATIENCE`` epochs (a tie is no
-    improvement). With ``config.early_stopping`` the weights of the epoch of the lowest validation error stay in the
-    model and, at the end, in ``files.checkpoint``; without it those of the last epoch, as in the released code.
+    """Train until the epochs are used up or the error (``error_of``) has not fallen for ``PATIENCE`` epochs; a tie is
+    no improvement. With ``config.early_stopping`` the weights of the epoch of the least error stay in the model and, at
+    the end, in ``files.checkpoint``; without it those of the last epoch, as in the released code.
 
     origin: what tells the run and the fold, by name. With ``config.resume`` it goes on behind the last finished epoch
     and ends as if it had never been stopped. Raises UserError where the state to go on from is damaged or of another
@@ -143,8 +143,8 @@ def fit(
         row = _history_row(epoch, train, validation)
         progress.history.append(row)
         progress.epochs += 1
-        error = 1 - row["val_acc"]
-        if error < progress.best_error:
+        error = error_of(row, config.checkpoint_metric)
+        if error < progress.best_error or not progress.best_weights:  # the first, where no error is defined
             progress.best_error, progress.best_epoch = error, epoch
             progress.best_weights = trained_weights(model)
         files.require_folder()
@@ -162,6 +162,13 @@ def fit(
         set_weights(model, progress.best_weights)
     write_tensors(files.checkpoint, model.checkpoint())
     return progress
+
+
+def error_of(row: Mapping[str, float], metric: str) -> float:
+    """What the best epoch has the least of: the validation loss, or what an AUC or accuracy lacks of 1; infinite where
+    the metric is not defined."""
+    value = row[metric] if metric == "val_loss" else 1 - row[metric]
+    return value if value == value else float("inf")
 
 
 def _history_row(epoch: int, train: dict[str, float], validation: Predictions) -> dict[str, float]:

@@ -51,10 +51,15 @@ FILTERED_LOW = Measure("filtered_low", "filtered low", "share of filtered pairs 
 FILTERED_HIGH = Measure("filtered_high", "filtered high", "share of filtered pairs at the high scale")
 LOSS = Measure("loss", "loss", "loss", higher_is_better=False, in_percent=False)
 ECE = Measure("ece", "ECE", "expected calibration error", higher_is_better=False, in_percent=False)
+BALANCED_ACC = Measure("balanced_acc", "balanced ACC", "balanced accuracy")
+AUPRC = Measure("auprc", "AUPRC", "area under the precision-recall curve")
+LOG_LOSS = Measure("log_loss", "log loss", "log loss", higher_is_better=False, in_percent=False)
 BRIER = Measure("brier", "Brier score", "Brier score", higher_is_better=False, in_percent=False)
 
 CLASSIFICATION = (AUC, F1, ACC)
 """The fields of ``Metrics``, in their order."""
+MORE = (BALANCED_ACC, AUPRC, LOG_LOSS, ECE)
+"""Of ``training/more_metrics.py``."""
 GRAPH = (HIT_RATIO, FILTERED_LOW, FILTERED_HIGH)
 """Of models with a graph."""
 SPLITS = {"train": "training", "val": "validation", "test": "test"}

@@ -1,6 +1,7 @@
 """Slides predicted by the trained models of a run."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from datasets.folders import FeatureFolders
 from datasets.task import NO_LABEL
 from models.vlms import load_image_side
 from training.evaluation import Predictions, evaluate
+from training.more_metrics import pooled_by_patient
 from training.run_record import RunRecord
+from training.run_tables import CASE
 from training.same_model import check_trained_with
 from training.trained_run import TrainedRun
 from utils.config import Config
@@ -31,13 +34,16 @@ SLIDES_A_CHUNK = 32  # after which finished ones are written down
 class RunPredictions:
     """What the models of a run say of N slides.
 
-    labels: (N,), NO_LABEL where unknown. by_fold: probabilities (N, folds, K).
+    patients: (N). labels: (N,), NO_LABEL where unknown. by_fold: probabilities (N, folds, K). pooling: how those of a
+    patient's slides become the patient's.
     """
 
     slide_ids: list[str]
     class_names: list[str]
     labels: np.ndarray
     by_fold: np.ndarray
+    patients: list[str]
+    pooling: str
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -49,14 +55,27 @@ class RunPredictions:
         known = self.labels != NO_LABEL
         return self.labels[known], self.probabilities[known]
 
+    def labelled_patients(self) -> list[str]:
+        """(M) of the slides whose label is known."""
+        known = self.labels != NO_LABEL
+        return [patient for patient, is_known in zip(self.patients, known.tolist(), strict=True) if is_known]
+
     def table(self) -> pd.DataFrame:
         """slide_id, label, prediction, prob_<CLASS>...; of several folds also std_<CLASS>..., the standard deviation
-        of the probability over the folds."""
+        of the probability over the folds; case_id."""
         table = Predictions(self.slide_ids, self.labels, self.probabilities).table(self.class_names)
-        if self.by_fold.shape[1] == 1:
-            return table
-        spread = self.by_fold.std(axis=1)
-        return table.assign(**{f"std_{name}": spread[:, k] for k, name in enumerate(self.class_names)})
+        if self.by_fold.shape[1] > 1:
+            spread = self.by_fold.std(axis=1)
+            table = table.assign(**{f"std_{name}": spread[:, k] for k, name in enumerate(self.class_names)})
+        return table.assign(**{CASE: self.patients})
+
+    def patient_table(self) -> pd.DataFrame:
+        """One row per patient: case_id, label, prediction, prob_<CLASS>..., slides, their number. A patient whose
+        slides have several labels, or some none, has a row for each."""
+        patients, labels, pooled = pooled_by_patient(self.labels, self.probabilities, self.patients, self.pooling)
+        table = Predictions(patients, labels, pooled).table(self.class_names).rename(columns={"slide_id": CASE})
+        numbers = Counter(zip(self.patients, self.labels.tolist(), strict=True))
+        return table.assign(slides=[numbers[key] for key in zip(patients, labels.tolist(), strict=True)])
 
 
 @dataclass(frozen=True)
@@ -107,7 +126,8 @@ def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:
         write_json(kept, {"made_by": made_by, "slides": done})
     by_fold = np.array([done[slide_id]["probabilities"] for slide_id in run.slides])
     labels = np.array([slide.label for slide in run.slides.values()], dtype=np.int64)
-    return RunPredictions(list(run.slides), run.class_names, labels, by_fold)
+    patients = [slide.patient for slide in run.slides.values()]
+    return RunPredictions(list(run.slides), run.class_names, labels, by_fold, patients, run.config.patient_pooling)
 
 
 def seen_note(run: TrainedRun) -> list[str]:

@@ -104,8 +104,10 @@ class RunFolder(RunReader):
         return table
 
     def _write_tables(self, results: Sequence[FoldResult], suffix: str) -> pd.DataFrame:
-        summary = pd.DataFrame([{**asdict(result), "tested_epoch": result.tested()} for result in results])
-        metrics = summary[[*RESULT_COLUMNS, *GRAPH_COLUMNS]]
+        rows = [{**asdict(result), "tested_epoch": result.tested(), **result.more} for result in results]
+        summary = pd.DataFrame(rows).drop(columns="more")
+        further = list(dict.fromkeys(name for result in results for name in result.more))
+        metrics = summary[[*RESULT_COLUMNS, *GRAPH_COLUMNS, *further]]
         table = pd.DataFrame({"mean": metrics.mean(), "std": metrics.std(ddof=0)}).T
         write_text(self.path / f"summary{suffix}.csv", csv_text(summary, index=False))
         write_text(self.path / f"results{suffix}.csv", csv_text(table, index_label="metric"))

@@ -15,6 +15,8 @@ from utils.words import listed
 TOLERANCE = 1e-6
 MOST_COLUMNS = 12  # in a message
 PREDICTION_TEXTS = ["split", "slide_id", "label", "prediction"]
+CASE = "case_id"
+"""The patient of a slide: the last column, which tables of earlier versions lack."""
 
 
 def arrays(predictions: pd.DataFrame, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +66,7 @@ def as_numbers(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 def check_slides(table: pd.DataFrame, class_names: Sequence[str], source: TableFile) -> None:
     """The columns, the names of splits and classes, and each slide once in its split."""
     wanted = [*PREDICTION_TEXTS, *_probability_columns(class_names)]
-    if list(table) != wanted:
+    if list(table) not in (wanted, [*wanted, CASE]):
         raise source.error(
             "predictions.columns", f"found the columns {listed(table, MOST_COLUMNS)}", listed(wanted, MOST_COLUMNS)
         )

@@ -194,8 +194,16 @@ class Config:
     weighted_sample: bool = switch("draw the classes equally often in training", stages=TRAINING)
     max_epochs: int = option(50, "epochs at most", at_least(1), stages=TRAINING)
     early_stopping: bool = switch(
-        "stop after 10 epochs without a lower validation error, and test the epoch of the lowest; without the option "
+        "stop after 10 epochs without a better --checkpoint_metric, and test the epoch of the best; without the option "
         "the last epoch is tested", stages=TRAINING,
+    )  # fmt: skip
+    checkpoint_metric: str = option(
+        "val_acc", "what of the validation slides the best epoch is chosen by; a tie is no improvement",
+        choices=["val_acc", "val_loss", "val_auc"], stages=TRAINING,
+    )  # fmt: skip
+    patient_pooling: str = option(
+        "mean", "how the probabilities of a patient's slides become the patient's", choices=["mean", "max"],
+        stages=OVER_SLIDES,
     )  # fmt: skip
     opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
     lr: float = option(1e-4, "learning rate", at_least(0, float, 1e38), stages=TRAINING)

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from reports.compose import settings_by_file
 from reports.markdown import MarkdownReport
-from reports.sections import add_calibration, add_figures, missing_class_notes
+from reports.metric_sections import add_calibration
+from reports.sections import add_figures, missing_class_notes
 from reports.settings import ResultsTable, Setting
 from tests.support.made_settings import accuracies, finished_fold, setting
 

@@ -1,6 +1,7 @@
 """The run's folder: what is written when, and what is refused."""
 
 import json
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from utils.sealed import write_sealed
 
 def fold_result(fold: int) -> FoldResult:
     """Metrics that differ from each other and from fold to fold, in no round numbers."""
-    values = np.random.default_rng(fold).random(7)
+    values = np.random.default_rng(fold).random(9)
+    more = {"test_ece": float(values[7]), "test_recall_A": nan, "test_patient_auc": float(values[8])}
     test, val = Metrics(*values[:3].tolist()), Metrics(*values[3:6].tolist())
-    return FoldResult.of(fold, test, val, float(values[6]), best_epoch=fold, epochs=fold + 5)
+    return FoldResult.of(fold, test, val, float(values[6]), best_epoch=fold, epochs=fold + 5, more=more)
 
 
 @pytest.fixture
@@ -81,7 +83,9 @@ def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
     summary = pd.read_csv(run.path / f"summary{suffix}.csv")
     assert summary["fold"].tolist() == folds
     for row, fold in zip(summary.to_dict("records"), folds, strict=True):
-        assert row == pytest.approx({**vars(fold_result(fold)), "tested_epoch": fold}, abs=1e-15, nan_ok=True)
+        expected = {**vars(fold_result(fold)), "tested_epoch": fold}
+        expected |= expected.pop("more")
+        assert row == pytest.approx(expected, abs=1e-15, nan_ok=True)
     results = pd.read_csv(run.path / f"results{suffix}.csv")
     assert list(results) == [
         "metric",
@@ -92,10 +96,11 @@ def check_tables(run: RunFolder, suffix: str, folds: list[int]) -> None:
         "val_f1",
         "val_acc",
         *GRAPH_COLUMNS,
+        *fold_result(0).more,
     ]
     assert results["metric"].tolist() == ["mean", "std"]
-    for name in [*RESULT_COLUMNS, "test_hit_ratio"]:
-        values = [getattr(fold_result(fold), name) for fold in folds]
+    for name in [*RESULT_COLUMNS, "test_hit_ratio", "test_ece", "test_patient_auc"]:
+        values = [{**vars(fold_result(fold)), **fold_result(fold).more}[name] for fold in folds]
         mean = sum(values) / len(values)
         std = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
         assert results[name].tolist() == pytest.approx([mean, std], abs=1e-12)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from reports.calibration import brier_score, calibration_bins, expected_calibration_error
+from training.calibration import brier_score, calibration_bins, expected_calibration_error
 
 
 def random_case(seed: int, slides: int = 60, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
