@@ -95,8 +95,8 @@ def _add_sources(source: argparse._ActionsContainer) -> None:
     )  # fmt: skip
     add_option(
         source, "table", type=location, nargs="+", metavar="FILE",
-        help="a table of slides of another form, or two that are joined by the patient (or slide) both have, such as STAMP's clini and slide tables; rows without a slide "
-        "or label are left out and counted"
+        help="a table of slides of another form, or two that are joined by the patient (or slide) both have, such as "
+        "STAMP's clini and slide tables; rows without a slide or label are left out and counted",
     )  # fmt: skip
     source.add_argument("--summary", action="store_true", help="count the slides and patches of a task by class")
 
@@ -123,8 +123,8 @@ def _add_options_of_sources(parser: argparse.ArgumentParser) -> None:
     add("manifest", type=location, metavar="FILE", **hidden, help="with --gdc: also write what gdc-client downloads")
     add(
         "case-pattern", type=one_group, metavar="REGEX", **hidden,
-        help="with --slides-dir or --table: finds the patient in the name of a slide that has no TCGA barcode and no patient in the table, in its one group (default: each "
-        "slide is a patient of its own)"
+        help="with --slides-dir or --table: finds the patient in the name of a slide that has no TCGA barcode and no "
+        "patient in the table, in its one group (default: each slide is a patient of its own)",
     )  # fmt: skip
     text = "folder with slides, or features that tell it, in it or below it, read for level0_mag"
     add("wsi-dir", aliases=(), type=location, metavar="DIR", **hidden, help=text)

@@ -61,7 +61,7 @@ def test_it_goes_where_main_reads_it(run_main: RunMain, tmp_path: Path, monkeypa
     folder = tmp_path / "text_prompt" / "HiVE_MIL" / "gpt"
     assert sorted(file.name for file in folder.iterdir()) == ["made.v1.answers.jsonl", "made.v1.json"]
     assert server.requests[0]["model"] == "gpt"
-    assert set(server.requests[0]) == {"path", "model", "messages"}
+    assert set(server.requests[0]) == {"path", "model", "messages", "response_format"}
     assert "features of the made.v1 dataset" in server.requests[0]["messages"][0]["content"]
     texts = read_descriptions(folder / "made.v1.json", ["A", "B"], 4, 3, "term")
     assert texts.high_texts[(1 * 4 + 2) * 3 : (1 * 4 + 2) * 3 + 3] == ["Term B2.0", "Term B2.1", "Term B2.2"]
