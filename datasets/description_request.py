@@ -165,11 +165,13 @@ def find_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
 
     Raises UserError where there is none, or more than one.
     """
-    text = without_reasoning(text)
+    said, text = text, without_reasoning(text)
     decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
     found: list[dict[str, Any]] = []
     others: list[Any] = []
-    problem = "it is empty" if not text.strip() else "it holds none"
+    problem = "it holds none"
+    if not text.strip():
+        problem = "it holds reasoning alone" if said.strip() else "it is empty"
     start = text.find("{")
     while start >= 0:
         end = start + 1
