@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from datasets.barcodes import is_whole_patient, patient_of
 from datasets.slide_names import composed, slide_name
 from utils.errors import Fault, UserError
 from utils.tables import ForeignTable
@@ -81,7 +82,10 @@ def rows_of(tables: Sequence[ForeignTable], given: GivenColumns) -> dict[str, li
     for other in found[1:]:
         if found[0]["label"]:
             other["label"] = None
-        if not other["slide"] and not (other["case"] and found[0]["case"]):
+        has_cases = found[0]["case"] or any(
+            is_whole_patient(slide_of(cell)) for cell in tables[0].cells[found[0]["slide"]]
+        )
+        if not other["slide"] and not (other["case"] and has_cases):
             raise _no_column(tables, "case", given)
     for table, columns in zip(tables, found, strict=True):
         told = [f"{field} from {name!r}" for field, name in columns.items() if name]
@@ -184,4 +188,6 @@ def _slide_key(row: Row) -> str:
 
 
 def _case_key(row: Row) -> str:
-    return row.get("case", "")
+    """The patient that a barcode names, in the column of patients or else of slides; of others the column's cell."""
+    case = row.get("case") or slide_of(row.get("slide", ""))
+    return patient_of(case) if is_whole_patient(case) else row.get("case", "")

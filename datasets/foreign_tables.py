@@ -97,17 +97,23 @@ def _chosen(
     """The rows that are slides with a class, of one of the types, with their slides and classes as they are written;
     the others are counted in ``left_out`` by reason."""
     kept = []
+    unlabelled: Counter[str] = Counter()
     for row in rows:
         slide_id, said = slide_of(row.get("slide", "")), row.get("label", "")
         kind = slide_type_of(slide_id)
         if not slide_id:
             left_out[f"{where}, in rows that name no slide"] += 1
+        elif is_missing(said):
+            unlabelled[quoted(said) if said else "blank"] += 1
         elif said not in classes:
-            left_out[f"{where}, whose label is {quoted(said) if said else 'blank'}"] += 1
+            left_out[f"{where}, whose label is {quoted(said)}"] += 1
         elif slide_types is not None and kind not in slide_types:
             left_out[f"{where}, of {f'the type {kind}' if kind else 'no type that their names tell'}"] += 1
         else:
             kept.append({**row, "slide": slide_id, "label": classes[said]})
+    if unlabelled:
+        told = ", ".join(f"{said} in {number}" for said, number in unlabelled.most_common())
+        left_out[f"{where}, without a label ({told})"] = unlabelled.total()
     return kept
 
 

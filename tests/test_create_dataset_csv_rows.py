@@ -20,6 +20,14 @@ def test_rows_without_a_label_are_left_out_and_counted(run_main: RunMain, tmp_pa
     assert "left out: 2 slides of " in output
 
 
+def test_what_stands_for_no_label_is_counted_together_and_apart(run_main: RunMain, tmp_path: Path) -> None:
+    table = "slide,patient,category\ns0,p0,A\ns1,p1,B\ns2,p2,NA\ns3,p3,nan\ns4,p4,\ns5,p5,NA\ns6,p6,unknown\n"
+    code, output, _ = run_main(converting(tmp_path, {"t.csv": table}, "--labels", "A", "B"), SCRIPT)
+    assert (code, rows_of(tmp_path)) == (0, PLAIN)
+    assert "left out: 4 slides of " in output and "('NA' in 2, 'nan' in 1, blank in 1)" in output
+    assert "left out: 1 slides of " in output and "'unknown'" in output
+
+
 def test_rows_without_a_slide_are_left_out_and_counted(run_main: RunMain, tmp_path: Path) -> None:
     table = "slide,patient,category\ns0,p0,A\ns1,p1,B\n,p2,A\nNA,p3,A\nnan,p3,B\n"
     code, output, _ = run_main(converting(tmp_path, {"t.csv": table}), SCRIPT)

@@ -38,6 +38,22 @@ FORMS: dict[str, tuple[dict[str, str | bytes], Rows]] = {
         {"slides.csv": "slide_id;case_id\ns0;p0\ns1;p1\n", "clinical.tsv": "Patient ID\tsubtype\np0\tA\np1\tB\n"},
         PLAIN,
     ),
+    "cBioPortal": (
+        {
+            "data_clinical_sample.txt": "#Patient Identifier\tOncotree Code\n#The patient\tCode\n#STRING\tSTRING\n"
+            "PATIENT_ID\tONCOTREE_CODE\np0\tA\np1\tB\n",
+            "slides.csv": "slide,patient\ns0,p0\ns1,p1\n",
+        },
+        PLAIN,
+    ),
+    "barcodes for patients": (
+        {"clini.csv": "PATIENT,label\nTCGA-A1-0001,A\nTCGA-A1-0002-01,B\n",
+         "slides.csv": "FILENAME\nTCGA-A1-0001-01Z-00-DX1.x.svs\nTCGA-A1-0002-01Z-00-DX1.y.svs\n"},
+        [
+            ("TCGA-A1-0001", "TCGA-A1-0001-01Z-00-DX1.x", "A", ""),
+            ("TCGA-A1-0002-01", "TCGA-A1-0002-01Z-00-DX1.y", "B", ""),
+        ],
+    ),
     "two tables of slides": (
         {"slides.csv": "slide,patient\ns0.svs,p0\ns1.svs,p1\n", "labels.csv": "slide_id,label\ns1,B\ns0,A\n"},
         PLAIN,

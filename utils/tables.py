@@ -82,7 +82,7 @@ def read_foreign(code: str, path: Path, separator: str | None = None) -> Foreign
     """
     if not path.exists():
         raise UserError(Fault("file.missing", str(path), "file not found", "a table"))
-    text = read_text(code, path, SAVE_AS, encoding_of)
+    text = _without_comments(read_text(code, path, SAVE_AS, encoding_of))
     told = SEPARATOR_LINE.match(text)
     if told:
         text = "\n" + text[told.end() :]  # the lines keep their numbers
@@ -105,6 +105,15 @@ def encoding_of(data: bytes) -> str:
     except UnicodeDecodeError:
         return WINDOWS
     return UTF8
+
+
+def _without_comments(text: str) -> str:
+    """The text with its first lines blank where they begin with # and are no header: several of them, as cBioPortal
+    writes, or one that is divided otherwise than the line after it."""
+    lines = re.split(r"(\r\n|\n|\r)", text)  # and their ends
+    first = next((place for place in range(0, len(lines), 2) if not lines[place].startswith("#")), 0)
+    is_header = first == 2 and any(0 < lines[0].count(sign) == lines[2].count(sign) for sign in SEPARATORS)
+    return text if is_header else "".join([*lines[1:first:2], *lines[first:]])
 
 
 def _separator_of(text: str) -> str:

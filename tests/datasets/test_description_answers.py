@@ -27,8 +27,8 @@ REQUEST = DescriptionRequest("DATA", {"A": "A", "B": "B"}, 4, 3, 5, 20, TokenLim
         f"```json\n[THINK]{GOOD}[/THINK]\n{GOOD}```",
     ],
     ids=[
-        *("drafts", "a draft closed alone", "a draft of a part", "wrapped", "wrapped twice", "beside a part", "in a list"),
-        *("a draft, and wrapped", "other marks"),
+        *("drafts", "a draft closed alone", "a draft of a part", "wrapped", "wrapped twice", "beside a part"),
+        *("in a list", "a draft, and wrapped", "other marks"),
     ],
 )  # fmt: skip
 def test_the_answer_is_found_behind_drafts_and_in_wrappers(text: str) -> None:

@@ -113,6 +113,8 @@ OTHER_SIGNS = {
     "semicolons in the cells": ("a,b\nx;y;z,q\nu;v;w,r\n", ",", ["x;y;z", "u;v;w"]),
     "quoted separators": ('a,b\n"x,y",1\n"u,v",2\n', ",", ["x,y", "u,v"]),
     "Excel's first line": ("sep=;\na;b\n1;x\n2;y\n", ";", ["1", "2"]),
+    "comments of cBioPortal": ("#A name\tB\n#A text, long\tB\n#1\t1\na\tb\n1\tx\n2\ty\n", "\t", ["1", "2"]),
+    "a line of words": ("# made of two, three files\na;b\n1;x\n2;y\n", ";", ["1", "2"]),
     "one column": ("a\n1\n2\n", ",", ["1", "2"]),
     "rows that end early": ("a;b;c\n1\n2;x\n", ";", ["1", "2"]),
 }  # fmt: skip
@@ -124,6 +126,16 @@ def test_signs_that_separate_nothing_are_told_from_the_one_that_does(tmp_path: P
     (tmp_path / "t.csv").write_text(text)
     table = read_foreign("table.unreadable", tmp_path / "t.csv")
     assert (table.separator, table.cells["a"].tolist()) == (separator, first)
+
+
+def test_a_header_may_begin_like_a_comment_and_faults_name_the_lines_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("#a,b\n1,x\n")
+    assert list(read_foreign("table.unreadable", file).cells) == ["#a", "b"]
+    file.write_text("#one\n#two\na;b\n1;x;y\n")
+    with expect_faults("table.unreadable") as faults:
+        read_foreign("table.unreadable", file)
+    assert "first line 4" in faults[0].found
 
 
 def test_the_separator_that_is_given_counts(tmp_path: Path) -> None:
