@@ -51,8 +51,7 @@ def rows_from_tables(paths: Sequence[Path], options: ForeignOptions) -> TablePar
         rows, left_out = joined(tables)
         where = " and ".join(tables)
     classes = _classes(where, rows, options.labels)
-    slides = _chosen(where, rows, classes, options.slide_types, left_out)
-    slides = _each_once(where, slides, left_out)
+    slides = _each_once(where, _chosen(where, rows, classes, options.slide_types, left_out), left_out)
     if len({row["label"] for row in slides.values()}) < 2:
         reasons = "".join(f"\n  left out: {number} of {reason}" for reason, number in left_out.most_common())
         found = f"the labels are [{listed(sorted({row['label'] for row in slides.values()}))}]{reasons}"
