@@ -44,7 +44,8 @@ def _ask(chat: ChatModel, request: DescriptionRequest, attempts: int, kept: Path
         record |= {"base_url": chat.base_url, "model": chat.name, "parameters": chat.parameters}
         record |= {"messages": messages, "attempt": attempt}
         try:
-            answer = chat.ask(messages)
+            answer = chat.ask(messages, request.schema())
+            record["with_schema"] = chat.takes_schemas
             record["body"] = answer.body
             by_class, faults = _read(answer, request)
             record["faults"] = list(map(str, faults))

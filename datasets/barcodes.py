@@ -9,6 +9,14 @@ PREFIX = "TCGA-"
 PATIENT_LENGTH = 12
 PATIENT = re.compile(r"TCGA-\w{2}-\w{4}")
 NORMAL = re.compile(r"TCGA-[^-]+-[^-]+-1[0-4]")  # the fourth field starts with the sample type
+TYPE = re.compile(r"TCGA-[^-]+-[^-]+-\d\d[A-Z]?-\d\d[A-Z]?-(DX|TS|BS|MS)")  # the sixth field
+SLIDE_TYPES = {
+    "DX": "formalin-fixed, for diagnosis",
+    "TS": "frozen, top of the sample",
+    "BS": "frozen, bottom of the sample",
+    "MS": "frozen, middle of the sample",
+}
+"""What the sixth field of a slide's barcode says, before its number or letter."""
 
 
 def is_barcode(slide_id: str) -> bool:
@@ -29,6 +37,12 @@ def is_whole_patient(slide_id: str) -> bool:
 def site_of(slide_id: str) -> str:
     """The tissue source site, the second field of a barcode."""
     return slide_id.split("-")[1]
+
+
+def slide_type_of(slide_id: str) -> str | None:
+    """The type of slide that a barcode names, one of ``SLIDE_TYPES``; None for other names."""
+    found = TYPE.match(slide_id)
+    return found[1] if found else None
 
 
 def is_normal(slide_id: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from datasets.descriptions import TEXT_FORMATS
 from utils.errors import Fault, UserError
 from utils.files import without_doubles
+from utils.reasoning import without_reasoning
 
 # the paper's prompt; its numbers and magnifications are options here
 TEMPLATE = (
@@ -86,6 +87,12 @@ class DescriptionRequest:
         )  # fmt: skip
         return f"{task}\n{form}"
 
+    def schema(self) -> dict[str, Any]:
+        """The form of the answer as a JSON schema, strict as OpenAI's endpoint wants it."""
+        texts = {"term": {"type": "string"}, "explanation": {"type": "string"}}
+        feature = _object({**texts, "sub_features": _list(_object(texts), self.num_subtexts)})
+        return _object({name: _list(feature, self.num_low) for name in self.classes})
+
     def read_answer(self, text: str) -> dict[str, dict[str, str]]:
         """{class: {term: explanation}} in the order of the request: O low ones, then S high ones for each.
 
@@ -119,6 +126,18 @@ class DescriptionRequest:
         return low + high
 
 
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object that has these properties and no others."""
+    return {
+        "type": "object", "properties": properties, "required": list(properties), "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _list(items: dict[str, Any], number: int) -> dict[str, Any]:
+    """The JSON schema of a list of so many items."""
+    return {"type": "array", "items": items, "minItems": number, "maxItems": number}
+
+
 def numbered(items: Any, expected: int, where: str, kind: str, faults: list[Fault]) -> list[tuple[int, Any]]:
     """A list's items with their places from 1; a fault where it is no list, or one of another length."""
     if not isinstance(items, list):
@@ -141,30 +160,47 @@ def entry(where: str, item: Any, faults: list[Fault]) -> Entries:
 
 
 def find_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
-    """The JSON object with at least one of the keys, within whatever else the text says (Markdown, a preamble).
+    """The JSON object with at least one of the keys, within whatever else the text says (reasoning, Markdown, a
+    preamble), or else the object with all of the keys that another one wraps.
 
     Raises UserError where there is none, or more than one.
     """
+    said, text = text, without_reasoning(text)
     decoder = json.JSONDecoder(object_pairs_hook=without_doubles)
     found: list[dict[str, Any]] = []
-    problem = "it is empty" if not text.strip() else "it holds none"
+    others: list[Any] = []
+    problem = "it holds none"
+    if not text.strip():
+        problem = "it holds reasoning alone" if said.strip() else "it is empty"
     start = text.find("{")
     while start >= 0:
         end = start + 1
         try:
             value, end = decoder.raw_decode(text, start)
-            if not value.keys().isdisjoint(keys):
-                found.append(value)
+            (others if value.keys().isdisjoint(keys) else found).append(value)
         except ValueError as error:
             if problem == "it holds none":
                 problem = str(error)
         except RecursionError:
             raise UserError(Fault("answer.form", "", "the answer is nested too deeply")) from None
         start = text.find("{", end)
+    found = found or _wrapped(others, keys)
     if len(found) == 1:
         return found[0]
     number = f"found {len(found)}" if found else f"found none: {problem}"
     raise UserError(Fault("answer.form", "", number, expected=f"one JSON object with the keys {list(keys)}"))
+
+
+def _wrapped(values: Sequence[Any], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects within some values that have all of the keys; of an object that is found, none within it."""
+    found, inner = [], list(values)
+    while inner:
+        value = inner.pop(0)
+        if isinstance(value, dict) and value.keys() >= set(keys):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            inner += value.values() if isinstance(value, dict) else value
+    return found
 
 
 def description_faults(entries: Mapping[str, Sequence[tuple[str, str]]], limit: TokenLimit) -> list[Fault]:

@@ -128,14 +128,29 @@ class FeatureSource:
     folder: Path
 
     def files(self) -> dict[str, Path]:
-        """{slide_id: file}; the suffix ``_patches`` is no part of a slide's name (of two files the one without it)."""
-        names = sorted(file for file in self.folder.glob("*.h5") if not file.name.startswith("."))
+        """{slide_id: file}; the suffix ``_patches`` is no part of a slide's name (of two files the one without it).
+        Files of coordinates alone (``holds_coordinates``) are left out."""
+        every = (file for file in self.folder.glob("*.h5") if not file.name.startswith("."))
+        names = sorted(file for file in every if not holds_coordinates(file))
         found = {slide_id_of(file): file for file in names}
         return {**found, **{name: file for file in names if (name := slide_name(file.name)) in found}}
 
 
 def slide_id_of(file: Path) -> str:
     return slide_name(file.stem.removesuffix(PATCHES_SUFFIX))
+
+
+def holds_coordinates(file: Path) -> bool:
+    """Whether a file is one of TRIDENT's <slide>_patches.h5, which hold coordinates and no features."""
+    from utils.h5 import read_shapes
+
+    if not file.stem.endswith(PATCHES_SUFFIX):
+        return False
+    try:
+        shapes = read_shapes(file)
+    except UserError:
+        return False  # whoever reads its features tells why it is unreadable
+    return "coords" in shapes and "features" not in shapes
 
 
 def find_source(
@@ -173,4 +188,4 @@ def find_source(
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.glob("*.h5"))
+    return folder.is_dir() and not all(map(holds_coordinates, folder.glob("*.h5")))

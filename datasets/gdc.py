@@ -5,7 +5,7 @@ The API is described in https://docs.gdc.cancer.gov/API/Users_Guide/Search_and_R
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from utils.words import listed
 
 STRATEGIES = {"diagnostic": ["Diagnostic Slide"], "tissue": ["Tissue Slide"]}
 STRATEGIES["both"] = [*STRATEGIES["diagnostic"], *STRATEGIES["tissue"]]
+DIAGNOSTIC = "DX"  # the type of slide that a barcode names
 PRESETS = {
     "tcga_nsclc": ["TCGA-LUAD=LUAD", "TCGA-LUSC=LUSC"],
     "tcga_rcc": ["TCGA-KIRC=CCRCC", "TCGA-KIRP=PRCC", "TCGA-KICH=CHRCC"],
@@ -56,6 +57,13 @@ class GdcSlide:
     def slide_id(self) -> str:
         """The file's name without its extension, as in the authors' tables: barcode, a dot and a UUID."""
         return self.file_name.rpartition(".")[0]
+
+
+def strategies_of(slide_types: Collection[str]) -> list[str]:
+    """The experimental strategies of slides of some types, as barcodes name them: DX are diagnostic, all others tissue
+    slides."""
+    is_wanted = {"diagnostic": DIAGNOSTIC in slide_types, "tissue": any(kind != DIAGNOSTIC for kind in slide_types)}
+    return [strategy for name, wanted in is_wanted.items() if wanted for strategy in STRATEGIES[name]]
 
 
 def parse_labels(texts: Iterable[str]) -> Labels:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import Fault, UserError
+from utils.reasoning import without_reasoning
 from utils.words import quoted
 
 QUESTION = """One class of tissue is to be inferred from one description of what is seen in histopathology slides of it.
@@ -84,6 +85,7 @@ class JudgeRequest:
         Whatever is said before does not count, so a class that the reasoning only considers is none. A class may be
         given by its full name, in any case. Raises UserError where the answer names no class, or an unknown one.
         """
+        text = without_reasoning(text)
         said = _last_of_form(text)
         if said is None:
             lines = [line for line in text.splitlines() if line.strip(MARKS)] or [""]

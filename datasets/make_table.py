@@ -1,32 +1,39 @@
 """Tables of slides, made: of the Genomic Data Commons, or of a folder that holds a folder of slides for each class."""
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from datasets import gdc
-from datasets.barcodes import is_normal, is_whole_patient, patient_of
+from datasets.barcodes import SLIDE_TYPES, is_normal, is_whole_patient, patient_of, slide_type_of
+from datasets.class_folders import find_classes, patients
+from datasets.feature_layouts import slide_id_of
+from datasets.patches import attribute_number
 from datasets.slide_names import FEATURES, SUFFIXES
-from datasets.slides import by_name, find_slides, level0_magnification
+from datasets.slides import find_slides, level0_magnification
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
+from utils.h5 import read_attributes
 from utils.outputs import check_outputs
 from utils.redaction import redacted
 from utils.spreadsheets import csv_text
+from utils.words import listed
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A slide of a table. level0_mag: magnification of its level 0, None where it is unknown."""
+    """A slide of a table. level0_mag: magnification of its level 0, None where it is unknown. others: further columns
+    that the project reads, by name."""
 
     case_id: str
     slide_id: str
     label: str
     level0_mag: float | None = None
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,11 @@ def make_table(
 # ---- the Genomic Data Commons ----------------------------------------------------------------------------------------
 
 
-def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_type: str, url: str) -> TableParts:
+def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_types: Collection[str], url: str) -> TableParts:
     """The slides that the GDC lists, without magnification.
 
-    labels: PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS (default: those of the task). slide_type: diagnostic, tissue or
-    both. url: of the API. Raises UserError where the classes are not known, or a class has no slide.
+    labels: PROJECT=CLASS or PROJECT:DIAGNOSIS=CLASS (default: those of the task). slide_types: those that count, of
+    ``SLIDE_TYPES``. url: of the API. Raises UserError where the classes are not known, or a class has no slide.
     """
     texts = labels or gdc.PRESETS.get(task)
     if not texts:
@@ -69,12 +76,15 @@ def rows_from_gdc(task: str, labels: Sequence[str] | None, slide_type: str, url:
         )
     classes = gdc.parse_labels(texts)
     projects = sorted({project for project, _ in classes})
-    slides = gdc.list_slides(url, projects, gdc.STRATEGIES[slide_type])
+    slides = gdc.list_slides(url, projects, gdc.strategies_of(slide_types))
     kept, rows = [], []
     left_out: Counter[str] = Counter()
     for slide in slides:
         label = gdc.label_of(slide, classes)
-        if label is None:
+        kind = slide_type_of(slide.slide_id)
+        if kind not in (None, *slide_types):
+            left_out[f"{slide.project}, of the type {kind}"] += 1
+        elif label is None:
             left_out[f"{slide.project}, diagnosis: {' + '.join(slide.diagnoses) or 'none given'}"] += 1
         else:
             kept.append(slide)
@@ -106,9 +116,9 @@ def rows_from_folder(folder: Path, case_pattern: str | None, read_magnifications
     classes, loose = find_classes(folder)
     files = {slide_id: file for of_class in classes.values() for slide_id, file in of_class.items()}
     cases = patients(files, case_pattern)
-    slides = {slide_id: file for slide_id, file in files.items() if file.suffix != FEATURES}
-    print(f"{folder}: {len(slides)} slides, {len(files) - len(slides)} feature files")
-    levels = magnifications(slides) if read_magnifications else {}
+    features = sum(file.suffix.lower() == FEATURES for file in files.values())
+    print(f"{folder}: {len(files) - features} slides, {features} feature files")
+    levels = magnifications(files) if read_magnifications else {}
     rows = [
         TableRow(cases[slide_id], slide_id, label, levels.get(slide_id))
         for label, of_class in classes.items()
@@ -117,100 +127,75 @@ def rows_from_folder(folder: Path, case_pattern: str | None, read_magnifications
     return TableParts(rows, Counter({f"{folder}, not in the folder of a class": len(loose)} if loose else {}))
 
 
-def find_classes(folder: Path) -> tuple[dict[str, dict[str, Path]], list[Path]]:
-    """{class: {slide_id: file}} by the names of the folders in ``folder``, and the files that stand in none of them.
-
-    A class folder's files are its feature files (.h5), or else its slides, in it or below it. Raises UserError for
-    fewer than two class folders, a class folder without files, and a slide that is there twice.
-    """
-    if not folder.is_dir():
-        expected = "one that holds a folder of slides for each class"
-        raise UserError(Fault("folder.missing", str(folder), "no such folder", expected))
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    classes = [entry for entry in entries if entry.is_dir()]
-    if len(classes) < 2:
-        found, expected = f"found {len(classes)} folders in it", "one for each class, at least two"
-        raise UserError(Fault("slide.few_classes", str(folder), found, expected))
-    faults = Faults()
-    by_class = {entry.name: faults.attempt(_files_of, entry) for entry in classes}
-    places: dict[str, Path] = {}
-    for files in by_class.values():
-        for slide_id, file in files.value.items() if files else ():
-            if places.setdefault(slide_id, file) != file:
-                told = f"a slide of this name is in another class too: {places[slide_id]}"
-                faults.add(Fault("slide.repeated", str(file), told))
-    faults.raise_any()
-    loose = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in (*SUFFIXES, FEATURES)]
-    return {name: files.value for name, files in by_class.items()}, loose
-
-
-def _files_of(folder: Path) -> dict[str, Path]:
-    files = files_below(folder)
-    features = [file for file in files if file.suffix.lower() == FEATURES]
-    slides = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if features and slides:
-        found = f"found {len(features)} feature files ({features[0].name}) and {len(slides)} slides"
-        raise UserError(Fault("slide.two_kinds", str(folder), found, "one kind", "move the other away"))
-    return by_name(features) if features else find_slides(folder)
-
-
-def patients(slide_ids: Iterable[str], pattern: str | None = None) -> dict[str, str]:
-    """The patient of each slide: as its TCGA barcode says, else the group of ``pattern`` in its name, else, without a
-    pattern, the slide itself. Raises UserError for names that the pattern finds nothing in."""
-    found = {}
-    faults = Faults()
-    for slide_id in slide_ids:
-        if is_whole_patient(slide_id):
-            found[slide_id] = patient_of(slide_id)
-        elif pattern is None:
-            found[slide_id] = slide_id
-        elif (matched := re.search(pattern, slide_id)) and matched[1]:
-            found[slide_id] = matched[1]
-        else:
-            told = f"--case-pattern {pattern!r} finds no patient in this name"
-            faults.add(Fault("slide.no_patient", slide_id, told))
-    faults.raise_any()
-    return found
+# ---- magnifications --------------------------------------------------------------------------------------------------
 
 
 def magnifications(files: Mapping[str, Path]) -> dict[str, float | None]:
-    """Magnification of each slide's level 0, None where its file does not tell. Raises UserError for all files that are
-    not readable as slides."""
+    """Magnification of each slide's level 0, by its slide or feature file, None where the file does not tell. Raises
+    UserError for all slides that are not readable."""
     faults = Faults()
-    found = {slide_id: faults.attempt(level0_magnification, file) for slide_id, file in files.items()}
+    readers = {
+        slide_id: level0_of_features if file.suffix.lower() == FEATURES else level0_magnification
+        for slide_id, file in files.items()
+    }
+    found = {slide_id: faults.attempt(readers[slide_id], file) for slide_id, file in files.items()}
     faults.raise_any()
     return {slide_id: level0.value for slide_id, level0 in found.items()}
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+def level0_of_features(file: Path) -> float | None:
+    """Magnification of level 0 as a feature file says it, of this project or of TRIDENT; None where it does not, or is
+    not readable, which is told before its features are used."""
+    with suppress(UserError):
+        return attribute_number(file, read_attributes(file), "level0_magnification")
+    return None
 
 
 def _with_magnifications(rows: Sequence[TableRow], folder: Path) -> list[TableRow]:
-    """The rows with the magnifications of those slides that are in a folder."""
+    """The rows with the magnifications of those slides that are in a folder, as slides or as feature files."""
     known = {row.slide_id for row in rows}
-    files = {slide_id: file for slide_id, file in find_slides(folder).items() if slide_id in known}
+    below = files_below(folder)
+    features = {slide_id_of(file): file for file in below if file.suffix.lower() == FEATURES}
+    has_slides = any(file.suffix.lower() in SUFFIXES for file in below)
+    found = {**features, **(find_slides(folder) if has_slides or not features else {})}
+    files = {slide_id: file for slide_id, file in found.items() if slide_id in known}
     print(f"{folder}: {len(files)} of the slides")
     levels = magnifications(files)
     return [replace(row, level0_mag=levels.get(row.slide_id) or row.level0_mag) for row in rows]
 
 
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
 def table_text(rows: Iterable[TableRow]) -> str:
     """The CSV of some slides, sorted by class and slide."""
+    rows = sorted(rows, key=lambda row: (row.label, row.slide_id))
+    more = sorted({name for row in rows for name in row.others})
+    levels = ["" if row.level0_mag is None else f"{row.level0_mag:g}" for row in rows]
     table = [
-        (row.case_id, row.slide_id, row.label, "" if row.level0_mag is None else f"{row.level0_mag:g}")
-        for row in sorted(rows, key=lambda row: (row.label, row.slide_id))
+        (row.case_id, row.slide_id, row.label, level0, *(row.others.get(name, "") for name in more))
+        for row, level0 in zip(rows, levels, strict=True)
     ]
-    return csv_text(pd.DataFrame(table, columns=["case_id", "slide_id", "label", "level0_mag"]), index=False)
+    return csv_text(pd.DataFrame(table, columns=["case_id", "slide_id", "label", "level0_mag", *more]), index=False)
 
 
 def summary_text(rows: Sequence[TableRow], left_out: Counter[str]) -> str:
-    """Slides, patients and magnifications of each class, and what should be looked at."""
+    """Slides, patients and magnifications of each class, types of TCGA slides, and what should be looked at."""
     table = pd.DataFrame([vars(row) for row in rows])
     table["level0_mag"] = [f"{row.level0_mag:g}x" if row.level0_mag is not None else "unknown" for row in rows]
     counts = table.groupby("label").agg(slides=("slide_id", "size"), patients=("case_id", "nunique"))
     levels = pd.crosstab(table["label"], table["level0_mag"])
     lines = [counts.join(levels).to_string()]
     lines += [f"left out: {number} slides of {reason}" for reason, number in left_out.most_common()]
+    if types := Counter(kind for row in rows if (kind := slide_type_of(row.slide_id))):
+        told = ", ".join(f"{types[kind]} {kind} ({text})" for kind, text in SLIDE_TYPES.items() if types[kind])
+        lines.append(f"slide types of TCGA: {told}" + ("; --slide-type DX takes one of them" if len(types) > 1 else ""))
+    classes: dict[str, set[str]] = {}
+    for row in rows:
+        patient = patient_of(row.slide_id) if is_whole_patient(row.slide_id) else row.case_id
+        classes.setdefault(patient, set()).add(row.label)
+    if two := [f"{patient} ({' and '.join(sorted(names))})" for patient, names in classes.items() if len(names) > 1]:
+        lines.append(f"note: {len(two)} patients have slides of several classes: {listed(two, quote=False)}")
     if unknown := int((table["level0_mag"] == "unknown").sum()):
         lines.append(
             f"level0_mag: {unknown} slides without it: not at hand (--wsi-dir names their folder), or no tag tells it "

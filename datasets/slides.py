@@ -112,6 +112,11 @@ def _nominal(exact: float) -> int | None:
     return nearest if abs(nearest / exact - 1) <= MPP_TOLERANCE else None
 
 
+def magnification_of_pixels(microns: float) -> float | None:
+    """The nominal magnification at which a pixel is about so many microns wide; None where it is near to none."""
+    return _nominal(MICRONS_AT_1X / microns)
+
+
 def level0_magnification(file: Path) -> float | None:
     """Magnification of a slide's level 0 by its own tags, or None. Raises UserError where it is no readable slide."""
     with reading(file) as slide:

@@ -11,10 +11,11 @@ import pandas as pd
 from datasets.barcodes import is_barcode, patient_of, site_of
 from datasets.numbers import positive_number
 from datasets.slide_names import composed, slide_name
+from utils.commands import command
 from utils.config import Config
 from utils.errors import Fault, UserError
 from utils.names import check_names
-from utils.tables import read_csv
+from utils.tables import SAVE_AS, read_csv
 from utils.words import listed, quoted
 
 NO_LABEL = -1
@@ -46,10 +47,11 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.exists():
         mend = "name it with --dataset_csv, or make it: python create_dataset_csv.py"
         raise UserError(Fault("table.missing", str(path), "the table of slides is not there", mend=mend))
-    table = _with_known_columns(path, read_csv("table.unreadable", path).map(composed))
+    convert = f"convert it: {command('create_dataset_csv.py', task='NAME', table=path)}"
+    table = _with_known_columns(path, read_csv("table.unreadable", path, f"{SAVE_AS}, or {convert}").map(composed))
     if "slide_id" not in table:
         found = f"no column slide_id; found [{listed(table)}]"
-        raise UserError(Fault("table.columns", str(path), found, expected="case_id, slide_id, label"))
+        raise UserError(Fault("table.columns", str(path), found, "case_id, slide_id, label", convert))
     table["slide_id"] = table["slide_id"].map(slide_name)
     cases = table["case_id"] if "case_id" in table else table["slide_id"]
     table["case_id"] = cases.where(cases != "", table["slide_id"])

@@ -21,7 +21,7 @@ from datasets.splits import (
 )
 from datasets.task import NO_LABEL, Slide, read_sites, read_slides
 from utils import __version__
-from utils.errors import Fault, Faults, UserError
+from utils.errors import Fault, UserError
 from utils.files import file_sha256, text_sha256, write_text
 from utils.outputs import check_outputs
 from utils.words import listed
@@ -57,8 +57,9 @@ class SplitOptions:
 def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOptions) -> None:
     """Table -> groups -> folds -> for each number of shots a folder ``<task>_<shots>`` of split files and a manifest.
 
-    path: the table of slides. Prints what is left out, what should be looked at, and what is written. Raises UserError,
-    before anything is written, for every class with too few slides and every folder with other splits.
+    path: the table of slides. Prints what is left out, what should be looked at, what is written, and which numbers of
+    shots are not, because a class has too few slides. Raises UserError, before anything is written, where no number of
+    shots is possible, and for every folder with other splits.
     """
     class_names, table = read_slides(path)
     sites = read_sites(path)
@@ -75,24 +76,27 @@ def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOpti
     wholes = draw_folds(path, groups, class_names, options.k, options.seed, tests)
     balanced = {"val": options.balanced_val, "test": options.balanced_test}
     folders: dict[Path, dict[str, str]] = {}
-    faults = Faults()
+    impossible: dict[int, list[Fault]] = {}
     for shots in sorted(set(options.few_shot_num)):
         numbers = {name: number for name, number in {"train": shots, **balanced}.items() if number}
-        if folds := faults.attempt(take_slides, path, wholes, class_names, numbers):
-            pairs = zip(wholes, folds.value, strict=True)
-            manifest = {
-                "task": task,
-                "options": options.of_shots(shots),
-                "dataset_csv": {"file": path.name, "sha256": file_sha256(path)},
-                "left_out": left_out,
-                "folds": [describe_fold(whole, fold, class_names, sites) for whole, fold in pairs],
-                "version": __version__,
-            }
-            texts = {f"splits_{fold.fold}.csv": fold.to_csv() for fold in folds.value}
-            texts[MANIFEST] = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-            folders[output_dir / f"{task}_{shots}"] = texts
-    if faults.found:
-        raise UserError(list(dict.fromkeys(faults.found)))
+        try:
+            folds = take_slides(path, wholes, class_names, numbers)
+        except UserError as error:
+            impossible[shots] = error.faults
+            continue
+        manifest = {
+            "task": task,
+            "options": options.of_shots(shots),
+            "dataset_csv": {"file": path.name, "sha256": file_sha256(path)},
+            "left_out": left_out,
+            "folds": [describe_fold(*pair, class_names, sites) for pair in zip(wholes, folds, strict=True)],
+            "version": __version__,
+        }
+        texts = {f"splits_{fold.fold}.csv": fold.to_csv() for fold in folds}
+        texts[MANIFEST] = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        folders[output_dir / f"{task}_{shots}"] = texts
+    if not folders:
+        raise UserError(list(dict.fromkeys(fault for faults in impossible.values() for fault in faults)))
     written = [folder / name for folder, texts in folders.items() for name in texts]
     check_outputs(f"--output_dir {output_dir}", written, [path])
     write_folders(folders, options.overwrite)
@@ -101,6 +105,8 @@ def make_split_files(task: str, path: Path, output_dir: Path, options: SplitOpti
         print(f"warning: {sentence}")
     for folder in folders:
         print(f"written: {folder}")
+    for shots, faults in impossible.items():
+        print("".join([f"warning: not written, {shots} shots:", *(f"\n  {fault}" for fault in faults)]))
 
 
 def _choose_slides(

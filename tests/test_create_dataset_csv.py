@@ -92,6 +92,33 @@ def test_tissue_slides_and_normal_tissue(run_main: RunMain, server: Server, tmp_
     assert "note: 1 slides are normal tissue" in output
 
 
+def test_types_of_tissue_slides(run_main: RunMain, tmp_path: Path) -> None:
+    """The GDC tells diagnostic slides from tissue slides; the barcodes tell these apart."""
+    records = [
+        *BRCA[:4],
+        *(
+            record("TCGA-BRCA", f"TCGA-B{k}-0003", "Lobular carcinoma, NOS", sample=sample, strategy="Tissue Slide")
+            for k, sample in enumerate(["01A-01-TS1", "01A-01-BS1", "01A-01-MSA"])
+        ),
+        record(
+            "TCGA-BRCA", "TCGA-A2-0002", "Infiltrating duct carcinoma, NOS", sample="01A-01-TSA",
+            strategy="Tissue Slide",
+        ),
+    ]  # fmt: skip
+    for chosen, kept, strategies in (
+        (["TS"], ["TCGA-A2-0002", "TCGA-B0-0003"], ["Tissue Slide"]),
+        (["TS", "BS"], ["TCGA-A2-0002", "TCGA-B0-0003", "TCGA-B1-0003"], ["Tissue Slide"]),
+        (["DX"], ["TCGA-A1-0001", "TCGA-A1-0001", "TCGA-A2-0002", "TCGA-A3-0003"], ["Diagnostic Slide"]),
+    ):
+        with serve(gdc_server.gdc(records)) as server:
+            options = gdc_options(server, tmp_path, "--overwrite", "--slide-type", *chosen)
+            assert run_main(options, "create_dataset_csv")[0] == 0
+        assert [row["case_id"] for row in csv_rows(tmp_path / "tcga_brca.csv")] == kept
+        conditions = json.loads(server.requests[0].body)["filters"]["content"]
+        asked = {one["content"]["field"]: one["content"]["value"] for one in conditions}
+        assert asked["experimental_strategy"] == strategies
+
+
 def test_the_manifest_lists_the_slides_of_the_table(run_main: RunMain, server: Server, tmp_path: Path) -> None:
     manifest = tmp_path / "new" / "manifest.txt"
     code, output, _ = run_main(gdc_options(server, tmp_path, "--manifest", str(manifest)), "create_dataset_csv")
@@ -202,7 +229,7 @@ def test_the_default_place_is_that_of_main(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ([], "one of the arguments --gdc --slides-dir/--slides_dir --reference --summary is required"),
+        ([], "one of the arguments --gdc --slides-dir/--slides_dir --reference --table --summary is required"),
         (["--gdc", "--slides-dir", "x"], "not allowed with"),
         (["--gdc", "--case-pattern", "(x)"], "--case-pattern: only with --slides-dir"),
         (["--slides-dir", "x", "--manifest", "m", "--gdc-url", "http://u"], "--gdc-url, --manifest: only with --gdc"),

@@ -1,6 +1,7 @@
 """create_dataset_csv.py: tables from a folder of slides for each class."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from benchmarks.pyramids import write_pyramid
 from datasets.task import read_slides
-from tests.conftest import RunMain
+from tests.conftest import SHARED, FaultsOf, RunMain
+from tests.support.faults import check_fault
+from tests.support.feature_files import some_features, square, write_trident
 from tests.support.slide_tables import csv_rows
 
 # ---- from folders ----------------------------------------------------------------------------------------------------
@@ -145,3 +148,74 @@ def test_a_class_folder_of_slides_and_features_is_refused(run_main: RunMain, tmp
     (tmp_path / "slides" / "A" / "z.h5").touch()
     code, _, errors = run_main(folder_options(tmp_path), "create_dataset_csv")
     assert code == 2 and "A: found 1 feature files (z.h5) and 1 slides; expected one kind" in errors
+
+
+# ---- folders that are no classes, and jobs of TRIDENT ----------------------------------------------------------------
+
+UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4{}"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [UUID.format(number) for number in range(3)],
+        [UUID.format(1)],
+        ["LUAD", "LUSC", UUID.format(1).upper()],
+        ["TCGA-A1-0001", "TCGA-A1-0002"],
+        ["5x_256px_0px_overlap", "20x_256px_0px_overlap"],
+    ],
+    ids=["gdc-client", "one slide", "among classes", "patients", "TRIDENT"],
+)
+def test_folders_that_are_no_classes(faults_of: FaultsOf, tmp_path: Path, names: list[str]) -> None:
+    add_slides(tmp_path, *(f"{name}/slide_{number}.svs" for number, name in enumerate(names)))
+    [fault] = faults_of(folder_options(tmp_path), "create_dataset_csv")
+    check_fault(fault, "slide.no_classes", tmp_path / "slides", names[-1], "--gdc", f"--wsi-dir {tmp_path / 'slides'}")
+
+
+def test_classes_may_be_called_like_projects_and_hold_folders_of_gdc_client(run_main: RunMain, tmp_path: Path) -> None:
+    add_slides(tmp_path, f"TCGA-LUAD/{UUID.format(1)}/a.svs", f"TCGA-LUSC/{UUID.format(2)}/b.svs", "x_20x/c.svs")
+    assert run_main(folder_options(tmp_path), "create_dataset_csv")[0] == 0
+    rows = csv_rows(tmp_path / "mine.csv")
+    assert [(row["slide_id"], row["label"]) for row in rows] == [("a", "TCGA-LUAD"), ("b", "TCGA-LUSC"), ("c", "x_20x")]
+
+
+@pytest.mark.parametrize("magnifications", [(20,), (5, 20)])
+@pytest.mark.parametrize("encoders", [("plip",), ("plip", "conch_v1")])
+def test_jobs_of_trident_are_slides_with_their_magnification(
+    run_main: RunMain, tmp_path: Path, magnifications: tuple[int, ...], encoders: tuple[str, ...]
+) -> None:
+    """Coordinates are no features, and a slide is one slide at two magnifications and of two encoders."""
+    slides = {"A": [("s1", 40), ("s2", 20)], "B": [("s3", 40)]}
+    for label, of_class in slides.items():
+        for name, level0 in of_class:
+            for magnification in magnifications:
+                for encoder in encoders:
+                    job = tmp_path / "slides" / label
+                    write_trident(job, name, some_features(2), square(2, 1, 512), magnification, level0, encoder)
+    code, output, _ = run_main(folder_options(tmp_path), "create_dataset_csv")
+    assert code == 0 and "0 slides, 3 feature files" in output
+    rows = [(row["slide_id"], row["label"], row["level0_mag"]) for row in csv_rows(tmp_path / "mine.csv")]
+    assert rows == [("s1", "A", "40"), ("s2", "A", "20"), ("s3", "B", "40")]
+
+
+def test_coordinates_alone_are_no_slides(faults_of: FaultsOf, tmp_path: Path) -> None:
+    for label in "AB":
+        folder = write_trident(tmp_path / "slides" / label, "s1", some_features(2), square(2, 1, 512), 20, 40, "plip")
+        shutil.rmtree(folder)
+    faults = faults_of(folder_options(tmp_path), "create_dataset_csv")
+    assert [fault.code for fault in faults] == ["slide.missing", "slide.missing"]
+
+
+def test_genuine_features_of_trident(run_main: RunMain, tmp_path: Path) -> None:
+    job = SHARED / "genuine" / "trident" / "job" / "20x_256px_0px_overlap"
+    if not job.is_dir():
+        pytest.skip("the files of other tools (../shared/genuine) are not here")
+    for label, names in {"A": ["syn40a", "cmu-1-small-region"], "B": ["syn40gen"]}.items():
+        for name in names:
+            for file in (f"features_plip/{name}.h5", f"patches/{name}_patches.h5"):
+                if (job / file).is_file():
+                    (tmp_path / "slides" / label / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(job / file, tmp_path / "slides" / label / file)
+    assert run_main(folder_options(tmp_path), "create_dataset_csv")[0] == 0
+    rows = [(row["slide_id"], row["label"], row["level0_mag"]) for row in csv_rows(tmp_path / "mine.csv")]
+    assert rows == [("cmu-1-small-region", "A", "20"), ("syn40a", "A", "40"), ("syn40gen", "B", "40")]

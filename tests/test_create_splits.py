@@ -203,7 +203,7 @@ def test_what_an_interrupted_run_left_is_completed(run_main: RunMain, table: Pat
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--few_shot_num", "4", "40"], "class 'B': found"),
+        (["--few_shot_num", "40", "50"], "class 'B': found"),
         (["--balanced-test", "50"], "error: 2 faults"),
         (["--dataset-csv", "nowhere.csv"], "nowhere.csv: the table of slides is not there"),
     ],
@@ -215,6 +215,20 @@ def test_what_cannot_be_is_said_and_nothing_written(
     assert code == 2
     assert message in errors
     assert files_below(tmp_path) == {}
+
+
+@pytest.mark.parametrize("given", [["4", "40"], ["50", "4", "40", "2"]])
+def test_the_numbers_of_shots_that_are_possible_are_written(
+    run_main: RunMain, table: Path, tmp_path: Path, given: list[str]
+) -> None:
+    possible = [shots for shots in given if shots in ("2", "4")]
+    assert run_main(options(table, tmp_path / "alone", "--few_shot_num", *possible), "create_splits")[0] == 0
+    code, output, _ = run_main(options(table, tmp_path / "all", "--few_shot_num", *given), "create_splits")
+    assert code == 0
+    assert files_below(tmp_path / "all") == files_below(tmp_path / "alone")
+    for shots in set(given) - set(possible):
+        told = output.split(f"not written, {shots} shots:")[1].split("not written")[0]
+        assert "class 'B': found 30 slides" in told and f"expected {shots}: " in told
 
 
 def test_sites_must_be_known(run_main: RunMain, simulated: SimulatedTask, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from datasets.description_request import DescriptionRequest
 from datasets.descriptions import read_descriptions
 from models.tiny_clip import save_tiny_clip
 from tests.conftest import RunMain, SimulatedTask
-from tests.support.chat_server import chat_server
+from tests.support.chat_server import ChatReply, chat_server
 from tests.support.description_answers import FLAT, GOOD, answer, options, records
 
 
@@ -61,7 +61,7 @@ def test_it_goes_where_main_reads_it(run_main: RunMain, tmp_path: Path, monkeypa
     folder = tmp_path / "text_prompt" / "HiVE_MIL" / "gpt"
     assert sorted(file.name for file in folder.iterdir()) == ["made.v1.answers.jsonl", "made.v1.json"]
     assert server.requests[0]["model"] == "gpt"
-    assert set(server.requests[0]) == {"path", "model", "messages"}
+    assert set(server.requests[0]) == {"path", "model", "messages", "response_format"}
     assert "features of the made.v1 dataset" in server.requests[0]["messages"][0]["content"]
     texts = read_descriptions(folder / "made.v1.json", ["A", "B"], 4, 3, "term")
     assert texts.high_texts[(1 * 4 + 2) * 3 : (1 * 4 + 2) * 3 + 3] == ["Term B2.0", "Term B2.1", "Term B2.2"]
@@ -90,6 +90,31 @@ def test_main_trains_with_it(run_main: RunMain, simulated: SimulatedTask, tmp_pa
     code, output, errors = run_main(simulated.options(tmp_path / "r", "--text_prompt", str(file), "--dry_run"))
     assert (code, errors) == (0, "")
     assert "all checks passed" in output
+
+
+@pytest.mark.parametrize(
+    "reply", [f"<think>{GOOD}</think>{GOOD}", f"Thoughts: {GOOD}</think>{GOOD}", f'{{"made": {GOOD}}}']
+)
+def test_drafts_and_wrappers_are_understood(run_main: RunMain, tmp_path: Path, reply: str) -> None:
+    output = tmp_path / "made.json"
+    with chat_server(reply) as server:
+        assert run_main(options(server, output, "--attempts", "1"), "create_text_prompt")[0] == 0
+    assert json.loads(output.read_text()) == FLAT
+    assert json.loads(records(output)[0]["body"])["choices"][0]["message"]["content"] == reply, "kept whole"
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_a_schema_is_sent_where_the_endpoint_takes_it(run_main: RunMain, tmp_path: Path, is_taken: bool) -> None:
+    output = tmp_path / "made.json"
+    replies = (
+        [ChatReply("no"), ChatReply(GOOD)] if is_taken else [ChatReply(status=400), ChatReply("no"), ChatReply(GOOD)]
+    )
+    with chat_server(*replies) as server:
+        assert run_main(options(server, output), "create_text_prompt")[0] == 0
+    schemas = [request.get("response_format") for request in server.requests]
+    assert list(schemas[0]["json_schema"]["schema"]["properties"]) == ["A", "B"]
+    assert schemas[1:] == ([schemas[0]] if is_taken else [None, None])
+    assert [record["with_schema"] for record in records(output)] == [is_taken, is_taken]
 
 
 # ---- nothing is overwritten, nothing paid for in vain ----------------------------------------------------------------

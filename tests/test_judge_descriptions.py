@@ -111,6 +111,7 @@ def test_one_description_alone_is_shown_and_the_order_gives_nothing_away(run_mai
         "LUSC", "lusc.", "**LUSC**", "The class is: LUSC", "Lung squamous cell carcinoma", '{"class": "lusc"}',
         "LUSC: lung squamous cell carcinoma",
         '<think>First LUAD: {"class": "LUAD"}, but no.</think>\nThe signs fit.\n{"class": "LUSC"}',
+        'Perhaps {"class": "LUAD"}.</think>It is LUSC after all:\nLUSC', "<think>LUAD</think>LUSC",
         'Not LUAD, since {nothing} fits.\n```json\n{"class": "LUSC", "why": "signs"}\n```\nI hope this helps.',
     ],
 )  # fmt: skip
@@ -127,9 +128,9 @@ def test_a_class_is_read_from_what_is_said_around_it(run_main: RunMain, file: Pa
     "answer",
     [
         said("SARCOMA"), "It is certainly not LUAD", "LUAD or LUSC", "", '{"class": null}', '{"class": ["LUAD"]}',
-        ChatReply("{", finish_reason="length"),
+        ChatReply("{", finish_reason="length"), '<think>Perhaps {"class": "LUAD"}, but', "<think>\nLUAD",
     ],
-    ids=["unknown", "negated", "both", "empty", "null", "list", "cut off"],
+    ids=["unknown", "negated", "both", "empty", "null", "list", "cut off", "thought alone", "a thought's last line"],
 )  # fmt: skip
 def test_an_answer_without_a_class_is_asked_again_and_then_missed(
     run_main: RunMain, file: Path, answer: str | ChatReply

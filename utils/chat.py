@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-from openai import APIError, DefaultHttpxClient, OpenAI
+from openai import APIError, APIStatusError, DefaultHttpxClient, OpenAI
 
 from utils.download import LONGEST_ANSWER, printable
 from utils.errors import Fault, UserError
@@ -17,6 +17,8 @@ from utils.redaction import redacted
 KEY_VARIABLE = "OPENAI_API_KEY"
 LARGEST_ANSWER = 2**24  # bytes
 MOST_RETRIES = 4  # of one request, by the client: status 408, 409, 429 and 5xx, lost connections
+REFUSALS = {400, 404, 415, 422, 501}
+"""Statuses by which endpoints refuse a request with a JSON schema."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class ChatModel:
     """One model of one endpoint.
 
     base_url: of the endpoint; by default OPENAI_BASE_URL, else OpenAI's own. parameters: further fields of the
-    request, such as temperature. The key comes from OPENAI_API_KEY. Raises UserError without a key at OpenAI's own
-    endpoint, other ones may need none.
+    request, such as temperature. takes_schemas: whether the endpoint has refused no JSON schema yet. The key comes from
+    OPENAI_API_KEY. Raises UserError without a key at OpenAI's own endpoint, other ones may need none.
     """
 
     def __init__(self, name: str, base_url: str | None = None, parameters: dict[str, Any] | None = None):
@@ -44,6 +46,7 @@ class ChatModel:
             raise UserError(Fault("key.characters", KEY_VARIABLE, found, expected="printable ASCII"))
         self.name = name
         self.parameters = parameters or {}
+        self.takes_schemas = True
         self.secrets = [key]
         try:
             self.client = OpenAI(
@@ -67,24 +70,44 @@ class ChatModel:
                 )
             )
 
-    def ask(self, messages: Sequence[dict[str, str]]) -> Answer:
-        """The answer to a conversation of {role, content}. Raises UserError where the endpoint gives none."""
+    def ask(self, messages: Sequence[dict[str, str]], schema: dict[str, Any] | None = None) -> Answer:
+        """The answer to a conversation of {role, content}.
+
+        schema: the JSON schema of the answer, sent unless the endpoint has refused one. Raises UserError where the
+        endpoint gives no answer, nor one without the schema.
+        """
         request: Any = {"model": self.name, "messages": list(messages), **self.parameters}
+        if schema and self.takes_schemas:
+            form = {"name": "answer", "strict": True, "schema": schema}
+            try:
+                return self._answer({**request, "response_format": {"type": "json_schema", "json_schema": form}})
+            except APIStatusError as error:
+                self.takes_schemas = error.status_code not in REFUSALS
+                if self.takes_schemas:
+                    raise self._no_answer(error) from error
+            except APIError as error:
+                raise self._no_answer(error) from error
         try:
-            body = redacted(self.client.chat.completions.with_raw_response.create(**request).text, self.secrets)
+            return self._answer(request)
         except APIError as error:
-            cause = f" ({printable(str(error.__cause__))})" if error.__cause__ else ""
-            message = printable(error.message)
-            raise UserError(
-                Fault(
-                    "chat.no_answer",
-                    self.base_url,
-                    redacted(f"no answer from model {self.name!r}: {message.rstrip('.')}{cause}", self.secrets),
-                    expected="an OpenAI-compatible endpoint (--base-url), a model it has (--model) and its key in "
-                    f"{KEY_VARIABLE}",
-                )
-            ) from error
-        return read_completion(body)
+            raise self._no_answer(error) from error
+
+    def _answer(self, request: Any) -> Answer:
+        body = self.client.chat.completions.with_raw_response.create(**request).text
+        return read_completion(redacted(body, self.secrets))
+
+    def _no_answer(self, error: APIError) -> UserError:
+        cause = f" ({printable(str(error.__cause__))})" if error.__cause__ else ""
+        message = printable(error.message)
+        return UserError(
+            Fault(
+                "chat.no_answer",
+                self.base_url,
+                redacted(f"no answer from model {self.name!r}: {message.rstrip('.')}{cause}", self.secrets),
+                expected="an OpenAI-compatible endpoint (--base-url), a model it has (--model) and its key in "
+                f"{KEY_VARIABLE}",
+            )
+        )
 
 
 class _Bounded(httpx2.SyncByteStream):
@@ -119,6 +142,8 @@ def read_completion(body: str) -> Answer:
         choice = json.loads(body)["choices"][0]
         message = choice["message"]
         text = message["content"] or message.get("refusal") or ""
+        if isinstance(text, list):  # parts, of which those of another type are reasoning
+            text = "".join(part["text"] for part in text if part["type"] == "text")
         text = text.encode("utf-8", "replace").decode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Answer(body, None)

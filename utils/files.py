@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,15 @@ from utils.whole_files import write_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-# how files begin that are no text in UTF-8
+# how files begin that are no text
 OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is",
     b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
     b"\x1f\x8b": "a gzip archive",
     b"\x89HDF": "an HDF5 file",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
 }
+UTF8, UTF16 = "utf-8-sig", "utf-16"
+UTF16_MARKS = b"\xff\xfe", b"\xfe\xff"
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 DEEPEST_JSON = 50  # no file of this project is nested deeper than 6
 NO_JSON = "is it damaged, or not a file of this project?"
@@ -48,23 +49,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_text(code: str, path: Path, mend: str) -> str:
+def read_text(code: str, path: Path, mend: str, encoding_of: Callable[[bytes], str] | None = None) -> str:
     """A file's text, without a byte order mark.
 
-    code: of the fault where it has none. mend: what a user does about a file of another kind. Raises UserError where
-    the path is no file, and where the file is not text in UTF-8 or holds NUL.
+    code: of the fault where it has none. mend: what a user does about a file of another kind. encoding_of: tells the
+    encoding of the file's bytes; by default UTF-8 alone is read. Raises UserError where the path is no file, and where
+    the file is not text in that encoding or holds NUL.
     """
     if path.is_dir():
         raise UserError(Fault(code, str(path), "is a folder", "a file"))
     data = path.read_bytes()
     kind = next((words for start, words in OTHER_KINDS.items() if data.startswith(start)), None)
+    if kind is None and encoding_of is None and data.startswith(UTF16_MARKS):
+        kind = "text in UTF-16"
     if kind:
         raise UserError(Fault(code, str(path), kind, "text in UTF-8", mend))
+    encoding = encoding_of(data) if encoding_of else UTF8
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        found = f"not text in UTF-8 (line {line} has the byte {data[error.start]:#04x})"
+        name = "UTF-8" if encoding == UTF8 else encoding
+        found = f"not text in {name} (line {line} has the byte {data[error.start]:#04x})"
         raise UserError(Fault(code, str(path), found, mend=mend)) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

@@ -104,6 +104,7 @@ def of_data(world: World) -> list[Scenario]:
                  ("broken",)),
         Scenario("create_splits", "create_splits", splits, ("small",)),
         Scenario("create_dataset_csv, folder", "create_dataset_csv", (*table, "--slides-dir", "slides"), ("slides",)),
+        Scenario("create_dataset_csv, table", "create_dataset_csv", (*table, "--table", "small/table.csv"), ("small",)),
         Scenario("create_dataset_csv, GDC", "create_dataset_csv",
                  (*table, "--gdc", "--gdc-url", world.urls["gdc"], *labels), ()),
         Scenario("create_mil_task", "create_mil_task",

@@ -1,5 +1,6 @@
 """Feature files as this project, TRIDENT and CLAM write them: found, read into one form, and their patch sizes told."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,3 +122,18 @@ def test_names_of_slides(folders: FeatureFolders) -> None:
         (folder / name).touch()
     found = {slide_id: file.name for slide_id, file in find_source(folders, 5).files().items()}
     assert found == {"a": "a.h5", "TCGA-A1.B2": "TCGA-A1.B2_patches.h5", "b": "b.h5"}
+
+
+def test_coordinates_of_trident_are_no_features(folders: FeatureFolders, tmp_path: Path) -> None:
+    """Whether they lie in a folder of their own or beside the features; a file of this name with features is one."""
+    features = write_trident(tmp_path / "job", "a", some_features(3), square(3, 1, 2048), 5, 40, "plip")
+    coordinates = features.parent / "patches" / "a_patches.h5"
+    with expect_faults("features.missing"):
+        find_source(folders, 5, given=coordinates.parent)
+    beside = tmp_path / "plip_5x"
+    beside.mkdir()
+    shutil.copy(coordinates, beside)
+    with expect_faults("features.missing"):
+        find_source(folders, 5, given=beside)
+    shutil.copy(features / "a.h5", beside / "b_patches.h5")
+    assert find_source(folders, 5, given=beside).files() == {"b": beside / "b_patches.h5"}

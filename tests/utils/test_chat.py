@@ -123,6 +123,8 @@ def completion(message: object, **more: object) -> str:
         (completion({"content": ""}), ""),
         (completion({"content": "a\ud800b"}), "a?b"),
         (completion({"content": [{"type": "text"}]}), None),
+        (completion({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), "ab"),
+        (completion({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "a"}]}), "a"),
         (completion({}), None),
         (completion(None), None),
         *((body, None) for body in ("", "<html>", "[1]", "3", "null", '{"choices": []}', '{"choices": [3]}')),
@@ -146,3 +148,43 @@ def test_a_body_that_is_no_completion_is_kept(body: bytes) -> None:
     assert answer.text is None
     assert len(server.requests) == 1
     assert body.decode("ascii", "ignore") in answer.body
+
+
+# ---- JSON schemas ----------------------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"A": {"type": "string"}}, "required": ["A"], "additionalProperties": False}
+FORM = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA}}
+
+
+def test_a_schema_is_sent_where_it_is_taken() -> None:
+    with chat_server("yes") as server:
+        model = ChatModel("m", server.url)
+        assert [model.ask(QUESTION, SCHEMA).text for _ in range(2)] == ["yes", "yes"]
+    assert [request["response_format"] for request in server.requests] == [FORM, FORM]
+    assert model.takes_schemas
+
+
+@pytest.mark.parametrize("status", [400, 404, 415, 422])
+def test_without_a_schema_where_it_is_refused(status: int) -> None:
+    """The question is asked again without one, and no later question has one."""
+    with chat_server(ChatReply(status=status), "yes") as server:
+        model = ChatModel("m", server.url)
+        assert [model.ask(QUESTION, SCHEMA).text for _ in range(2)] == ["yes", "yes"]
+    assert ["response_format" in request for request in server.requests] == [True, False, False]
+    assert not model.takes_schemas
+
+
+@pytest.mark.parametrize(("status", "requests"), [(401, 1), (403, 1), (404, 2), (500, MOST_RETRIES + 1)])
+def test_a_failure_for_another_reason_is_reported(status: int, requests: int) -> None:
+    with chat_server(ChatReply(status=status)) as server, expect_faults("chat.no_answer") as faults:
+        ChatModel("m", server.url).ask(QUESTION, SCHEMA)
+    assert len(server.requests) == requests
+    assert f"Error code: {status}" in faults[0].found
+
+
+def test_no_endpoint_is_asked_once_for_all_its_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with chat_server("gone") as server:
+        pass
+    with expect_faults("chat.no_answer"):
+        ChatModel("m", server.url).ask(QUESTION, SCHEMA)

@@ -1,11 +1,11 @@
-"""The reader of tables refuses what it would read otherwise than meant."""
+"""The reader of tables refuses what it would read otherwise than meant; the reader of foreign ones finds their form."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.support.faults import expect_faults
-from utils.tables import read_csv, read_rows
+from utils.tables import read_csv, read_foreign, read_rows
 
 TABLE = "slide_id,label\ns0,A\ns1,B\n"
 
@@ -77,3 +77,90 @@ def test_rows_carry_the_lines_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text('a,b\n\n"x\ny",z\nNA,1.50\n')
     rows = [(1, ["a", "b"]), (4, ["x\ny", "z"]), (5, ["NA", "1.50"])]
     assert read_rows("table.unreadable", tmp_path / "t.csv") == rows
+
+
+# ---- tables of other programs ----------------------------------------------------------------------------------------
+
+
+FOREIGN = 'slide,label,note\nsé,A,"x"\ns1,B,\n'
+ENCODINGS = {
+    "utf-8": lambda text: text.encode(),
+    "utf-8-sig": lambda text: text.encode("utf-8-sig"),
+    "utf-16 with a mark": lambda text: text.encode("utf-16"),
+    "utf-16 big endian with a mark": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "utf-16-le": lambda text: text.encode("utf-16-le"),
+    "utf-16-be": lambda text: text.encode("utf-16-be"),
+    "cp1252": lambda text: text.encode("cp1252"),
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings_and_separators_are_found(tmp_path: Path, encoding: str, separator: str, end: str) -> None:
+    file = tmp_path / "t.txt"
+    file.write_bytes(ENCODINGS[encoding](FOREIGN.replace(",", separator).replace("\n", end)))
+    table = read_foreign("table.unreadable", file)
+    assert table.cells.to_dict("list") == {"slide": ["sé", "s1"], "label": ["A", "B"], "note": ["x", ""]}
+    assert table.separator == separator
+    assert ("cp1252" in table.form, "utf-16" in table.form) == ("cp1252" in encoding, "utf-16" in encoding)
+
+
+OTHER_SIGNS = {
+    "decimal commas": ("a;b\n0,25;x\n0,5;y\n", ";", ["0,25", "0,5"]),
+    "a comma in the header": ("a;b, of two\n1;x\n2;y\n", ";", ["1", "2"]),
+    "commas in the cells": ("a\tb\nx, y, z\tq\nu, v, w\tr\n", "\t", ["x, y, z", "u, v, w"]),
+    "semicolons in the cells": ("a,b\nx;y;z,q\nu;v;w,r\n", ",", ["x;y;z", "u;v;w"]),
+    "quoted separators": ('a,b\n"x,y",1\n"u,v",2\n', ",", ["x,y", "u,v"]),
+    "Excel's first line": ("sep=;\na;b\n1;x\n2;y\n", ";", ["1", "2"]),
+    "comments of cBioPortal": ("#A name\tB\n#A text, long\tB\n#1\t1\na\tb\n1\tx\n2\ty\n", "\t", ["1", "2"]),
+    "a line of words": ("# made of two, three files\na;b\n1;x\n2;y\n", ";", ["1", "2"]),
+    "one column": ("a\n1\n2\n", ",", ["1", "2"]),
+    "rows that end early": ("a;b;c\n1\n2;x\n", ";", ["1", "2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_SIGNS)
+def test_signs_that_separate_nothing_are_told_from_the_one_that_does(tmp_path: Path, case: str) -> None:
+    text, separator, first = OTHER_SIGNS[case]
+    (tmp_path / "t.csv").write_text(text)
+    table = read_foreign("table.unreadable", tmp_path / "t.csv")
+    assert (table.separator, table.cells["a"].tolist()) == (separator, first)
+
+
+def test_a_header_may_begin_like_a_comment_and_faults_name_the_lines_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_text("#a,b\n1,x\n")
+    assert list(read_foreign("table.unreadable", file).cells) == ["#a", "b"]
+    file.write_text("#one\n#two\na;b\n1;x;y\n")
+    with expect_faults("table.unreadable") as faults:
+        read_foreign("table.unreadable", file)
+    assert "first line 4" in faults[0].found
+
+
+def test_the_separator_that_is_given_counts(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;b,c\n1;2,3\n")
+    for separator, columns in ((";", ["a", "b,c"]), (",", ["a;b", "c"])):
+        assert list(read_foreign("table.unreadable", tmp_path / "t.csv", separator).cells) == columns
+
+
+@pytest.mark.parametrize(
+    "case", ["empty", "blank", "excel", "old_excel", "gzip", "hdf5", "quote_not_closed", "wide_row"]
+)
+def test_what_is_no_table_of_other_programs_either(tmp_path: Path, case: str) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(REFUSED[case][0])
+    with expect_faults("table.unreadable"):
+        read_foreign("table.unreadable", file)
+
+
+def test_bytes_of_no_encoding_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"a,b\n\xe9,1\n\x81,2\n")
+    with expect_faults("table.unreadable") as faults:
+        read_foreign("table.unreadable", tmp_path / "t.csv")
+    assert "line 3 has the byte 0x81" in faults[0].found
+
+
+def test_a_foreign_table_that_is_not_there(tmp_path: Path) -> None:
+    with expect_faults("file.missing"):
+        read_foreign("table.unreadable", tmp_path / "t.csv")
