@@ -1,10 +1,9 @@
 """From slides to features: the slides are found and planned, their patches encoded, and a task's files written."""
 
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
@@ -13,11 +12,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
+from datasets.extraction_plan import FeatureRecipe, FirstLook, PlanJob, SlidePlan, plan_slide
+from datasets.failed_slides import many_inks, refuse, write_failures
 from datasets.folders import FeatureFolders
+from datasets.given_masks import find_masks, missing_mask
 from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
-from datasets.slides import Magnification, find_slides
-from datasets.task import read_level0_magnifications, read_table
+from datasets.slide_search import search_slides
+from datasets.slides import Magnification, doubtful
+from datasets.task import read_forced_magnifications, read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
 from utils.model_identity import ModelIdentity
 from utils.reproducibility import choose_device, make_deterministic
@@ -46,7 +48,9 @@ class ExtractionOptions:
     """How slides are extracted.
 
     dataset_csv: a table that names the slides wanted, and the magnification where no tag tells it. level0_mag: that
-    of slides that neither tells. min_tissue: least share of tissue in a patch. stain_normalisation: none or macenko.
+    of slides that neither tells. force_magnification: that of all slides, whatever their tags tell. min_tissue: least
+    share of tissue in a patch. tissue_threshold: of the saturation (default: Otsu's). tissue_mask: a folder of masks
+    that say where tissue is (``find_masks``). stain_normalisation: none or macenko.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
     no_thumbnails: do not draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
@@ -55,7 +59,10 @@ class ExtractionOptions:
 
     dataset_csv: Path | None = None
     level0_mag: float | None = None
+    force_magnification: float | None = None
     min_tissue: float = 0.1
+    tissue_threshold: int | None = None
+    tissue_mask: Path | None = None
     stain_normalisation: str = "none"
     batch_size: int = 256
     workers: int = min(16, os.cpu_count() or 1)
@@ -74,20 +81,28 @@ def extract_slides(
     Returns the ids of the slides that have features now. Raises UserError where a slide is missing or fails (with
     ``skip_errors`` where all do); the files of slides that were finished before stay.
     """
-    jobs = _plan_jobs(folders, wsi_dir, encoder, options)
-    looked = over_slides(_look, jobs, options.workers, "finding tissue")
-    failed = {job.slide_id: found for job, found in zip(jobs, looked, strict=True) if isinstance(found, UserError)}
+    jobs, failed = _plan_jobs(folders, wsi_dir, encoder, options)
+    number = len(jobs) + len(failed)
     if failed and not options.skip_errors:
-        print("--skip-errors goes on with the other slides", file=sys.stderr)
-        raise UserError(list(dict.fromkeys(fault for error in failed.values() for fault in error.faults)))
-    plans = [found for found in looked if isinstance(found, SlidePlan)]
-    _show_plans(plans, sum(found is None for found in looked))
+        refuse(failed, wsi_dir, number, folders.root)
+    looked = dict(
+        zip((job.slide_id for job in jobs), over_slides(_look, jobs, options.workers, "finding tissue"), strict=True)
+    )
+    failed |= {slide_id: found for slide_id, found in looked.items() if isinstance(found, UserError)}
+    seen = {slide_id: found for slide_id, found in looked.items() if isinstance(found, FirstLook)}
+    _show_notes([*doubtful({slide_id: found.magnification for slide_id, found in seen.items()}),
+                 *many_inks({slide_id: found.ink for slide_id, found in seen.items()})])  # fmt: skip
+    if failed and not options.skip_errors:
+        refuse(failed, wsi_dir, number, folders.root)
+    plans = [found.plan for found in seen.values() if found.plan]
+    _show_plans(plans, len(seen) - len(plans))
     if plans:
         failed |= _encode_slides(plans, folders, encoder, options)
     if failed:
-        _show_failures(failed, len(jobs))
-    if len(failed) == len(jobs):
-        found = f"none of {len(jobs)} slides could be extracted"
+        _show_failures(failed, number)
+        write_failures(failed, folders.root)
+    if len(failed) == number:
+        found = f"none of {number} slides could be extracted"
         raise UserError(Fault("slide.all_failed", str(wsi_dir), found))
     print(f"features in {folders.root}")
     print(f"to check them: {folders.check_command()}")
@@ -99,32 +114,51 @@ def extract_slides(
 
 def _plan_jobs(
     folders: FeatureFolders, wsi_dir: Path, encoder: PatchEncoder, options: ExtractionOptions
-) -> list[PlanJob]:
-    """A job for each slide. Raises UserError where one that the table names is missing."""
+) -> tuple[list[PlanJob], dict[str, UserError]]:
+    """A job for each slide, and what is wrong with slides that cannot have one."""
     table = options.dataset_csv
-    level0 = read_level0_magnifications(table) if table else {}
-    files = find_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
-    given = {slide_id: Magnification(value, "column level0_mag") for slide_id, value in level0.items()}
-    default = Magnification(options.level0_mag, "--level0-mag") if options.level0_mag else None
+    slides = search_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
+    _show_notes(slides.notes)
+    failed = {slide_id: UserError(fault) for slide_id, fault in slides.faults.items()}
+    masks = find_masks(options.tissue_mask) if options.tissue_mask else None
+    if masks is not None:
+        without = [slide_id for slide_id in slides.files if slide_id not in masks]
+        failed |= {slide_id: UserError(missing_mask(options.tissue_mask, slide_id)) for slide_id in without}
+    given = _told(read_level0_magnifications(table) if table else {}, "level0_mag", options.level0_mag, "--level0-mag")
+    forced = _told(
+        read_forced_magnifications(table) if table else {},
+        "force_magnification", options.force_magnification, "--force-magnification",
+    )  # fmt: skip
     recipe = FeatureRecipe(
         folders.low_magnification,
         folders.high_magnification,
         options.min_tissue,
         options.stain_normalisation,
         {"encoder": folders.feature_extractor, **encoder.identity().attributes()},
+        options.tissue_threshold,
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
-    return [
+    jobs = [
         PlanJob(
-            slide_id, file, given.get(slide_id, default), recipe, folders, drawn and drawn / f"{slide_id}.jpg",
-            options.overwrite,
+            slide_id, file, given(slide_id), recipe, folders, drawn and drawn / f"{slide_id}.jpg", options.overwrite,
+            forced(slide_id), masks[slide_id] if masks else None,
         )
-        for slide_id, file in files.items()
+        for slide_id, file in slides.files.items() if slide_id not in failed
     ]  # fmt: skip
+    return jobs, failed
 
 
-def _look(job: PlanJob) -> SlidePlan | UserError | None:
-    """The slide's plan, None where it is finished already, or what is wrong with it."""
+def _told(
+    column: Mapping[str, float], name: str, value: float | None, option: str
+) -> Callable[[str], Magnification | None]:
+    """What the user says of a slide's magnification: the table's column, else the option for all slides."""
+    for_all = Magnification(value, option) if value else None
+    of_slides = {slide_id: Magnification(number, f"column {name}") for slide_id, number in column.items()}
+    return lambda slide_id: of_slides.get(slide_id, for_all)
+
+
+def _look(job: PlanJob) -> FirstLook | UserError:
+    """What the first look at the slide finds, or what is wrong with the slide."""
     try:
         return plan_slide(job)
     except UserError as error:
@@ -198,6 +232,11 @@ def _unless_ended(results: Iterator[Result]) -> Iterator[Result]:
 
 
 # ---- reporting -------------------------------------------------------------------------------------------------------
+
+
+def _show_notes(notes: Sequence[Fault]) -> None:
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _show_plans(plans: Sequence[SlidePlan], finished: int) -> None:

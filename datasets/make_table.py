@@ -11,7 +11,8 @@ import pandas as pd
 from datasets import gdc
 from datasets.barcodes import is_normal, is_whole_patient, patient_of
 from datasets.slide_names import FEATURES, SUFFIXES
-from datasets.slides import by_name, find_slides, level0_magnification
+from datasets.slide_search import by_name, find_slides
+from datasets.slides import doubtful, read_scale_tags, unusual
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
 from utils.outputs import check_outputs
@@ -174,12 +175,17 @@ def patients(slide_ids: Iterable[str], pattern: str | None = None) -> dict[str, 
 
 
 def magnifications(files: Mapping[str, Path]) -> dict[str, float | None]:
-    """Magnification of each slide's level 0, None where its file does not tell. Raises UserError for all files that are
-    not readable as slides."""
+    """Magnification of each slide's level 0, None where its file does not tell; notes name the slides whose tags
+    contradict each other or tell an unusual width of a pixel. Raises UserError for all files that are not readable as
+    slides."""
     faults = Faults()
-    found = {slide_id: faults.attempt(level0_magnification, file) for slide_id, file in files.items()}
+    found = {slide_id: faults.attempt(read_scale_tags, file) for slide_id, file in files.items()}
     faults.raise_any()
-    return {slide_id: level0.value for slide_id, level0 in found.items()}
+    tags = {slide_id: attempt.value for slide_id, attempt in found.items()}
+    levels = {slide_id: of_slide.magnification() for slide_id, of_slide in tags.items()}
+    for note in [*doubtful(levels), *unusual(tags)]:
+        print(f"note: {note}")
+    return {slide_id: level0.value if level0 else None for slide_id, level0 in levels.items()}
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
