@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
-from utils.options import MOST_WORKERS, Number, at_least, location, within
+from utils.options import MOST_WORKERS, GpuShare, Number, at_least, location, shard, within, words
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 level0 = Number(float, 1, 160, suffix="x")
@@ -58,23 +58,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=workers,
         help=f"processes that read slides (default: {workers})",
     )
+    add("shard", type=shard, metavar="K/N", help="extract the K-th of N parts of the slides, as for job arrays")
+    add(
+        "address",
+        type=words,
+        metavar="ADDRESS",
+        help="a running Ray cluster (auto, or HOST:PORT) that extracts one slide per process",
+    )
+    shares = "GPUs of each process of the cluster, or part of one (default: 1 where there are any)"
+    add("gpus_per_worker", type=GpuShare(float, 0, MOST_WORKERS), metavar="N", help=shares)
     of_main("device")
     add("precision", choices=PRECISIONS, help="of the encoder (default: fp16 on CUDA, fp32 elsewhere)")
     add("no-thumbnails", action="store_true", help="do not draw each slide with its mask and grid")
     add("skip-errors", action="store_true", help="go on with other slides, and list at the end what failed and why")
     add("overwrite", action="store_true", help="replace files that are damaged or were made with other settings")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.gpus_per_worker is not None and not options.address:
+        parser.error("--gpus_per_worker is for --address")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
+    from datasets.encoding import EncoderSource
     from datasets.extract import ExtractionOptions, extract_slides
     from datasets.folders import FeatureFolders
     from models.vlms import load_image_side
 
-    encoder = load_image_side(options.feature_extractor, options.vlm_path)
+    source = EncoderSource.of(load_image_side, options.feature_extractor, options.vlm_path)
     how = ExtractionOptions(**{item.name: getattr(options, item.name) for item in fields(ExtractionOptions)})
-    extract_slides(FeatureFolders.of(options), options.wsi_dir, encoder, how)
+    extract_slides(FeatureFolders.of(options), options.wsi_dir, source, how)
 
 
 if __name__ == "__main__":

@@ -5,42 +5,34 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import NoReturn
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from datasets.extraction_plan import FeatureRecipe, FirstLook, PlanJob, SlidePlan, plan_slide
+from datasets.encoding import (
+    Encoded,
+    EncoderSource,
+    Recipe,
+    encode_here,
+    encode_on,
+    look,
+    look_on,
+)
+from datasets.extraction_plan import FeatureRecipe, FirstLook, PlanJob, SlidePlan
 from datasets.failed_slides import many_inks, refuse, write_failures
 from datasets.folders import FeatureFolders
 from datasets.given_masks import find_masks, missing_mask
-from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
+from datasets.slide_features import Pace
 from datasets.slide_search import search_slides
 from datasets.slides import Magnification, doubtful
 from datasets.task import read_forced_magnifications, read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
 from utils.model_identity import ModelIdentity
-from utils.reproducibility import choose_device, make_deterministic
+from utils.options import Shard
+from utils.ray_cluster import joined
 from utils.workers import over_slides
-
-Result = TypeVar("Result")
-
-
-class PatchEncoder(Protocol):
-    """A frozen image encoder: uint8 patches (N, 3, H, W) on its device -> float32 features (N, D).
-
-    output_dim: D. identity: what feature files carry, for texts of another model to be refused.
-    """
-
-    output_dim: int
-
-    def to(self, device: torch.device, /) -> Self: ...
-
-    def identity(self) -> ModelIdentity: ...
-
-    def encode_images(self, images: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,8 @@ class ExtractionOptions:
     that say where tissue is (``find_masks``). stain_normalisation: none or macenko.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
+    shard: the part of the slides that this process extracts. address: of a Ray cluster whose nodes share this machine's
+    folders; gpus_per_worker: GPUs of each of its processes, or part of one (default: one where it has any).
     no_thumbnails: do not draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
     overwrite: replace files that are damaged or were made with other options.
     """
@@ -71,57 +65,99 @@ class ExtractionOptions:
     no_thumbnails: bool = False
     skip_errors: bool = False
     overwrite: bool = False
+    shard: Shard | None = None
+    address: str | None = None
+    gpus_per_worker: float | None = None
 
 
 def extract_slides(
-    folders: FeatureFolders, wsi_dir: Path, encoder: PatchEncoder, options: ExtractionOptions
+    folders: FeatureFolders, wsi_dir: Path, source: EncoderSource, options: ExtractionOptions
 ) -> list[str]:
     """Write the features of all slides in or below a folder, unless they are there, and print a report.
 
-    Returns the ids of the slides that have features now. Raises UserError where a slide is missing or fails (with
-    ``skip_errors`` where all do); the files of slides that were finished before stay.
+    Returns the ids of the slides that have features now, of the shard if one is asked for. Raises UserError where a
+    slide is missing or fails (with ``skip_errors`` where all do), and where no cluster answers at ``address``; the
+    files of slides that were finished before stay.
     """
-    jobs, failed = _plan_jobs(folders, wsi_dir, encoder, options)
-    number = len(jobs) + len(failed)
+    work = _plan_jobs(folders, wsi_dir, source.encoder.identity(), options)
+    if options.shard:
+        total, work = len(work.jobs), replace(work, jobs=options.shard.part(work.jobs))
+        print(f"shard {options.shard}: {len(work.jobs)} of {total} slides")
+    if work.failed and not options.skip_errors:
+        refuse(work.failed, wsi_dir, work.number, folders.root)
+    recipe = Recipe(folders, Path.cwd(), options.batch_size, options.workers, options.device, options.precision)
+    if not options.address:
+        looked = over_slides(look, work.jobs, options.workers, "finding tissue")
+        return _finish(work, looked, lambda plans, pace: encode_here(plans, source.encoder, recipe, pace), options)
+    with joined(options.address, mend="without --address this machine extracts alone") as cluster:
+        looked = look_on(cluster, work.jobs)
+        return _finish(
+            work, looked,
+            lambda plans, pace: encode_on(cluster, plans, source, recipe, options.gpus_per_worker, pace),
+            options,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job for each slide in ``wsi_dir``, and what is wrong with slides that cannot have one."""
+
+    wsi_dir: Path
+    folders: FeatureFolders
+    jobs: list[PlanJob]
+    failed: dict[str, UserError]
+
+    @property
+    def number(self) -> int:
+        """Of all slides."""
+        return len(self.jobs) + len(self.failed)
+
+
+def _finish(
+    work: Work,
+    looked: Sequence[FirstLook | UserError],
+    encode: Callable[[Sequence[SlidePlan], Pace], Iterator[Encoded]],
+    options: ExtractionOptions,
+) -> list[str]:
+    """``extract_slides`` once all slides are looked at. Returns and raises as it does."""
+    seen: dict[str, FirstLook] = {}
+    failed = dict(work.failed)
+    for job, found in zip(work.jobs, looked, strict=True):
+        if isinstance(found, UserError):
+            failed[job.slide_id] = found
+        else:
+            seen[job.slide_id] = found
+    _show_notes(doubtful({slide_id: found.magnification for slide_id, found in seen.items()}))
+    _show_notes(many_inks({slide_id: found.ink for slide_id, found in seen.items()}))
     if failed and not options.skip_errors:
-        refuse(failed, wsi_dir, number, folders.root)
-    looked = dict(
-        zip((job.slide_id for job in jobs), over_slides(_look, jobs, options.workers, "finding tissue"), strict=True)
-    )
-    failed |= {slide_id: found for slide_id, found in looked.items() if isinstance(found, UserError)}
-    seen = {slide_id: found for slide_id, found in looked.items() if isinstance(found, FirstLook)}
-    _show_notes([*doubtful({slide_id: found.magnification for slide_id, found in seen.items()}),
-                 *many_inks({slide_id: found.ink for slide_id, found in seen.items()})])  # fmt: skip
-    if failed and not options.skip_errors:
-        refuse(failed, wsi_dir, number, folders.root)
+        refuse(failed, work.wsi_dir, work.number, work.folders.root)
     plans = [found.plan for found in seen.values() if found.plan]
     _show_plans(plans, len(seen) - len(plans))
     if plans:
-        failed |= _encode_slides(plans, folders, encoder, options)
+        failed |= _encode_slides(plans, partial(encode, plans), options.skip_errors)
     if failed:
-        _show_failures(failed, number)
-        write_failures(failed, folders.root)
-    if len(failed) == number:
-        found = f"none of {number} slides could be extracted"
-        raise UserError(Fault("slide.all_failed", str(wsi_dir), found))
-    print(f"features in {folders.root}")
-    print(f"to check them: {folders.check_command()}")
-    return [job.slide_id for job in jobs if job.slide_id not in failed]
+        _show_failures(failed, work.number)
+        write_failures(failed, work.folders.root)
+    if failed and len(failed) == work.number:
+        found_none = f"none of {work.number} slides could be extracted"
+        raise UserError(Fault("slide.all_failed", str(work.wsi_dir), found_none))
+    if work.jobs:
+        print(f"features in {work.folders.root}")
+        print(f"to check them: {work.folders.check_command()}")
+    return [job.slide_id for job in work.jobs if job.slide_id not in failed]
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def _plan_jobs(
-    folders: FeatureFolders, wsi_dir: Path, encoder: PatchEncoder, options: ExtractionOptions
-) -> tuple[list[PlanJob], dict[str, UserError]]:
-    """A job for each slide, and what is wrong with slides that cannot have one."""
+def _plan_jobs(folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, options: ExtractionOptions) -> Work:
+    """The slides that are there and wanted."""
     table = options.dataset_csv
     slides = search_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
     _show_notes(slides.notes)
     failed = {slide_id: UserError(fault) for slide_id, fault in slides.faults.items()}
     masks = find_masks(options.tissue_mask) if options.tissue_mask else None
-    if masks is not None:
+    if options.tissue_mask and masks is not None:
         without = [slide_id for slide_id in slides.files if slide_id not in masks]
         failed |= {slide_id: UserError(missing_mask(options.tissue_mask, slide_id)) for slide_id in without}
     given = _told(read_level0_magnifications(table) if table else {}, "level0_mag", options.level0_mag, "--level0-mag")
@@ -134,7 +170,7 @@ def _plan_jobs(
         folders.high_magnification,
         options.min_tissue,
         options.stain_normalisation,
-        {"encoder": folders.feature_extractor, **encoder.identity().attributes()},
+        {"encoder": folders.feature_extractor, **model.attributes()},
         options.tissue_threshold,
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
@@ -145,7 +181,7 @@ def _plan_jobs(
         )
         for slide_id, file in slides.files.items() if slide_id not in failed
     ]  # fmt: skip
-    return jobs, failed
+    return Work(wsi_dir, folders, jobs, failed)
 
 
 def _told(
@@ -157,78 +193,46 @@ def _told(
     return lambda slide_id: of_slides.get(slide_id, for_all)
 
 
-def _look(job: PlanJob) -> FirstLook | UserError:
-    """What the first look at the slide finds, or what is wrong with the slide."""
-    try:
-        return plan_slide(job)
-    except UserError as error:
-        return UserError(error.faults)
-
-
 # ---- encoding --------------------------------------------------------------------------------------------------------
 
 
+class ShownPace(Pace):
+    """A pace with a progress bar."""
+
+    def __init__(self, bar: "tqdm[NoReturn]"):
+        super().__init__()
+        self.bar, self.started = bar, time.monotonic()
+
+    def add(self, more: Pace) -> None:
+        super().add(more)
+        self.bar.update(more.patches)
+
+    def show_slides(self, done: int, total: int) -> None:
+        rate = done / (time.monotonic() - self.started)
+        self.bar.set_postfix_str(f"{done}/{total} slides, {rate:.3g} slides/s; {self.told()}")
+
+
 def _encode_slides(
-    plans: Sequence[SlidePlan], folders: FeatureFolders, encoder: PatchEncoder, options: ExtractionOptions
+    plans: Sequence[SlidePlan], encode: Callable[[Pace], Iterator[Encoded]], skip_errors: bool
 ) -> dict[str, UserError]:
     """Extract and write; {slide_id: what was wrong} of slides that could not be read. Without ``skip_errors`` the first
     such slide raises a UserError."""
-    make_deterministic()
-    device = choose_device(options.device)
-    precision = options.precision or ("fp16" if device.type == "cuda" else "fp32")
-    encode = _batch_encoder(encoder, device, precision)
     failed: dict[str, UserError] = {}
-    started = time.monotonic()
     with tqdm(total=sum(plan.grid.num_patches for plan in plans), desc="encoding", unit="patch", disable=None) as bar:
-        results = extract_features(
-            plans, encode, encoder.output_dim, options.batch_size, options.workers, device.type == "cuda", bar.update
-        )
-        for number, result in enumerate(_unless_ended(results), 1):
-            if isinstance(result, SlideFeatures):
-                write_slide_features(folders, result, precision)
-            else:
-                plan, found = result
-                if not options.skip_errors:
-                    raise UserError(replace(found, mend="--skip-errors goes on with the other slides"))
-                failed[plan.slide_id] = UserError(found)
-            bar.set_postfix_str(f"{number}/{len(plans)} slides, {number / (time.monotonic() - started):.3g} slides/s")
-    seconds = time.monotonic() - started
+        pace = ShownPace(bar)
+        for number, (plan, fault) in enumerate(encode(pace), 1):
+            if fault and not skip_errors:
+                raise UserError(replace(fault, mend="--skip-errors goes on with the other slides"))
+            if fault:
+                failed[plan.slide_id] = UserError(fault)
+            pace.show_slides(number, len(plans))
+    seconds = time.monotonic() - pace.started
     patches = sum(plan.grid.num_patches for plan in plans if plan.slide_id not in failed)
     print(
-        f"encoded {patches:,} patches in {seconds:.0f} s on {device}, {precision} ({patches / seconds:.0f} patches/s)"
+        f"encoded {patches:,} patches in {seconds:.0f} s on {pace.device} ({patches / seconds:.0f} patches/s; "
+        f"{pace.told()})"
     )
     return failed
-
-
-def _batch_encoder(encoder: PatchEncoder, device: torch.device, precision: str) -> Encode:
-    """uint8 patches on the CPU -> features; a batch too large for the device is a UserError."""
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    encoder = encoder.to(device)
-
-    @torch.inference_mode()
-    def encode(patches: Tensor) -> Tensor:
-        try:
-            with torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32"):
-                return encoder.encode_images(patches.to(device, non_blocking=True))
-        except torch.OutOfMemoryError as error:
-            found = f"{len(patches)} patches do not fit into the memory of {device}"
-            raise UserError(Fault("device.memory", "--batch-size", found, mend="lower --batch-size")) from error
-
-    return encode
-
-
-def _unless_ended(results: Iterator[Result]) -> Iterator[Result]:
-    """The same results; a reading process that was ended from outside is a UserError."""
-    try:
-        yield from results
-    except RuntimeError as error:  # PyTorch has no exception of its own for it
-        if "DataLoader worker" not in str(error):
-            raise
-        found = (
-            "a process that reads slides was ended from outside, for want of memory perhaps (or of room in /dev/shm)"
-        )
-        mend = "run again with fewer --workers: what is finished is not repeated"
-        raise UserError(Fault("worker.ended", "", found, mend=mend)) from error
 
 
 # ---- reporting -------------------------------------------------------------------------------------------------------

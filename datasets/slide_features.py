@@ -5,6 +5,7 @@ averaged over R x R pixels into the parent; all patches of a batch of regions ar
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,27 @@ def _collate(items: Sequence[tuple[int, int, np.ndarray | Fault]]) -> Regions:
 # ---- encoding --------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Pace:
+    """How fast slides are encoded. patches: encoded so far. reading: seconds in which the encoder waited for patches.
+    encoding: seconds in which the encoder worked. device: what the encoder runs on, and in which precision."""
+
+    patches: int = 0
+    reading: float = 0.0
+    encoding: float = 0.0
+    device: str = ""
+
+    def add(self, more: "Pace") -> None:
+        self.patches += more.patches
+        self.reading += more.reading
+        self.encoding += more.encoding
+
+    def told(self) -> str:
+        """What is waited for: whether more readers or a faster encoder would help."""
+        slower, seconds = max(("reading", self.reading), ("encoding", self.encoding), key=lambda part: part[1])
+        return f"{slower} takes {seconds / max(self.reading + self.encoding, 1e-9):.0%} of the time"
+
+
 @dataclass(frozen=True)
 class SlideFeatures:
     """low: (P, D) float32. high: (P, R * R, D) float32, zero rows where a child is no patch."""
@@ -130,27 +152,30 @@ def extract_features(
     batch_size: int,
     workers: int,
     pin_memory: bool = False,
-    progress: Callable[[int], None] = lambda patches: None,
+    pace: Pace | None = None,
 ) -> Iterator[SlideFeatures | tuple[SlidePlan, Fault]]:
     """Read and encode slides in order; of a slide that cannot be read, its plan and what was wrong.
 
-    encode: (N, 3, S, S) uint8 -> (N, D), about ``batch_size`` patches at a time, of several parents and slides.
-    progress: called with the number of patches just encoded.
+    encode: (N, 3, S, S) uint8 -> (N, D), about ``batch_size`` patches at a time, of several parents. A batch is of one
+    slide, so that a slide's features do not depend on which slides are extracted with it. pace: told after every batch.
     """
+    pace = pace or Pace()
     regions = max(1, batch_size // (1 + max((plan.grid.is_child[0].size for plan in plans), default=0)))
     reader = RegionReader(plans)
     batches = DataLoader(
-        reader, regions, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory,
-        worker_init_fn=partial(_tie, os.getpid()),
+        reader, batch_sampler=_batches_of(plans, regions), num_workers=workers, collate_fn=_collate,
+        pin_memory=pin_memory, worker_init_fn=partial(_tie, os.getpid()),
     )  # fmt: skip
     features: dict[int, SlideFeatures] = {}
     faults: dict[int, Fault] = {}
     left = [len(plan.grid.parents) for plan in plans]
     waiting = 0
+    idle = time.monotonic()
     for batch in batches:
         faults |= batch.faults
+        began = time.monotonic()
         encoded = encode(batch.patches).float().cpu().numpy() if len(batch.patches) else np.empty((0, output_dim))
-        progress(len(encoded))
+        pace.add(Pace(len(encoded), began - idle, time.monotonic() - began))
         start = 0
         for index, parent, number in batch.places:
             if index not in faults:
@@ -164,6 +189,17 @@ def extract_features(
             finished = features.pop(waiting, None)
             yield (plans[waiting], faults[waiting]) if waiting in faults or finished is None else finished
             waiting += 1
+        idle = time.monotonic()
+
+
+def _batches_of(plans: Sequence[SlidePlan], size: int) -> list[list[int]]:
+    """Items of RegionReader, ``size`` at a time, none of two slides."""
+    batches, first = [], 0
+    for plan in plans:
+        end = first + len(plan.grid.parents)
+        batches += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
+        first = end
+    return batches
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -1,33 +1,27 @@
 """Folds as processes of their own: on this machine, or wherever Ray puts them."""
 
-import logging
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.errors import EXIT_USER_ERROR, Fault, UserError
+from utils.ray_cluster import Lost, joined
 from utils.redaction import redacted
 from utils.whole_files import append_line
 from utils.workers import die_with_parent
 
-if TYPE_CHECKING:
-    import ray
-
 PROMPT = "$ python "
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20  # for a fold to end after Ctrl-C
-CONNECT_SECONDS = 10
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
-RAY_OBJECT_STORE_BYTES = 80 * 1024**2  # nothing but exit codes passes through it
 
 Outcomes = list[tuple["FoldJob", str]]  # folds that ended: what went wrong, empty where nothing did
 
@@ -167,59 +161,17 @@ def on_ray(
     many as fit). Yields about every second. A fold that was lost, or whose worker was, is started again, ``retries``
     times at most. Raises UserError where Ray is not installed or cannot be reached.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        mend = "pip install ray==2.60.0 (requirements.txt), or use --local, which needs none"
-        raise UserError(Fault("ray.missing", "Ray", "is not installed", mend=mend)) from error
-    here = {} if address else {"num_cpus": at_once and at_once * cpus, "object_store_memory": RAY_OBJECT_STORE_BYTES}
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            _knock(address)
-        ray.init(address or "local", **quiet, **here)  # type: ignore[arg-type]
-    except (OSError, RuntimeError, ValueError) as error:
-        where = f"--address {address}" if address else "Ray on this machine"
-        mend = "use --local, which does without Ray"
-        raise UserError(Fault("ray.no_answer", where, f"no answer ({error})", mend=mend)) from error
-    pending: dict[ray.ObjectRef[str], FoldJob] = {}
-    resources: Callable[[], dict[str, float]] = ray.cluster_resources
-    try:
+    with joined(address, at_once and at_once * cpus, "use --local, which does without Ray") as cluster:
         if gpus is None:
-            gpus = float(resources().get("GPU", 0) > 0)
+            gpus = float(cluster.number("GPU") > 0)
         for name, number in {} if address else {"CPU": cpus, "GPU": gpus}.items():
-            if number > (there := resources().get(name, 0)):
+            if number > (there := cluster.number(name)):
                 found = f"Ray finds {there:g} {name}s on this machine"
                 raise UserError(Fault("grid.resources", f"--{name.lower()}s_per_fold {number:g}", found))
-        task = ray.remote(run_job).options(
-            num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=[LostFoldError]
-        )
-        pending = {task.remote(job, {} if gpus else NO_GPU): job for job in jobs}
-        while pending:
-            done, _ = ray.wait(list(pending), num_returns=len(pending), timeout=1)
-            yield [(pending.pop(reference), _fault(reference)) for reference in done]
-    finally:
-        for reference in pending:
-            ray.cancel(reference)
-        if pending:
-            ray.wait(list(pending), num_returns=len(pending), timeout=GRACE_SECONDS)
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """Raises OSError where nothing listens at HOST:PORT; Ray itself would try for minutes."""
-    host, _, port = address.partition(":")
-    if port.isdecimal():
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-
-
-def _fault(reference: "ray.ObjectRef[str]") -> str:
-    import ray
-
-    try:
-        return str(ray.get(reference))
-    except ray.exceptions.RayTaskError as error:
-        return str(error.cause)
-    except ray.exceptions.RayError as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        variables = {} if gpus else NO_GPU
+        stream = cluster.run(
+            run_job, jobs, variables, cpus=cpus, gpus=gpus, retries=retries, retry_on=[LostFoldError]
+        )  # fmt: skip
+        with closing(stream):
+            for ended in stream:
+                yield [(job, result.fault if isinstance(result, Lost) else result) for job, result in ended]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from datasets.bag_cache import BagLoader
+from datasets.encoding import EncoderSource
 from datasets.extract import ExtractionOptions, extract_slides
 from datasets.folders import FeatureFolders
 from datasets.task import NO_LABEL
@@ -80,10 +81,10 @@ def make_features(wsi_dir: Path, config: Config, record: RunRecord | None) -> li
     record: the run's, None of a bare checkpoint. Finished slides are kept. Returns the ids of all slides in the folder.
     Raises UserError where that fails, and where the run was trained with features of another model.
     """
-    encoder = load_image_side(config.feature_extractor, config.vlm_path)
+    source = EncoderSource.of(load_image_side, config.feature_extractor, config.vlm_path)
     if record:
-        check_trained_with(config, encoder.identity(), record.features_model)
-    return extract_slides(FeatureFolders.of(config), wsi_dir, encoder, ExtractionOptions(device=config.device))
+        check_trained_with(config, source.encoder.identity(), record.features_model)
+    return extract_slides(FeatureFolders.of(config), wsi_dir, source, ExtractionOptions(device=config.device))
 
 
 def predict_slides(run: TrainedRun, kept: Path, resume: bool) -> RunPredictions:

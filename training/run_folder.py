@@ -60,7 +60,7 @@ class RunFolder(RunReader):
         return self.record()
 
     def finished_folds(self, folds: Iterable[int], resume: bool) -> dict[int, FoldResult]:
-        """The results of those folds that are finished, of which no state to resume from is kept. Raises UserError where
+        """The results of those folds that are finished; no state to resume from is left of them. Raises UserError where
         there are any, unless ``resume``."""
         finished = {fold: result for fold in folds if (result := self.finished(fold))}
         if finished and not resume:

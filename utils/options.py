@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from urllib.parse import urlsplit
 
 Stage = Literal["training", "prediction", "explanation"]
@@ -19,6 +19,7 @@ OVER_SLIDES: tuple[Stage, ...] = ("training", "prediction")
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of Linux
 LONGEST_TOLD = 80
 """Characters of a value that a message quotes."""
+Item = TypeVar("Item")
 GIVEN = object()
 """In ``Option.unless``: any value but none."""
 
@@ -223,6 +224,28 @@ def address(given: str) -> str:
     if not is_whole or " " in given:
         raise argparse.ArgumentTypeError(f"{shortened(given)!r}: expected http://... or https://...")
     return given
+
+
+class Shard(NamedTuple):
+    """Part ``number`` (from 1) of ``parts``, written 3/16."""
+
+    number: int
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
+
+    def part(self, items: Sequence[Item]) -> list[Item]:
+        """Every ``parts``-th of the items, from the ``number``-th on; all parts together are all items."""
+        return list(items[self.number - 1 :: self.parts])
+
+
+def shard(given: str) -> Shard:
+    """An argparse type: 3/16 -> the third part of sixteen."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise argparse.ArgumentTypeError(f"{shortened(given)!r}: expected K/N, with K from 1 to N, as 3/16")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def regular_expression(pattern: str) -> str:

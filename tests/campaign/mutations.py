@@ -77,6 +77,7 @@ def damage_an_input(place: Place, expected: Expected, generator: random.Random) 
         return Verdict("refused") if ended.codes else finding(f"refused without a fault: {ended.said.strip()[-200:]}")
     name = str(file.relative_to(place.path))
     others = {other: content for other, content in expected.files.items() if other != name}
-    if not (differences := place.differences({**others, name: file.read_bytes()})):
+    own = {name: file.read_bytes()} if file.exists() else {}  # the call may have removed what it read
+    if not (differences := place.differences({**others, **own})):
         return Verdict("harmless")
     return finding(f"silent wrong result: {differences}") if pattern in reader.sealed else Verdict("altered")

@@ -16,7 +16,7 @@ from benchmarks import pyramids
 from benchmarks.pyramids import tissue
 from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
-from datasets.slide_features import SlideFeatures, cut_region, extract_features, write_slide_features
+from datasets.slide_features import Pace, SlideFeatures, cut_region, extract_features, write_slide_features
 from datasets.slides import Magnification, read_area
 from tests.support.faults import expect_faults
 from tests.support.planned_slides import ENCODER, PLAIN, plan
@@ -192,10 +192,16 @@ def test_each_region_is_read_once(tmp_path: Path, slides: list[Path], monkeypatc
 
 def test_progress_counts_all_patches(tmp_path: Path, slides: list[Path]) -> None:
     counted: list[int] = []
-    plans = [plan(tmp_path, file) for file in slides]
-    list(extract_features(plans, shrink, WIDTH, 40, 0, progress=counted.append))
-    assert sum(counted) == sum(planned.grid.num_patches for planned in plans)
-    assert max(counted) <= 40
+
+    class Counted(Pace):
+        def add(self, more: Pace) -> None:
+            counted.append(more.patches)
+            super().add(more)
+
+    plans, pace = [plan(tmp_path, file) for file in slides], Counted()
+    list(extract_features(plans, shrink, WIDTH, 40, 0, pace=pace))
+    assert sum(counted) == pace.patches == sum(planned.grid.num_patches for planned in plans)
+    assert max(counted) <= 40 and pace.reading > 0 and pace.encoding > 0
 
 
 # ---- slides that cannot be read --------------------------------------------------------------------------------------

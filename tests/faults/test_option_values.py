@@ -14,7 +14,7 @@ from utils.options import Number
 
 WORDS = {
     options.words, options.path, options.location, options.address, options.named_class, options.one_group,
-    options.regular_expression, folder_name,
+    options.regular_expression, options.shard, folder_name,
 }  # fmt: skip
 NO_NUMBERS = [
     "nan",
