@@ -9,6 +9,7 @@ from datasets.foreign_slides import IMAGE, VIPS, ForeignFormat
 from utils.errors import Fault
 
 HEAD = 4096  # bytes
+LONGEST_SIGN = 4  # bytes of UTF-8, which the end of the head may cut
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 IMAGES = {
     b"\x89PNG": "a PNG image",
@@ -34,10 +35,15 @@ def why_unreadable(file: Path, error: str) -> Fault:
     """The fault of a file that OpenSlide refused. error: what OpenSlide said."""
     with file.open("rb") as opened:
         head = opened.read(HEAD)
+    text = _text(head)
+    if text.lower().startswith(WEB_PAGES):
+        found = f"is a page of a server in place of a slide ({text[:60]!r}): a login, or an error, perhaps"
+        return Fault("slide.web_page", str(file), found, "a slide", f"{AGAIN}, logged in")
     return (
-        _no_content(file, head)
-        or _without_companions(file, head)
+        _without_companions(file, head)
+        or _no_content(file, head)
         or _of_other_kind(file, head)
+        or _of_text(file, text)
         or (why_tiff(file) if head.startswith(TIFF) else None)
         or Fault("slide.unreadable", str(file), f"not readable as a slide, it may be cut off ({error})", mend=AGAIN)
     )
@@ -75,18 +81,24 @@ def _of_other_kind(file: Path, head: bytes) -> Fault | None:
     archive = next((what for start, what in ARCHIVES.items() if head.startswith(start)), None)
     if archive:
         return Fault("slide.archive", str(file), f"is {archive}", "a slide", "unpack it")
+    return None
+
+
+def _text(head: bytes) -> str:
+    """The beginning of a text; empty where the file is none."""
     try:
         text = head.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        return None
-    if "\0" in text:
-        return None
-    if text.lower().startswith(WEB_PAGES):
-        found = f"is a page of a server in place of a slide ({text[:60]!r}): a login, or an error, perhaps"
-        return Fault("slide.web_page", str(file), found, "a slide", f"{AGAIN}, logged in")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - LONGEST_SIGN:
+            return ""
+        text = head[: error.start].decode("utf-8-sig").strip()
+    return "" if "\0" in text else text
+
+
+def _of_text(file: Path, text: str) -> Fault | None:
     if text.startswith("version https://git-lfs"):
         return Fault("slide.pointer", str(file), "is a pointer of Git LFS", "a slide", "fetch it: git lfs pull")
-    return Fault("slide.text", str(file), f"is text ({text[:60]!r})", "a slide", AGAIN)
+    return Fault("slide.text", str(file), f"is text ({text[:60]!r})", "a slide", AGAIN) if text else None
 
 
 def why_tiff(file: Path) -> Fault | None:
