@@ -133,8 +133,10 @@ def level0_of(tags: ScaleTags, given: Magnification | None, forced: Magnificatio
         return replace(forced, origin=f"{forced.origin}{overruled}")
     if tagged and given and tagged.value != given.value:
         return Magnification(tagged.value, f"{tagged.origin}, although {given.origin} says {given.value:g}x", True)
-    if tagged or given:
-        return tagged or tags.confirm(given)
+    if tagged:
+        return tagged
+    if given:
+        return tags.confirm(given)
     mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset_csv"
     if unusual := tags.unusual():
         raise UserError(Fault("slide.pixel_size", "", unusual, "one of these", mend))

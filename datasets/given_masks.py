@@ -119,8 +119,9 @@ def _read_image(file: Path) -> np.ndarray:
     if pixels.ndim == 3 and levels > FEW_LEVELS:
         found = f"has {levels} colours, as a picture of the slide has"
         raise UserError(Fault("mask.form", str(file), found, "a mask: 0 where there is no tissue"))
-    is_set: np.ndarray = pixels > (pixels.max() / 2 if levels > FEW_LEVELS else 0)
-    return is_set.any(-1) if is_set.ndim == 3 else is_set
+    is_set = np.atleast_3d(pixels > (pixels.max() / 2 if levels > FEW_LEVELS else 0))
+    mask: np.ndarray = np.asarray(is_set.any(-1))
+    return mask
 
 
 def _pixels(file: Path) -> np.ndarray:

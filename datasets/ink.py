@@ -39,7 +39,8 @@ def find_ink(image: np.ndarray) -> np.ndarray:
     for (start, end), least in COLOURS.values():
         is_ink |= ((hue - start) % 360 <= end - start) & (saturation >= least) & (largest >= DARK)
     specks_gone = median_filter(is_ink, SPECK, mode="nearest")
-    return binary_dilation(specks_gone, iterations=RIM) if specks_gone.any() else specks_gone
+    with_rim: np.ndarray = binary_dilation(specks_gone, iterations=RIM)
+    return with_rim
 
 
 def _hue(red: np.ndarray, green: np.ndarray, blue: np.ndarray, largest: np.ndarray, spread: np.ndarray) -> np.ndarray:

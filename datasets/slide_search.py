@@ -123,14 +123,14 @@ def _named(ids: Mapping[str, Sequence[Path]], notes: Sequence[Fault] = ()) -> Fo
     faults = {}
     for slide_id, files in ids.items():
         if len(files) > 1:
-            others = listed(files[:1] + files[2:], quote=False)
+            others = listed([files[0], *files[2:]], quote=False)
             found = f"a slide of this name is there already: {others}"
             faults[slide_id] = Fault("slide.repeated", str(files[1]), found)
         elif problem := name_problem(slide_id):
             expected = f"a name of at most {MOST_BYTES} bytes, for features are named after slides"
             faults[slide_id] = Fault("name.unusable", str(files[0]), f"its name {problem}", expected, "rename it")
-    files = {slide_id: of_id[0] for slide_id, of_id in sorted(ids.items()) if slide_id not in faults}
-    return FoundSlides(files, faults, list(notes))
+    found_files = {slide_id: files[0] for slide_id, files in sorted(ids.items()) if slide_id not in faults}
+    return FoundSlides(found_files, faults, list(notes))
 
 
 def _by_barcode(slide_id: str, holders: Mapping[str, list[Path]]) -> list[Path]:

@@ -109,7 +109,7 @@ def why_tiff(file: Path) -> Fault | None:
         with tifffile.TiffFile(file) as tiff:
             page = tiff.pages.first
             ome, tiled, samples = tiff.is_ome, page.is_tiled, page.samplesperpixel
-            bits, compression = page.bitspersample, page.compression.name
+            bits, compression = page.bitspersample, tifffile.COMPRESSION(page.compression).name
     except Exception:  # on damaged files tifffile raises errors of any kind
         return None
     kind = "an OME-TIFF" if ome else "a TIFF"
