@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
     from tqdm import tqdm
 
-    from datasets.slides import find_slides
+    from datasets.slide_search import find_slides
     from explanation.explain_run import explain_slide, load_hive_mil, slides_to_explain
     from explanation.explanation_files import files_of_slide, write_explanation
     from training.checkpoints import input_paths

@@ -10,10 +10,11 @@ from typing import NoReturn
 
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option
 from utils.errors import run_script
-from utils.options import MOST_WORKERS, GpuShare, at_least, location, shard, within, words
+from utils.options import MOST_WORKERS, GpuShare, Number, at_least, location, shard, within, words
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-HIGHEST_MAGNIFICATION = 160
+level0 = Number(float, 1, 160, suffix="x")
+"""An argparse type: 40 or 40x."""
 
 
 class ListModels(argparse.Action):
@@ -39,12 +40,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         type=location,
         help="table of slides: only those it names; its level0_mag counts where no tag tells",
     )
-    add(
-        "level0-mag",
-        type=within(1, HIGHEST_MAGNIFICATION, float),
-        help="magnification of level 0 of slides that no tag or table tells",
-    )
+    add("level0-mag", type=level0, help="magnification of level 0 of slides that no tag or table tells")
+    add("force-magnification", type=level0, help="magnification of level 0 of all slides, whatever their tags tell; "
+        "the column force_magnification of --dataset_csv says it slide by slide")  # fmt: skip
     add("min-tissue", type=at_least(0, float, 1), default=0.1, help="least share of tissue in a patch (default: 0.1)")
+    where = parser.add_mutually_exclusive_group()
+    add_option(where, "tissue-threshold", type=within(0, 254), metavar="N", help="tissue is where the saturation, of "
+               "255, exceeds N (default: Otsu's threshold, between 8 and 64)")  # fmt: skip
+    add_option(where, "tissue-mask", type=location, metavar="DIR", help="folder with a mask for each slide, PNG or "
+               "TIFF (0: no tissue), or contours as in TRIDENT's contours_geojson")  # fmt: skip
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)

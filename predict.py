@@ -38,14 +38,14 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
 def main(argv: Sequence[str] | None = None) -> None:
     options, given = parse(argv)
     output: Path = options.output
-    from datasets.slides import find_slides
+    from datasets.slide_search import search_slides
     from reports.prediction_report import output_files, write_predictions
     from training.checkpoints import input_paths, read_settings
     from training.prediction import make_features, predict_slides, seen_note
     from training.trained_run import load_run
 
     kept = output.with_name(f".{output.name}.partial.json")
-    slides = find_slides(options.wsi_dir).values() if options.wsi_dir else ()
+    slides = search_slides(options.wsi_dir).files.values() if options.wsi_dir else ()
     check_outputs(
         f"--output {output}", [*output_files(output), kept], [*input_paths(options.checkpoint, given), *slides]
     )

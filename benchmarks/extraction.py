@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         file = write_pyramid(Path(folder) / "slide.svs", image, 40, 0.25, **storage)
         del image
         folders = FeatureFolders(Path(folder), "task", "encoder")
-        plan = plan_slide(PlanJob("slide", file, None, FeatureRecipe(5, 20, 0.1, "none", {}), folders, None))
+        plan = plan_slide(PlanJob("slide", file, None, FeatureRecipe(5, 20, 0.1, "none", {}), folders, None)).plan
         assert plan is not None
         parents = len(plan.grid.parents)
         print(f"{parents} parents, {plan.grid.num_patches - parents} children, {options.workers} reading processes")

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets.barcodes import is_whole_patient, patient_of
 from datasets.feature_layouts import TridentLayout, holds_coordinates
 from datasets.slide_names import FEATURES, SUFFIXES, slide_name
-from datasets.slides import by_name, find_slides
+from datasets.slide_search import by_name, find_slides
 from utils.commands import options_text
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.extraction_plan import PlanJob, SlidePlan, plan_slide
+from datasets.extraction_plan import FirstLook, PlanJob, SlidePlan, plan_slide
 from datasets.folders import FeatureFolders
 from datasets.slide_features import Encode, Pace, SlideFeatures, extract_features, write_slide_features
 from utils.errors import Fault, UserError
@@ -133,17 +133,17 @@ def _unless_ended(results: Iterator[Result]) -> Iterator[Result]:
 # ---- a cluster -------------------------------------------------------------------------------------------------------
 
 
-def look(job: PlanJob) -> SlidePlan | UserError | None:
-    """The slide's plan, None where it is finished already, or what is wrong with it."""
+def look(job: PlanJob) -> FirstLook | UserError:
+    """What the first look at the slide finds, or what is wrong with the slide."""
     try:
         return plan_slide(job)
     except UserError as error:
         return UserError(error.faults)
 
 
-def look_on(cluster: Cluster, jobs: Sequence[PlanJob]) -> list[SlidePlan | UserError | None]:
+def look_on(cluster: Cluster, jobs: Sequence[PlanJob]) -> list[FirstLook | UserError]:
     """``look`` at every slide, on a cluster whose nodes share this machine's folders; in the order of the jobs."""
-    found: dict[str, SlidePlan | UserError | None] = {}
+    found: dict[str, FirstLook | UserError] = {}
     stream = cluster.run(_look_from, jobs, Path.cwd(), cpus=1, gpus=0, retries=RETRIES)
     with closing(stream), tqdm(total=len(jobs), desc="finding tissue", unit="slide", disable=None) as bar:
         for ended in stream:
@@ -179,7 +179,7 @@ def _lost(file: Path, lost: Lost[Any]) -> Fault:
     return Fault("worker.lost", str(file), f"the process that worked at it was lost ({lost.fault})")
 
 
-def _look_from(job: PlanJob, folder: Path) -> SlidePlan | UserError | None:
+def _look_from(job: PlanJob, folder: Path) -> FirstLook | UserError:
     os.chdir(folder)
     return look(job)
 

@@ -1,10 +1,9 @@
 """From slides to features: the slides are found and planned, their patches encoded, and a task's files written."""
 
 import os
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,14 @@ from datasets.encoding import (
     look,
     look_on,
 )
-from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan
+from datasets.extraction_plan import FeatureRecipe, FirstLook, PlanJob, SlidePlan
+from datasets.failed_slides import many_inks, refuse, write_failures
 from datasets.folders import FeatureFolders
+from datasets.given_masks import find_masks, missing_mask
 from datasets.slide_features import Pace
-from datasets.slides import Magnification, find_slides
-from datasets.task import read_level0_magnifications, read_table
+from datasets.slide_search import search_slides
+from datasets.slides import Magnification, doubtful
+from datasets.task import read_forced_magnifications, read_level0_magnifications, read_table
 from utils.errors import Fault, UserError
 from utils.model_identity import ModelIdentity
 from utils.options import Shard
@@ -38,7 +40,9 @@ class ExtractionOptions:
     """How slides are extracted.
 
     dataset_csv: a table that names the slides wanted, and the magnification where no tag tells it. level0_mag: that
-    of slides that neither tells. min_tissue: least share of tissue in a patch. stain_normalisation: none or macenko.
+    of slides that neither tells. force_magnification: that of all slides, whatever their tags tell. min_tissue: least
+    share of tissue in a patch. tissue_threshold: of the saturation (default: Otsu's). tissue_mask: a folder of masks
+    that say where tissue is (``find_masks``). stain_normalisation: none or macenko.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
     shard: the part of the slides that this process extracts. address: of a Ray cluster whose nodes share this machine's
@@ -49,7 +53,10 @@ class ExtractionOptions:
 
     dataset_csv: Path | None = None
     level0_mag: float | None = None
+    force_magnification: float | None = None
     min_tissue: float = 0.1
+    tissue_threshold: int | None = None
+    tissue_mask: Path | None = None
     stain_normalisation: str = "none"
     batch_size: int = 256
     workers: int = min(16, os.cpu_count() or 1)
@@ -72,76 +79,118 @@ def extract_slides(
     slide is missing or fails (with ``skip_errors`` where all do), and where no cluster answers at ``address``; the
     files of slides that were finished before stay.
     """
-    jobs = _plan_jobs(folders, wsi_dir, source.encoder.identity(), options)
+    work = _plan_jobs(folders, wsi_dir, source.encoder.identity(), options)
     if options.shard:
-        total, jobs = len(jobs), options.shard.part(jobs)
-        print(f"shard {options.shard}: {len(jobs)} of {total} slides")
+        total, work = len(work.jobs), replace(work, jobs=options.shard.part(work.jobs))
+        print(f"shard {options.shard}: {len(work.jobs)} of {total} slides")
+    if work.failed and not options.skip_errors:
+        refuse(work.failed, wsi_dir, work.number, folders.root)
     recipe = Recipe(folders, Path.cwd(), options.batch_size, options.workers, options.device, options.precision)
     if not options.address:
-        looked = over_slides(look, jobs, options.workers, "finding tissue")
-        return _finish(jobs, looked, lambda plans, pace: encode_here(plans, source.encoder, recipe, pace), options)
+        looked = over_slides(look, work.jobs, options.workers, "finding tissue")
+        return _finish(work, looked, lambda plans, pace: encode_here(plans, source.encoder, recipe, pace), options)
     with joined(options.address, mend="without --address this machine extracts alone") as cluster:
-        looked = look_on(cluster, jobs)
+        looked = look_on(cluster, work.jobs)
         return _finish(
-            jobs, looked,
+            work, looked,
             lambda plans, pace: encode_on(cluster, plans, source, recipe, options.gpus_per_worker, pace),
             options,
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Work:
+    """A job for each slide in ``wsi_dir``, and what is wrong with slides that cannot have one."""
+
+    wsi_dir: Path
+    folders: FeatureFolders
+    jobs: list[PlanJob]
+    failed: dict[str, UserError]
+
+    @property
+    def number(self) -> int:
+        """Of all slides."""
+        return len(self.jobs) + len(self.failed)
+
+
 def _finish(
-    jobs: Sequence[PlanJob],
-    looked: Sequence[SlidePlan | UserError | None],
+    work: Work,
+    looked: Sequence[FirstLook | UserError],
     encode: Callable[[Sequence[SlidePlan], Pace], Iterator[Encoded]],
     options: ExtractionOptions,
 ) -> list[str]:
     """``extract_slides`` once all slides are looked at. Returns and raises as it does."""
-    failed = {job.slide_id: found for job, found in zip(jobs, looked, strict=True) if isinstance(found, UserError)}
+    seen: dict[str, FirstLook] = {}
+    failed = dict(work.failed)
+    for job, found in zip(work.jobs, looked, strict=True):
+        if isinstance(found, UserError):
+            failed[job.slide_id] = found
+        else:
+            seen[job.slide_id] = found
+    _show_notes(doubtful({slide_id: found.magnification for slide_id, found in seen.items()}))
+    _show_notes(many_inks({slide_id: found.ink for slide_id, found in seen.items()}))
     if failed and not options.skip_errors:
-        print("--skip-errors goes on with the other slides", file=sys.stderr)
-        raise UserError(list(dict.fromkeys(fault for error in failed.values() for fault in error.faults)))
-    plans = [found for found in looked if isinstance(found, SlidePlan)]
-    _show_plans(plans, sum(found is None for found in looked))
+        refuse(failed, work.wsi_dir, work.number, work.folders.root)
+    plans = [found.plan for found in seen.values() if found.plan]
+    _show_plans(plans, len(seen) - len(plans))
     if plans:
         failed |= _encode_slides(plans, partial(encode, plans), options.skip_errors)
     if failed:
-        _show_failures(failed, len(jobs))
-    if jobs and len(failed) == len(jobs):
-        found = f"none of {len(jobs)} slides could be extracted"
-        raise UserError(Fault("slide.all_failed", str(jobs[0].file.parent), found))
-    if jobs:
-        print(f"features in {jobs[0].folders.root}")
-        print(f"to check them: {jobs[0].folders.check_command()}")
-    return [job.slide_id for job in jobs if job.slide_id not in failed]
+        _show_failures(failed, work.number)
+        write_failures(failed, work.folders.root)
+    if failed and len(failed) == work.number:
+        found_none = f"none of {work.number} slides could be extracted"
+        raise UserError(Fault("slide.all_failed", str(work.wsi_dir), found_none))
+    if work.jobs:
+        print(f"features in {work.folders.root}")
+        print(f"to check them: {work.folders.check_command()}")
+    return [job.slide_id for job in work.jobs if job.slide_id not in failed]
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
 
 
-def _plan_jobs(
-    folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, options: ExtractionOptions
-) -> list[PlanJob]:
-    """A job for each slide. Raises UserError where one that the table names is missing."""
+def _plan_jobs(folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, options: ExtractionOptions) -> Work:
+    """The slides that are there and wanted."""
     table = options.dataset_csv
-    level0 = read_level0_magnifications(table) if table else {}
-    files = find_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
-    given = {slide_id: Magnification(value, "column level0_mag") for slide_id, value in level0.items()}
-    default = Magnification(options.level0_mag, "--level0-mag") if options.level0_mag else None
+    slides = search_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
+    _show_notes(slides.notes)
+    failed = {slide_id: UserError(fault) for slide_id, fault in slides.faults.items()}
+    masks = find_masks(options.tissue_mask) if options.tissue_mask else None
+    if options.tissue_mask and masks is not None:
+        without = [slide_id for slide_id in slides.files if slide_id not in masks]
+        failed |= {slide_id: UserError(missing_mask(options.tissue_mask, slide_id)) for slide_id in without}
+    given = _told(read_level0_magnifications(table) if table else {}, "level0_mag", options.level0_mag, "--level0-mag")
+    forced = _told(
+        read_forced_magnifications(table) if table else {},
+        "force_magnification", options.force_magnification, "--force-magnification",
+    )  # fmt: skip
     recipe = FeatureRecipe(
         folders.low_magnification,
         folders.high_magnification,
         options.min_tissue,
         options.stain_normalisation,
         {"encoder": folders.feature_extractor, **model.attributes()},
+        options.tissue_threshold,
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
-    return [
+    jobs = [
         PlanJob(
-            slide_id, file, given.get(slide_id, default), recipe, folders, drawn and drawn / f"{slide_id}.jpg",
-            options.overwrite,
+            slide_id, file, given(slide_id), recipe, folders, drawn and drawn / f"{slide_id}.jpg", options.overwrite,
+            forced(slide_id), masks[slide_id] if masks else None,
         )
-        for slide_id, file in files.items()
+        for slide_id, file in slides.files.items() if slide_id not in failed
     ]  # fmt: skip
+    return Work(wsi_dir, folders, jobs, failed)
+
+
+def _told(
+    column: Mapping[str, float], name: str, value: float | None, option: str
+) -> Callable[[str], Magnification | None]:
+    """What the user says of a slide's magnification: the table's column, else the option for all slides."""
+    for_all = Magnification(value, option) if value else None
+    of_slides = {slide_id: Magnification(number, f"column {name}") for slide_id, number in column.items()}
+    return lambda slide_id: of_slides.get(slide_id, for_all)
 
 
 # ---- encoding --------------------------------------------------------------------------------------------------------
@@ -187,6 +236,11 @@ def _encode_slides(
 
 
 # ---- reporting -------------------------------------------------------------------------------------------------------
+
+
+def _show_notes(notes: Sequence[Fault]) -> None:
+    for note in notes:
+        print(f"note: {note}")
 
 
 def _show_plans(plans: Sequence[SlidePlan], finished: int) -> None:

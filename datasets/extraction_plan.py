@@ -11,29 +11,38 @@ import openslide
 
 from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
-from datasets.slides import Magnification, read_area, reading, tagged_magnification
+from datasets.slides import Magnification, ScaleTags, read_area, reading, scale_tags
 from datasets.stain import Macenko
-from datasets.tissue import PatchGrid, draw_grid, lay_grid
+from datasets.tissue import PatchGrid, TissueRule, draw_grid, lay_grid
+from datasets.unreadable_slides import why_tiff
 from utils.errors import Fault, UserError
+from utils.files import file_sha256
 from utils.h5 import read_attributes
 from utils.whole_files import write_bytes
 
 STAIN_SAMPLE = 50  # parents
+EARLIER = {"tissue_threshold": "otsu", "tissue_mask_sha256": ""}
+"""What holds for files of earlier versions, which do not say so."""
 
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """What decides a slide's features, beside the slide. encoder: its name, and which model it is of."""
+    """What decides a slide's features, beside the slide. encoder: its name, and which model it is of. tissue_threshold:
+    of the saturation; None for Otsu's."""
 
     low_magnification: int
     high_magnification: int
     min_tissue: float
     stain_normalisation: str
     encoder: Mapping[str, Any]
+    tissue_threshold: int | None = None
 
     def attributes(self) -> dict[str, Any]:
         """As the files carry them."""
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "encoder"}
+        own["tissue_threshold"] = (
+            EARLIER["tissue_threshold"] if self.tissue_threshold is None else self.tissue_threshold
+        )
         return {**own, **self.encoder, "patch_size": PATCH_SIZE}
 
 
@@ -54,7 +63,8 @@ class SlidePlan:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """A slide to plan. given: its magnification where no tag tells it. thumbnail: where to draw it, or None."""
+    """A slide to plan. given: its magnification where no tag tells it; forced: whatever its tags tell. mask: where its
+    tissue is, or None. thumbnail: where to draw it, or None."""
 
     slide_id: str
     file: Path
@@ -63,27 +73,39 @@ class PlanJob:
     folders: FeatureFolders
     thumbnail: Path | None
     overwrite: bool = False
+    forced: Magnification | None = None
+    mask: Path | None = None
 
 
-def plan_slide(job: PlanJob) -> SlidePlan | None:
-    """Find the tissue, lay the grid and draw both; None where the slide's files are there already.
+@dataclass(frozen=True)
+class FirstLook:
+    """plan: None where the slide's files are there already. ink: its share of the slide's area."""
 
-    Raises UserError, naming the file, where the slide is not readable, its magnification not known or too low, no patch
-    has tissue enough, or files made otherwise are there.
+    magnification: Magnification
+    plan: SlidePlan | None = None
+    ink: float = 0.0
+
+
+def plan_slide(job: PlanJob) -> FirstLook:
+    """Find the tissue, lay the grid and draw both, unless the slide's files are there already.
+
+    Raises UserError, naming the file, where the slide or its mask is not readable, its magnification not known or too
+    low, no patch has tissue enough, or files made otherwise are there.
     """
     recipe = job.recipe
     with reading(job.file) as slide:
-        magnification = _choose(tagged_magnification(slide), job.given)
-        if magnification is None:
-            found = "no tag tells its magnification (objective power, microns per pixel)"
-            mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset_csv"
-            raise UserError(Fault("slide.magnification", "", found, mend=mend))
-        slide_is = {"level0_magnification": magnification.value, "slide_bytes": job.file.stat().st_size}
+        magnification = level0_of(scale_tags(slide), job.given, job.forced)
+        slide_is = {
+            "level0_magnification": magnification.value,
+            "slide_bytes": job.file.stat().st_size,
+            "tissue_mask_sha256": file_sha256(job.mask) if job.mask else EARLIER["tissue_mask_sha256"],
+        }
         made = {**recipe.attributes(), **slide_is}
         if is_made(job.folders, job.slide_id, made, job.overwrite):
-            return None
+            return FirstLook(magnification)
         scales = recipe.low_magnification, recipe.high_magnification
-        grid, overview = lay_grid(slide, magnification.value, scales, recipe.min_tissue)
+        rule = TissueRule(recipe.min_tissue, recipe.tissue_threshold, job.mask)
+        grid, overview = lay_grid(slide, magnification.value, scales, rule)
         if job.thumbnail is not None:
             drawn = io.BytesIO()
             draw_grid(grid, overview).save(drawn, format="JPEG", quality=85)
@@ -93,16 +115,33 @@ def plan_slide(job: PlanJob) -> SlidePlan | None:
                 f"{overview.tissue.mean():.1%} of it is tissue, not enough for a patch of --min-tissue "
                 f"{recipe.min_tissue:g} (level 0 has {magnification.value:g}x by {magnification.origin})"
             )
-            raise UserError(Fault("slide.no_tissue", "", found, "a stained section", "see its thumbnail"))
+            no_tissue = Fault("slide.no_tissue", "", found, "a stained section", "see its thumbnail")
+            raise UserError(why_tiff(job.file) or no_tissue)
         stain = _fit_stains(slide, grid) if recipe.stain_normalisation == "macenko" else None
-    return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+    plan = SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+    return FirstLook(magnification, plan, float(overview.ink.mean()))
 
 
-def _choose(tagged: Magnification | None, given: Magnification | None) -> Magnification | None:
-    """The slide's own tag, else what the user says; a tag says where the user says otherwise."""
+def level0_of(tags: ScaleTags, given: Magnification | None, forced: Magnification | None) -> Magnification:
+    """The magnification of level 0: forced by the user, else by the slide's own tags, else given by the user; where one
+    of these says otherwise than another, the origin tells. Raises UserError where none tells."""
+    tagged = tags.magnification()
+    if forced:
+        overruled = (
+            f", although {tagged.origin} says {tagged.value:g}x" if tagged and tagged.value != forced.value else ""
+        )
+        return replace(forced, origin=f"{forced.origin}{overruled}")
     if tagged and given and tagged.value != given.value:
-        return Magnification(tagged.value, f"{tagged.origin}, although {given.origin} says {given.value:g}x")
-    return tagged or given
+        return Magnification(tagged.value, f"{tagged.origin}, although {given.origin} says {given.value:g}x", True)
+    if tagged:
+        return tagged
+    if given:
+        return tags.confirm(given)
+    mend = "give that of its level 0 with --level0-mag, or in the column level0_mag of --dataset_csv"
+    if unusual := tags.unusual():
+        raise UserError(Fault("slide.pixel_size", "", unusual, "one of these", mend))
+    found = "no tag tells its magnification (objective power, microns per pixel)"
+    raise UserError(Fault("slide.magnification", "", found, mend=mend))
 
 
 def _fit_stains(slide: openslide.OpenSlide, grid: PatchGrid) -> Macenko:
@@ -128,11 +167,14 @@ def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], ove
                 return False
             mend = "delete it, or replace it with --overwrite"
             raise UserError([replace(fault, mend=mend) for fault in error.faults]) from error
-        other = [name for name, value in made.items() if name not in found or found[name] != value]
+        other = [name for name, value in made.items() if found.get(name, EARLIER.get(name)) != value]
         if other and overwrite:
             return False
         if other:
-            kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
+            kinds = [
+                f"{name} {found.get(name, EARLIER.get(name, 'not said'))!s:.12}, now {made[name]!s:.12}"
+                for name in other[:3]
+            ]
             differing = f"is there, made otherwise ({', '.join(kinds)})"
             mend = "--overwrite replaces it, another --data_root_dir keeps it"
             raise UserError(Fault("features.made_otherwise", str(file), differing, mend=mend))

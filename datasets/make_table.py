@@ -14,7 +14,8 @@ from datasets.class_folders import find_classes, patients
 from datasets.feature_layouts import slide_id_of
 from datasets.patches import attribute_number
 from datasets.slide_names import FEATURES, SUFFIXES
-from datasets.slides import find_slides, level0_magnification
+from datasets.slide_search import find_slides
+from datasets.slides import doubtful, read_scale_tags, unusual
 from utils.errors import Fault, Faults, UserError
 from utils.files import files_below, write_text
 from utils.h5 import read_attributes
@@ -131,16 +132,23 @@ def rows_from_folder(folder: Path, case_pattern: str | None, read_magnifications
 
 
 def magnifications(files: Mapping[str, Path]) -> dict[str, float | None]:
-    """Magnification of each slide's level 0, by its slide or feature file, None where the file does not tell. Raises
-    UserError for all slides that are not readable."""
+    """Magnification of each slide's level 0, by its slide or feature file, None where the file does not tell.
+
+    Notes name the slides whose tags contradict each other or tell an unusual width of a pixel. Raises UserError for all
+    slides that are not readable.
+    """
     faults = Faults()
-    readers = {
-        slide_id: level0_of_features if file.suffix.lower() == FEATURES else level0_magnification
-        for slide_id, file in files.items()
-    }
-    found = {slide_id: faults.attempt(readers[slide_id], file) for slide_id, file in files.items()}
+    told = {slide_id: file.suffix.lower() == FEATURES for slide_id, file in files.items()}
+    found = {slide_id: faults.attempt(read_scale_tags, file) for slide_id, file in files.items() if not told[slide_id]}
     faults.raise_any()
-    return {slide_id: level0.value for slide_id, level0 in found.items()}
+    tags = {slide_id: attempt.value for slide_id, attempt in found.items()}
+    levels = {slide_id: of_slide.magnification() for slide_id, of_slide in tags.items()}
+    for note in [*doubtful(levels), *unusual(tags)]:
+        print(f"note: {note}")
+    values = {slide_id: level0.value if level0 else None for slide_id, level0 in levels.items()}
+    return {
+        slide_id: level0_of_features(file) if told[slide_id] else values[slide_id] for slide_id, file in files.items()
+    }
 
 
 def level0_of_features(file: Path) -> float | None:

@@ -3,10 +3,25 @@
 import unicodedata
 from pathlib import Path
 
-SUFFIXES = (
-    ".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu", ".zvi",
-)  # fmt: skip
-"""Of slides that OpenSlide reads."""
+from datasets.foreign_slides import FOREIGN
+
+FORMATS = {
+    "aperio": (".svs", ".tif"),
+    "argos": (".avs",),
+    "dicom": (".dcm",),
+    "generic-tiff": (".tif", ".tiff"),
+    "hamamatsu": (".ndpi", ".vms", ".vmu"),
+    "huron": (".tif",),
+    "leica": (".scn",),
+    "mirax": (".mrxs",),
+    "philips": (".tiff",),
+    "sakura": (".svslide",),
+    "trestle": (".tif",),
+    "ventana": (".bif", ".tif"),
+    "zeiss": (".czi",),
+}
+"""{vendor: suffixes} of the formats that the pinned OpenSlide reads (https://openslide.org/formats/)."""
+SUFFIXES = tuple(sorted({suffix for suffixes in FORMATS.values() for suffix in suffixes}))
 FEATURES = ".h5"
 
 
@@ -18,7 +33,7 @@ def composed(text: str) -> str:
 def slide_name(text: str) -> str:
     """A slide's name without the extension of a slide or of a feature file, in Unicode's form NFC: S1.svs -> S1."""
     name = composed(text)
-    while (suffix := Path(name).suffix.lower()) and suffix in (*SUFFIXES, FEATURES, ".pt"):
+    while (suffix := Path(name).suffix.lower()) and suffix in (*SUFFIXES, *FOREIGN, FEATURES, ".pt"):
         name = name[: -len(suffix)]
     return name
 

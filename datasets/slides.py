@@ -1,6 +1,6 @@
-"""Whole-slide images through OpenSlide: found in folders, their magnification told, areas of them read."""
+"""Whole-slide images through OpenSlide: their magnification told, areas of them read."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +9,8 @@ import openslide
 from PIL import Image
 
 from datasets.numbers import positive_number
-from datasets.slide_names import SUFFIXES, slide_name
+from datasets.unreadable_slides import why_tiff, why_unreadable
 from utils.errors import Fault, UserError
-from utils.files import files_below
-from utils.names import check_names
-from utils.words import listed
 
 NOMINAL_MAGNIFICATIONS = 5, 10, 20, 40, 60, 80
 MICRONS_AT_1X = 10.0  # a pixel at 20x is 0.5 microns wide, at 40x 0.25
@@ -24,50 +21,12 @@ MOST_PIXELS = 2**26  # of a level, read at once
 
 @dataclass(frozen=True)
 class Magnification:
-    """value: of level 0. origin: what it was taken from, for the report."""
+    """value: of level 0. origin: what it was taken from, for the report. is_doubtful: the slide's tags, or a tag and
+    the user, say otherwise, as the origin tells."""
 
     value: float
     origin: str
-
-
-def find_slides(folder: Path, wanted: Collection[str] | None = None) -> dict[str, Path]:
-    """{slide_id: file} of all slides in or below a folder, or of those ``wanted``, sorted; the id is the file's name
-    without its extension (``slide_name``).
-
-    Raises UserError where the folder is missing, has no slide, lacks a wanted one, or has two of one name.
-    """
-    if not folder.is_dir():
-        problem = "is a file" if folder.exists() else "no such folder"
-        expected = f"a folder with slides ({', '.join(SUFFIXES)})"
-        raise UserError(Fault("folder.missing", str(folder), problem, expected))
-    files = [file for file in files_below(folder) if file.suffix.lower() in SUFFIXES]
-    if wanted is not None:
-        files = [file for file in files if slide_name(file.name) in wanted]
-        there = {slide_name(file.name) for file in files}
-        missing = [slide_id for slide_id in wanted if slide_id not in there]
-        if missing:
-            told = f"{len(missing)} of {len(wanted)} slides of the table are not there ({listed(missing)})"
-            raise UserError(Fault("slide.missing", str(folder), told))
-    if not files:
-        expected = f"files such as {', '.join(SUFFIXES)}"
-        raise UserError(Fault("slide.missing", str(folder), "no slides in it or below it", expected))
-    return dict(sorted(by_name(files).items()))
-
-
-def by_name(files: Iterable[Path]) -> dict[str, Path]:
-    """{name without extension: file}. Raises UserError for each file whose name another one has, and for names
-    that ``check_names`` refuses."""
-    files = list(files)
-    check_names([file.stem for file in files], str(files[0].parent) if files else "", "slides")
-    found: dict[str, Path] = {}
-    faults = [
-        Fault("slide.repeated", str(file), f"a slide of this name is there already: {found[slide_name(file.name)]}")
-        for file in files
-        if found.setdefault(slide_name(file.name), file) != file
-    ]
-    if faults:
-        raise UserError(faults)
-    return found
+    is_doubtful: bool = False
 
 
 def open_slide(file: Path) -> openslide.OpenSlide:
@@ -77,8 +36,7 @@ def open_slide(file: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(file)
     except openslide.OpenSlideError as error:
-        found = f"not readable as a slide, it may be cut off ({error})"
-        raise UserError(Fault("slide.unreadable", str(file), found)) from error
+        raise UserError(why_unreadable(file, str(error))) from error
 
 
 @contextmanager
@@ -89,22 +47,77 @@ def reading(file: Path) -> Iterator[openslide.OpenSlide]:
             yield slide
     except openslide.OpenSlideError as error:
         found = f"cannot be read, it may be damaged ({error})"
-        raise UserError(Fault("slide.unreadable", str(file), found)) from error
+        raise UserError(why_tiff(file) or Fault("slide.unreadable", str(file), found)) from error
     except UserError as error:
         raise UserError([replace(fault, where=fault.where or str(file)) for fault in error.faults]) from error
 
 
-def tagged_magnification(slide: openslide.OpenSlide) -> Magnification | None:
-    """Magnification of level 0 by the slide's own tags: the objective's power, else the size of a pixel, taken to the
-    nominal magnification that it is near to; None where neither tells."""
-    power = positive_number(slide.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER, ""))
-    mpp = positive_number(slide.properties.get(openslide.PROPERTY_NAME_MPP_X, ""))
-    nominal = _nominal(MICRONS_AT_1X / mpp) if mpp else None
-    pixel = f"{mpp:.4g} microns per pixel" if mpp else ""
-    if power:
-        doubt = f", although {pixel} say {nominal}x" if nominal and nominal != power else ""
-        return Magnification(power, f"objective power {power:g}{doubt}")
-    return Magnification(nominal, pixel) if nominal else None
+@dataclass(frozen=True)
+class ScaleTags:
+    """What a slide's own tags say of its level 0. power: of the objective. microns: the width of a pixel."""
+
+    power: float | None
+    microns: float | None
+
+    def magnification(self) -> Magnification | None:
+        """The objective's power, else the nominal magnification that the pixel's width is near to; None where neither
+        tells."""
+        if self.power:
+            return self.confirm(Magnification(self.power, f"objective power {self.power:g}"))
+        nominal = _nominal(MICRONS_AT_1X / self.microns) if self.microns else None
+        return Magnification(nominal, self._pixel()) if nominal else None
+
+    def confirm(self, magnification: Magnification) -> Magnification:
+        """The same, or, where the width of a pixel stands for another one, doubtful."""
+        exact = MICRONS_AT_1X / self.microns if self.microns else magnification.value
+        if abs(magnification.value / exact - 1) <= MPP_TOLERANCE:
+            return magnification
+        doubt = f"although {self._pixel()} say {_nominal(exact) or exact:.3g}x"
+        return Magnification(magnification.value, f"{magnification.origin}, {doubt}", is_doubtful=True)
+
+    def unusual(self) -> str:
+        """A pixel's width that is near to no nominal magnification, and what it would mean, in words."""
+        if not self.microns or _nominal(MICRONS_AT_1X / self.microns):
+            return ""
+        nominal = ", ".join(f"{value}x" for value in NOMINAL_MAGNIFICATIONS)
+        return f"{self._pixel()} would mean {MICRONS_AT_1X / self.microns:.3g}x, which is none of {nominal}"
+
+    def _pixel(self) -> str:
+        return f"{self.microns:.4g} microns per pixel"
+
+
+def scale_tags(slide: openslide.OpenSlide) -> ScaleTags:
+    names = openslide.PROPERTY_NAME_OBJECTIVE_POWER, openslide.PROPERTY_NAME_MPP_X
+    return ScaleTags(*(positive_number(slide.properties.get(name, "")) for name in names))
+
+
+def read_scale_tags(file: Path) -> ScaleTags:
+    """Raises UserError where the file is no readable slide."""
+    with reading(file) as slide:
+        return scale_tags(slide)
+
+
+def doubtful(magnifications: Mapping[str, Magnification | None]) -> list[Fault]:
+    """Notes that name every slide whose magnification is doubtful. magnifications: {slide_id: that of its level 0}."""
+    slides: dict[Magnification, list[str]] = {}
+    for slide_id, found in magnifications.items():
+        if found and found.is_doubtful:
+            slides.setdefault(found, []).append(slide_id)
+    mend = "extract_features.py --force-magnification overrules, or a column force_magnification in the table"
+    return [
+        Fault("slide.doubtful_magnification", ", ".join(ids), f"level 0 has {one.value:g}x by {one.origin}", mend=mend)
+        for one, ids in slides.items()
+    ]
+
+
+def unusual(tags: Mapping[str, ScaleTags]) -> list[Fault]:
+    """Notes that name every slide whose tags tell a pixel's width alone, and an unusual one."""
+    slides: dict[str, list[str]] = {}
+    for slide_id, of_slide in tags.items():
+        if not of_slide.power and (told := of_slide.unusual()):
+            slides.setdefault(told, []).append(slide_id)
+    mend = "write its level0_mag into the table"
+    return [Fault("slide.pixel_size", ", ".join(ids), told, mend=mend) for told, ids in slides.items()]
 
 
 def _nominal(exact: float) -> int | None:
@@ -115,13 +128,6 @@ def _nominal(exact: float) -> int | None:
 def magnification_of_pixels(microns: float) -> float | None:
     """The nominal magnification at which a pixel is about so many microns wide; None where it is near to none."""
     return _nominal(MICRONS_AT_1X / microns)
-
-
-def level0_magnification(file: Path) -> float | None:
-    """Magnification of a slide's level 0 by its own tags, or None. Raises UserError where it is no readable slide."""
-    with reading(file) as slide:
-        tagged = tagged_magnification(slide)
-    return tagged.value if tagged else None
 
 
 def bounds(slide: openslide.OpenSlide) -> tuple[int, int, int, int]:

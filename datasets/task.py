@@ -19,7 +19,7 @@ from utils.tables import SAVE_AS, read_csv
 from utils.words import listed, quoted
 
 NO_LABEL = -1
-COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag")
+COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag", "force_magnification")
 """What is read of a table, also where the header spells it "Slide ID"."""
 
 
@@ -157,13 +157,23 @@ def optional_table(task: str, given: str | None) -> Path | None:
 
 
 def read_level0_magnifications(path: Path) -> dict[str, float]:
-    """{slide_id: magnification of level 0} from the column level0_mag of the table of slides, where it is filled in.
-    Raises UserError as ``read_table``, and where it is not a number above 0."""
+    """{slide_id: magnification of level 0} from the columns level0_mag and force_magnification of the table of slides,
+    where they are filled in; the second one counts before the first. Raises UserError as ``read_table``, and where one
+    is not a number above 0."""
+    return _magnifications(path, "level0_mag") | read_forced_magnifications(path)
+
+
+def read_forced_magnifications(path: Path) -> dict[str, float]:
+    """As ``read_level0_magnifications``, from the column force_magnification, which counts before a slide's tags."""
+    return _magnifications(path, "force_magnification")
+
+
+def _magnifications(path: Path, column: str) -> dict[str, float]:
     found = {}
-    for slide_id, text in _column(path, "level0_mag").items():
+    for slide_id, text in _column(path, column).items():
         number = positive_number(text)
         if text and number is None:
-            said = f"level0_mag of {slide_id} is {text!r}"
+            said = f"{column} of {slide_id} is {text!r}"
             raise UserError(Fault("table.magnification", str(path), said, expected="20 or 40, say"))
         if number is not None:
             found[slide_id] = number

@@ -5,13 +5,16 @@ its children, squares of 256 pixels at the high one: 4 x 4 of them for 5x and 20
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import openslide
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_erosion, median_filter
+from scipy.ndimage import binary_erosion, distance_transform_edt, median_filter
 from skimage.filters import threshold_otsu
 
+from datasets.given_masks import Window, draw_mask
+from datasets.ink import DARK, find_ink
 from datasets.patches import PATCH_SIZE
 from datasets.slides import bounds, read_overview
 from utils.errors import Fault, UserError
@@ -20,10 +23,10 @@ CELLS_PER_CHILD = 8  # mask pixels along a child's edge
 MEDIAN = 7  # mask pixels, as CLAM
 # of 255, bounds on Otsu's threshold: it divides the noise of an empty slide, and the tissue of one without background
 LEAST_SATURATION, MOST_SATURATION = 8, 64
-DARK = 30  # of 255: in pixels as dark, saturation is noise
 OVERVIEW_EDGE = 1000  # pixels at least along the overview's longer edge
 OUTLINE = 2  # pixels
-GREEN = (0, 160, 60)
+HALF = 0.5  # of a mask's pixel: the least share of a given mask
+GREEN, ORANGE = (0, 160, 60), (255, 140, 0)
 PARENT_COLOUR, CHILD_COLOUR = "black", "steelblue"
 
 
@@ -52,31 +55,50 @@ class PatchGrid:
 
 @dataclass(frozen=True)
 class Overview:
-    """image: all of the grid's area in RGB, from level-0 pixel ``corner`` (x, y) on. tissue: (height, width) bool, the
-    mask of the same area, CELLS_PER_CHILD elements a child."""
+    """image: all of the grid's area in RGB, from level-0 pixel ``corner`` (x, y) on. tissue, ink: (height, width) bool,
+    masks of the same area, CELLS_PER_CHILD elements a child."""
 
     image: Image.Image
     tissue: np.ndarray
+    ink: np.ndarray
     corner: tuple[int, int]
 
 
-def tissue_mask(image: np.ndarray) -> np.ndarray:
-    """Saturation above Otsu's threshold (within bounds), after a median filter: (H, W, 3) uint8 -> (H, W) bool."""
+@dataclass(frozen=True)
+class TissueRule:
+    """What counts as tissue. share: the least of a patch. threshold: of the saturation, of 255 (default: Otsu's).
+    mask: a file that says where tissue is (``draw_mask``), in place of the saturation."""
+
+    share: float
+    threshold: int | None = None
+    mask: Path | None = None
+
+
+def tissue_mask(image: np.ndarray, ink: np.ndarray, threshold: int | None = None) -> np.ndarray:
+    """Saturation above a threshold, by default Otsu's (within bounds), after a median filter, outside of ink.
+
+    image: (H, W, 3) uint8. ink: (H, W) bool, left out before the threshold is sought. Returns (H, W) bool.
+    """
     largest, smallest = image.max(-1).astype(np.int32), image.min(-1)
     saturation = (255 * (largest - smallest) // np.maximum(largest, 1)) * (largest >= DARK)
+    if ink.any() and not ink.all():  # the median filter sees the nearest pixel outside
+        saturation = saturation[tuple(distance_transform_edt(ink, return_distances=False, return_indices=True))]
     smooth = median_filter(saturation, MEDIAN, mode="nearest")
-    threshold: float = np.clip(threshold_otsu(smooth), LEAST_SATURATION, MOST_SATURATION)
-    is_tissue: np.ndarray = smooth > threshold
+    if threshold is None:
+        outside = smooth[~ink] if not ink.all() else smooth
+        threshold = np.clip(threshold_otsu(outside), LEAST_SATURATION, MOST_SATURATION)
+    is_tissue: np.ndarray = (smooth > threshold) & ~ink
     return is_tissue
 
 
 def lay_grid(
-    slide: openslide.OpenSlide, level0: float, magnifications: tuple[int, int], min_tissue: float
+    slide: openslide.OpenSlide, level0: float, magnifications: tuple[int, int], rule: TissueRule
 ) -> tuple[PatchGrid, Overview]:
-    """The patches with a share of at least ``min_tissue`` tissue; children of other parents are left out.
+    """The patches with a share of at least ``rule.share`` tissue; children of other parents are left out.
 
     level0: the slide's magnification. magnifications: (low, high). A patch at the slide's right or lower border may
-    reach beyond it; what lies outside is no tissue. Raises UserError for a slide of less than the high magnification.
+    reach beyond it; what lies outside is no tissue. Raises UserError for a slide of less than the high magnification,
+    and as ``draw_mask``.
     """
     low, high = magnifications
     ratio, rest = divmod(high, low)
@@ -88,19 +110,26 @@ def lay_grid(
         expected = f"at least --high_mag {high}x: pixels are not made up"
         raise UserError(Fault("slide.magnification", "", f"its level 0 has {level0:g}x", expected))
     parent_size = ratio * child_size
-    x, y, width, height = bounds(slide)
+    x, y, width, height = scanned = bounds(slide)
     columns, rows = -(-width // parent_size), -(-height // parent_size)
     cells = ratio * CELLS_PER_CHILD
     finer = -(-OVERVIEW_EDGE // (max(columns, rows) * cells))
     shape = columns * cells * finer, rows * cells * finer
-    overview = read_overview(slide, (x, y), (columns * parent_size, rows * parent_size), shape)
-    tissue = tissue_mask(np.asarray(overview.reduce(finer)))
+    area = columns * parent_size, rows * parent_size
+    overview = read_overview(slide, (x, y), area, shape)
+    pixels = np.asarray(overview.reduce(finer))
+    ink = find_ink(pixels)
+    if rule.mask is None:
+        tissue = tissue_mask(pixels, ink, rule.threshold)
+    else:
+        drawn = draw_mask(rule.mask, slide.dimensions, scanned, Window((x, y, *area), shape))
+        tissue = _blocks(drawn, finer).mean((1, 3)) >= HALF
     child_share = _blocks(tissue, CELLS_PER_CHILD).mean((1, 3))
     parent_share = _blocks(child_share, ratio).mean((1, 3))
-    row, column = np.nonzero(parent_share >= min_tissue)
-    is_child = _blocks(child_share >= min_tissue, ratio).transpose(0, 2, 1, 3)[row, column]
+    row, column = np.nonzero(parent_share >= rule.share)
+    is_child = _blocks(child_share >= rule.share, ratio).transpose(0, 2, 1, 3)[row, column]
     parents = np.stack([x + column * parent_size, y + row * parent_size], -1)
-    return PatchGrid(parents, is_child, parent_size, child_size), Overview(overview, tissue, (x, y))
+    return PatchGrid(parents, is_child, parent_size, child_size), Overview(overview, tissue, ink, (x, y))
 
 
 def _blocks(array: np.ndarray, side: int) -> np.ndarray:
@@ -110,11 +139,13 @@ def _blocks(array: np.ndarray, side: int) -> np.ndarray:
 
 
 def draw_grid(grid: PatchGrid, overview: Overview) -> Image.Image:
-    """The overview with the mask's outline (green), the children (thin) and the parents (thick) drawn on it."""
+    """The overview with the outlines of tissue (green) and ink (orange), the children (thin) and the parents (thick)
+    drawn on it."""
     scale = overview.image.width // overview.tissue.shape[1]
-    tissue = np.kron(overview.tissue, np.ones((scale, scale), dtype=bool))
     pixels = np.array(overview.image)
-    pixels[tissue & ~binary_erosion(tissue, iterations=OUTLINE)] = GREEN
+    for mask, colour in ((overview.tissue, GREEN), (overview.ink, ORANGE)):
+        drawn = np.kron(mask, np.ones((scale, scale), dtype=bool))
+        pixels[drawn & ~binary_erosion(drawn, iterations=OUTLINE)] = colour
     image = Image.fromarray(pixels)
     pen = ImageDraw.Draw(image)
     child_edge = scale * CELLS_PER_CHILD

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.pyramids import write_pyramid
 from datasets.task import read_slides
 from tests.conftest import SHARED, FaultsOf, RunMain
+from tests.support.dicom_slides import write_series
 from tests.support.faults import check_fault
 from tests.support.feature_files import some_features, square, write_trident
 from tests.support.slide_tables import csv_rows
@@ -50,6 +51,32 @@ def test_a_folder_for_each_class(run_main: RunMain, tmp_path: Path) -> None:
     lines = [line.split() for line in output.splitlines()]
     assert ["NORMAL", "3", "3", "2", "0", "1"] in lines
     assert ["TUMOR", "2", "2", "0", "2", "0"] in lines
+
+
+def test_contradictions_and_unusual_widths_of_pixels_are_told_by_name(run_main: RunMain, tmp_path: Path) -> None:
+    add_slides(tmp_path, "A/fine.svs")
+    for name, power, mpp in (("A/s1", 20, 0.234), ("B/s2", 20, 0.234), ("B/s3", 40, 0.33), ("B/odd", None, 0.35)):
+        write_pyramid(tmp_path / "slides" / f"{name}.svs", np.zeros((64, 64, 3), np.uint8), power, mpp)
+    code, output, _ = run_main(folder_options(tmp_path), "create_dataset_csv")
+    assert code == 0
+    notes = [line for line in output.splitlines() if line.startswith("note: ")]
+    assert [note.split("; ")[0] for note in notes] == [
+        "note: s1, s2: level 0 has 20x by objective power 20, although 0.234 microns per pixel say 40x",
+        "note: s3: level 0 has 40x by objective power 40, although 0.33 microns per pixel say 30.3x",
+        "note: odd: 0.35 microns per pixel would mean 28.6x, which is none of 5x, 10x, 20x, 40x, 60x, 80x",
+    ]
+    assert {row["slide_id"]: row["level0_mag"] for row in csv_rows(tmp_path / "mine.csv")} == {
+        "fine": "20", "s1": "20", "s2": "20", "s3": "40", "odd": "",
+    }  # fmt: skip
+
+
+def test_a_series_in_dicom_is_one_row(run_main: RunMain, tmp_path: Path) -> None:
+    add_slides(tmp_path, "A/a.svs", "B/b.svs")
+    write_series(tmp_path / "slides" / "B" / "CASE-7", np.zeros((300, 300, 3), np.uint8), levels=(1, 2, 4))
+    (tmp_path / "slides" / "B" / "c.vsi").touch()
+    code, output, _ = run_main(folder_options(tmp_path), "create_dataset_csv")
+    assert code == 0 and "1 .vsi files" in output
+    assert [row["slide_id"] for row in csv_rows(tmp_path / "mine.csv")] == ["a", "CASE-7", "b"]
 
 
 @pytest.mark.parametrize("spelling", ["--case-pattern", "--case_pattern"])

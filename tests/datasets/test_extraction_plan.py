@@ -32,5 +32,5 @@ def test_slides_that_cannot_be_planned(tmp_path: Path, change: Callable[[Path], 
 def test_a_tag_goes_before_what_the_user_says(tmp_path: Path) -> None:
     file = pyramids.write_pyramid(tmp_path / "slide.tif", tissue(1500, 1500, [(0, 0, 1400, 1400)]), mpp=0.5)
     said = "0.5 microns per pixel, although --level0-mag says 40x"
-    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, said)
+    assert plan(tmp_path, file, level0=40).magnification == Magnification(20, said, is_doubtful=True)
     assert plan(tmp_path, file, level0=20).magnification == Magnification(20, "0.5 microns per pixel")

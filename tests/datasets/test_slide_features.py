@@ -262,7 +262,7 @@ def test_finished_slides_are_known_and_others_refused(tmp_path: Path, slides: li
 
     def again(settings: FeatureRecipe = PLAIN, level0: float = 20, overwrite: bool = False) -> SlidePlan | None:
         given = Magnification(level0, "--level0-mag")
-        return plan_slide(PlanJob("slide_2", slides[2], given, settings, folders, None, overwrite))
+        return plan_slide(PlanJob("slide_2", slides[2], given, settings, folders, None, overwrite)).plan
 
     planned = again()
     assert planned is not None

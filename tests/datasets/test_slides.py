@@ -9,14 +9,7 @@ import pytest
 
 from benchmarks.pyramids import tissue, write_pyramid
 from datasets import slides
-from datasets.slides import (
-    find_slides,
-    level0_magnification,
-    open_slide,
-    read_area,
-    read_overview,
-    tagged_magnification,
-)
+from datasets.slides import Magnification, open_slide, read_area, read_overview, read_scale_tags
 from tests.support.faults import expect_faults
 from tests.support.real_slides import real_slide
 
@@ -24,64 +17,6 @@ from tests.support.real_slides import real_slide
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1200, 1000, 3), dtype=np.uint8)
-
-
-# ---- finding ---------------------------------------------------------------------------------------------------------
-
-
-def test_slides_are_found_in_subfolders_and_named_without_extension(tmp_path: Path) -> None:
-    names = ["a/TCGA-AA-0001.0F3C.svs", "b/deep/two.TIFF", "three.ndpi"]
-    for name in [*names, "notes.txt", "._three.ndpi", "b/features.h5"]:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = find_slides(tmp_path)
-    assert found == {Path(name).stem: tmp_path / name for name in names}
-    assert list(found) == ["TCGA-AA-0001.0F3C", "three", "two"]
-
-
-def test_links_are_followed_and_hidden_folders_passed_over(tmp_path: Path) -> None:
-    for name in ("elsewhere/deep/one.svs", "slides/.snapshot/one.svs", "slides/.two.svs"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "slides" / "folder.tif").mkdir()
-    (tmp_path / "slides" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "slides")
-    assert find_slides(tmp_path / "slides") == {"one": tmp_path / "slides" / "link" / "deep" / "one.svs"}
-
-
-def test_wanted_slides_alone_are_looked_for(tmp_path: Path) -> None:
-    for name in ("a/one.svs", "b/one.svs", "a/two.svs"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert list(find_slides(tmp_path, ["two"])) == ["two"]
-    with expect_faults("slide.missing"):
-        find_slides(tmp_path, ["two", "three", "four"])
-
-
-def test_faults_of_a_folder(tmp_path: Path) -> None:
-    with expect_faults("folder.missing"):
-        find_slides(tmp_path / "absent")
-    (tmp_path / "file").touch()
-    with expect_faults("folder.missing"):
-        find_slides(tmp_path / "file")
-    with expect_faults("slide.missing"):
-        find_slides(tmp_path)
-    for name in ("a/one.svs", "b/one.tif", "c/one.svs"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    with expect_faults("slide.repeated", "slide.repeated") as faults:
-        find_slides(tmp_path)
-    assert faults[0].where.endswith("b/one.tif") and "a/one.svs" in faults[0].found
-
-
-@pytest.mark.parametrize("content", [b"", b"not a slide", b"II*\0" + bytes(100)])
-def test_no_slide(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "bad.svs"
-    file.write_bytes(content)
-    with expect_faults("slide.unreadable"):
-        open_slide(file)
-    with expect_faults("slide.missing"):
-        level0_magnification(tmp_path / "absent.svs")
 
 
 # ---- magnification ---------------------------------------------------------------------------------------------------
@@ -106,16 +41,16 @@ def test_magnification_by_tags(
     tmp_path: Path, image: np.ndarray, tags: dict[str, Any], value: float | None, origin: str
 ) -> None:
     file = write_pyramid(tmp_path / "slide.svs", image[:300, :300], **tags)
-    with open_slide(file) as slide:
-        found = tagged_magnification(slide)
+    found = read_scale_tags(file).magnification()
     assert (found.value if found else None) == value
     assert (found.origin if found else "") == origin
-    assert level0_magnification(file) == value
+    assert (found.is_doubtful if found else False) == ("although" in origin)
 
 
 def test_magnification_of_real_slides() -> None:
-    assert level0_magnification(real_slide("cmu-1-small-region.svs")) == 20
-    assert level0_magnification(real_slide("tcga-cr-7395.svs")) is None
+    found = read_scale_tags(real_slide("cmu-1-small-region.svs")).magnification()
+    assert found == Magnification(20, "objective power 20")
+    assert read_scale_tags(real_slide("tcga-cr-7395.svs")).magnification() is None
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,15 @@ import pytest
 
 from datasets.folders import FeatureFolders
 from datasets.splits import read_split_ids
-from datasets.task import NO_LABEL, Slide, read_level0_magnifications, read_sites, read_slides, read_table
+from datasets.task import (
+    NO_LABEL,
+    Slide,
+    read_forced_magnifications,
+    read_level0_magnifications,
+    read_sites,
+    read_slides,
+    read_table,
+)
 from tests.conftest import SHARED
 from tests.support.faults import expect_faults
 
@@ -120,6 +128,16 @@ def test_level0_magnifications_of_a_table(tmp_path: Path) -> None:
     table.write_text("slide_id,level0_mag\na,forty\n")
     with expect_faults("table.magnification"):
         read_level0_magnifications(table)
+
+
+def test_forced_magnifications_go_before_others(tmp_path: Path) -> None:
+    table = tmp_path / "task.csv"
+    table.write_text("slide_id,Force Magnification,level0_mag\na,40x,20\nb,,20\nc,10,\n")
+    assert read_forced_magnifications(table) == {"a": 40, "c": 10}
+    assert read_level0_magnifications(table) == {"a": 40, "b": 20, "c": 10}
+    table.write_text("slide_id,force_magnification\na,-4\n")
+    with expect_faults("table.magnification"):
+        read_forced_magnifications(table)
 
 
 def test_sites_come_from_the_barcode_then_from_the_table(tmp_path: Path) -> None:

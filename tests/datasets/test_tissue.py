@@ -10,8 +10,10 @@ from skimage.color import rgb2hsv
 
 from benchmarks.pyramids import tissue, write_pyramid
 from datasets import tissue as module
+from datasets.ink import find_ink
 from datasets.slides import open_slide
-from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, draw_grid, lay_grid, tissue_mask
+from datasets.tissue import CELLS_PER_CHILD, Overview, PatchGrid, TissueRule, draw_grid, lay_grid
+from datasets.tissue import tissue_mask as mask_outside_ink
 from tests.support.faults import expect_faults
 
 pytestmark = pytest.mark.slow
@@ -21,7 +23,11 @@ SPOT = (500, 400, 2500, 1500)
 
 def lay(tmp_path: Path, image: np.ndarray, level0: float = 20, min_tissue: float = 0.1) -> tuple[PatchGrid, Overview]:
     with open_slide(write_pyramid(tmp_path / "slide.tif", image)) as slide:
-        return lay_grid(slide, level0, (5, 20), min_tissue)
+        return lay_grid(slide, level0, (5, 20), TissueRule(min_tissue))
+
+
+def tissue_mask(image: np.ndarray) -> np.ndarray:
+    return mask_outside_ink(image, find_ink(image))
 
 
 # ---- the mask --------------------------------------------------------------------------------------------------------

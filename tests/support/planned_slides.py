@@ -18,6 +18,6 @@ def plan(
 ) -> SlidePlan:
     given = Magnification(level0, "--level0-mag") if level0 else None
     folders = FeatureFolders(folder, "task", "pixels")
-    found = plan_slide(PlanJob(file.stem, file, given, settings, folders, None, **options))
+    found = plan_slide(PlanJob(file.stem, file, given, settings, folders, None, **options)).plan
     assert found is not None
     return found
