@@ -9,16 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from datasets.hierarchy import (
-    NONE,
-    Hierarchy,
-    build_hierarchy,
-    find_rows,
-    link_children,
-    read_stored,
-    repeated_rows,
-    write_hierarchy,
-)
+from datasets.hierarchy import Hierarchy, build_hierarchy, read_stored, write_hierarchy
+from datasets.links import NONE, find_rows, link_children, repeated_rows
 from datasets.patch_sizes import PatchSizes
 from datasets.patches import Patches
 from tests.support.faults import expect_faults
