@@ -106,9 +106,7 @@ def _rule(stored: Stored, low: Patches, children: Patches, sizes: PatchSizes) ->
     return CENTRE if all(map(np.array_equal, *both)) else stored.rule
 
 
-def _kept_links(
-    rule: str, children: Patches, stored: Stored, low: Patches, sizes: PatchSizes
-) -> tuple[Patches, Links]:
+def _kept_links(rule: str, children: Patches, stored: Stored, low: Patches, sizes: PatchSizes) -> tuple[Patches, Links]:
     """The children of the file, and their parents: their row's, and those that the rule gives where they lie outside
     their row's. By the rule ``released`` each child is there once, with all its parents."""
     owners, outside = row_owners(stored, low, sizes)

@@ -18,7 +18,7 @@ from utils.tables import read_csv
 from utils.words import listed, quoted
 
 NO_LABEL = -1
-COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag")
+COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag", "mpp")
 """What is read of a table, also where the header spells it "Slide ID"."""
 
 
@@ -157,12 +157,22 @@ def optional_table(task: str, given: str | None) -> Path | None:
 def read_level0_magnifications(path: Path) -> dict[str, float]:
     """{slide_id: magnification of level 0} from the column level0_mag of the table of slides, where it is filled in.
     Raises UserError as ``read_table``, and where it is not a number above 0."""
+    return _numbers(path, "level0_mag", "20 or 40, say")
+
+
+def read_pixel_sizes(path: Path) -> dict[str, float]:
+    """{slide_id: microns per pixel of level 0} from the column mpp, as ``read_level0_magnifications``."""
+    return _numbers(path, "mpp", "microns per pixel of level 0, 0.25 say")
+
+
+def _numbers(path: Path, name: str, expected: str) -> dict[str, float]:
+    """{slide_id: number} of a column, where it is filled in."""
     found = {}
-    for slide_id, text in _column(path, "level0_mag").items():
+    for slide_id, text in _column(path, name).items():
         number = positive_number(text)
         if text and number is None:
-            said = f"level0_mag of {slide_id} is {text!r}"
-            raise UserError(Fault("table.magnification", str(path), said, expected="20 or 40, say"))
+            said = f"{name} of {slide_id} is {text!r}"
+            raise UserError(Fault("table.magnification", str(path), said, expected))
         if number is not None:
             found[slide_id] = number
     return found

@@ -7,8 +7,9 @@ import numpy as np
 import openslide
 
 from datasets.folders import FeatureFolders
+from datasets.numbers import attribute_number
 from datasets.patch_sizes import PatchSizes, patch_sizes
-from datasets.patches import Patches, attribute_number
+from datasets.patches import Patches
 from datasets.slides import MICRONS_AT_1X, reading
 from explanation.explained_slide import Pixel
 from utils.h5 import read_attributes
