@@ -147,6 +147,12 @@ def slide_id_of(file: Path) -> str:
     return slide_name(file.stem.removesuffix(PATCHES_SUFFIX))
 
 
+def encoders_of_jobs(place: Path) -> list[str]:
+    """The encoders whose features TRIDENT wrote at or below a folder, sorted."""
+    folders = place.glob("*x_*px_*px_overlap/features_*")
+    return sorted({folder.name.removeprefix("features_") for folder in folders if _has_files(folder)})
+
+
 def find_source(
     folders: "FeatureFolders", magnification: int, layout: str = AUTO, given: Path | None = None, option: str = ""
 ) -> FeatureSource:
@@ -182,7 +188,7 @@ def find_source(
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and bool(_files(folder))
+    return folder.is_dir() and any(any(folder.glob(f"*{suffix}")) for suffix in (".h5", TENSORS))
 
 
 def _files(folder: Path) -> list[Path]:

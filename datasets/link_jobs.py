@@ -1,6 +1,5 @@
 """Which slides have features to link, and where."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 

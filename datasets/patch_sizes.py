@@ -10,7 +10,6 @@ from datasets.numbers import attribute_number
 from datasets.patches import PATCH_SIZE, Patches
 from utils.errors import Fault, UserError
 
-
 ALMOST = 1e-6
 """By which the ratio of two sizes that are no whole pixels may differ from a whole number."""
 

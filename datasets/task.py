@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -24,11 +24,13 @@ COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag", "mpp")
 
 @dataclass(frozen=True)
 class Slide:
-    """label: class index, or -1. case_id: the patient as the table says."""
+    """label: class index, or -1. case_id: the patient as the table says. level0_mag: magnification of level 0, where
+    the table has it."""
 
     slide_id: str
     case_id: str
     label: int = NO_LABEL
+    level0_mag: float | None = field(default=None, compare=False)
 
     @property
     def patient(self) -> str:
@@ -121,8 +123,9 @@ def read_slides(
         )
         raise UserError(Fault("table.unknown_class", str(path), told, expected, mend))
     index = {composed(name): label for label, name in enumerate(names)}
-    rows = zip(table["slide_id"], table["case_id"], labels, strict=True)
-    slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL)) for slide_id, case_id, label in rows]
+    level0 = map(positive_number, table.get("level0_mag", [""] * len(table)))
+    rows = zip(table["slide_id"], table["case_id"], labels, level0, strict=True)
+    slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL), mag) for slide_id, case_id, label, mag in rows]
     return names, {slide.slide_id: slide for slide in slides}
 
 
