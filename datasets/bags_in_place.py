@@ -1,12 +1,15 @@
 """A slide's features read where another tool wrote them, and linked whenever they are read: the bag is the one that the
 linked files would give."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from datasets.folders import FeatureFolders
 from datasets.linked_patches import Linking, link_patches
-from datasets.patches import Patches
+from datasets.missing_features import how_to_make
+from datasets.patches import Patches, read_patches
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.h5 import aligned
@@ -56,9 +59,13 @@ def _flat_bag(slide: Slide, high: Patches, low: Patches | None = None) -> Bag:
 
 
 def _read(folders: FeatureFolders, slide: Slide, magnification: int, feature_dim: int | None) -> Patches:
-    layout = folders.source_in_place(magnification).layout
     file = folders.low_file if magnification == folders.low_magnification else folders.high_file
-    patches = layout.read(file(slide.slide_id), magnification)
+    try:
+        patches = read_patches(file(slide.slide_id), magnification)
+    except UserError as error:
+        mend = how_to_make(folders)
+        missing = {fault: replace(fault, mend=mend) for fault in error.faults if fault.code == "file.missing"}
+        raise UserError([missing.get(fault, fault) for fault in error.faults]) from error
     if feature_dim not in (None, patches.features.shape[1]):
         found = f"features are {patches.features.shape[1]} wide"
         expected = f"{feature_dim}, the width of the text features or of the other slides"

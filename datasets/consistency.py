@@ -14,13 +14,14 @@ from datasets.features_model import shared_model
 from datasets.folders import FeatureFolders
 from datasets.hierarchy import Stored, read_stored
 from datasets.link_rules import RELEASED
+from datasets.linked_patches import refuse_swapped
 from datasets.links import NONE, find_rows, link, repeated_rows
 from datasets.patch_sizes import PatchSizes, patch_sizes
 from datasets.patches import Patches, read_patches, row_norms
 from datasets.projection import TOLERANCE, Projection, projection_fault
 from utils.errors import Attempt, UserError
 
-BEYOND_REPAIR = {"sizes", "projection", "model"}
+BEYOND_REPAIR = {"sizes", "swapped", "projection", "model"}
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 class Inconsistency(NamedTuple):
     """A fault of a slide's files.
 
-    kind: file, values, masks, counts, order, coordinates, features, sizes, projection or model.
+    kind: file, values, masks, counts, order, coordinates, features, sizes, swapped, projection or model.
     """
 
     kind: str
@@ -141,7 +142,7 @@ def _check_against_low(
     magnifications = folders.low_magnification, folders.high_magnification
     if sizes := check.attempt("sizes", patch_sizes, low, high or children, magnifications, level0):
         _check_places(check, stored, low, sizes.value)
-        if high is not None:
+        if high is not None and check.attempt("swapped", refuse_swapped, low, high, sizes.value):
             _check_against_high(check, stored, low, high, sizes.value)
 
 

@@ -34,7 +34,7 @@ class FeatureFolders:
     @classmethod
     def of(cls, options: Config | Namespace) -> "FeatureFolders":
         """The folders that the options of a run, or of a script that takes the same ones, name."""
-        root = Path(options.data_root_dir)
+        root = Path(options.data_root_dir or "DATA")  # a word for commands, where features are read in their place
         job = getattr(options, "features_from", None)
         names = options.task, options.feature_extractor, options.low_mag, options.high_mag
         return cls(root, *names, Path(job) if job else None)
@@ -57,20 +57,22 @@ class FeatureFolders:
     def _file(self, magnification: int, slide_id: str) -> Path:
         if self.features_from is None:
             return file_of(self._single(magnification), slide_id)
-        absent = self.features_from / f"{magnification}x" / f"{slide_id}.h5"
-        return self._in_place.get(magnification, {}).get(slide_id, absent)
+        folder, files = self._in_place[magnification]
+        return files.get(slide_id, folder / f"{slide_id}.h5")
 
     def source_in_place(self, magnification: int) -> FeatureSource:
         """The features of one magnification in ``features_from``. Raises UserError where there are none."""
         return find_source(self, magnification, "trident", self.features_from, "--features-from")
 
     @cached_property
-    def _in_place(self) -> Mapping[int, Mapping[str, Path]]:
-        """{magnification: {slide_id: file}} of what is read in its place."""
-        found = {}
+    def _in_place(self) -> Mapping[int, tuple[Path, Mapping[str, Path]]]:
+        """{magnification: the folder, and the files by slide_id} of what is read in its place."""
+        found: dict[int, tuple[Path, Mapping[str, Path]]] = {}
         for magnification in (self.low_magnification, self.high_magnification):
+            found[magnification] = self.place, {}
             with suppress(UserError):
-                found[magnification] = self.source_in_place(magnification).files()
+                source = self.source_in_place(magnification)
+                found[magnification] = source.folder, source.files()
         return found
 
     def hierarchical_file(self, slide_id: str) -> Path:
@@ -106,7 +108,7 @@ class FeatureFolders:
     def all_files(self) -> list[Path]:
         """All files of features that are there."""
         if self.features_from:
-            return [file for files in self._in_place.values() for file in files.values()]
+            return [file for _, files in self._in_place.values() for file in files.values()]
         return files_below(self.root) if self.root.is_dir() else []
 
     def _single(self, magnification: int) -> Path:

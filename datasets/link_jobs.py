@@ -112,7 +112,8 @@ def _find_sources(
     missing: UserError | None = None
     high = faults.attempt(_find, folders, folders.high_magnification, options, "--high-dir")
     try:
-        low = Attempt(_find(folders, folders.low_magnification, options, "--low-dir"))
+        taken = high.value if high else None
+        low = Attempt(_find(folders, folders.low_magnification, options, "--low-dir", taken))
     except UserError as error:
         missing = error
     if low and high and low.value.folder.resolve() == high.value.folder.resolve():
@@ -125,22 +126,24 @@ def _find_sources(
     return (low.value if low else None), high
 
 
-def _find(folders: FeatureFolders, magnification: int, options: LinkOptions, name: str) -> FeatureSource:
+def _find(
+    folders: FeatureFolders, magnification: int, options: LinkOptions, name: str, taken: FeatureSource | None = None
+) -> FeatureSource:
     """The features of one magnification: in the folder that is named or, without one, the task's; else in the folder
-    that is named for the other magnification. Raises UserError where they are in neither."""
+    that is named for the other magnification. taken: those of the other magnification, which are not meant. Raises
+    UserError where they are in neither."""
     given, other = options.low_dir, options.high_dir
     if name == "--high-dir":
         given, other = other, given
-    try:
-        return find_source(folders, magnification, options.layout, given, name)
-    except UserError:
-        if given or not other:
-            raise
-        try:
-            return find_source(folders, magnification, options.layout, other, name)
-        except UserError:
-            pass
-        raise
+    found = Faults()
+    source = found.attempt(find_source, folders, magnification, options.layout, given, name)
+    if source or given or not other:
+        found.raise_any()
+        return source.value
+    beside = Faults().attempt(find_source, folders, magnification, options.layout, other, name)
+    if not beside or (taken and beside.value.folder.resolve() == taken.folder.resolve()):
+        found.raise_any()
+    return beside.value
 
 
 def _is_to_copy(folders: FeatureFolders, high: FeatureSource, missing: UserError, options: LinkOptions) -> bool:

@@ -192,8 +192,12 @@ def _outcome(job: LinkJob, linked: LinkedPatches, projection: str | None) -> Lin
     side, expected = sizes.parent / sizes.child, job.folders.high_magnification / job.folders.low_magnification
     if side != expected:
         warnings["ratio"] = f"a parent is {side:g} children wide; the magnifications say {expected:g}"
-    for patches, size in ((low, sizes.parent), (high, sizes.child)):
+    for patches, size, magnification in (
+        (low, sizes.parent, job.folders.low_magnification),
+        (high, sizes.child, job.folders.high_magnification),
+    ):
         step = stride(patches.coords)
         if step and step[1] and abs(step[0] - size) > NEARLY * size:
-            warnings["stride"] = f"{patches.file.name}: patches are {size} level-0 pixels wide, but {step[0]} apart"
+            told = f"patches at {magnification}x are {size} level-0 pixels wide, but {step[0]} apart"
+            warnings["stride"] = f"{warnings['stride']}; {told}" if "stride" in warnings else told
     return outcome
