@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from functools import partial
 
 from datasets.feature_layouts import AUTO, LAYOUT_NAMES
+from datasets.link_rules import CENTRE, LINK_RULES
 from utils.arguments import Parser, add_config_option, add_folder_options, add_option, check_magnifications
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, location, path, seed, within
@@ -26,12 +26,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         default=16,
         help="children a parent at most (default: 16)",
     )
+    text = (
+        "a child belongs to the one parent that holds its centre, or, as the released code links, to every parent that "
+        f"holds its top-left corner (default: {CENTRE})"
+    )
+    add("link-rule", choices=LINK_RULES, default=CENTRE, help=text)
     add("low-dir", type=location, help="folder of the parents' features, or one above (default: in the dataset's)")
     add("high-dir", type=location, help="folder of the children's features, or one above")
     add("output-dir", type=location, help="folder for the hierarchical files (default: main.py's)")
     add("layout", choices=LAYOUT_NAMES, default=AUTO, help="of the features (auto)")
     add_config_option(
-        parser, "dataset_csv", help="table of slides, read for level0_mag (default: dataset_csv/<task>.csv)"
+        parser, "dataset_csv", help="table of slides, read for level0_mag and mpp (default: dataset_csv/<task>.csv)"
     )
     workers = min(8, os.cpu_count() or 1)
     add("workers", type=within(1, MOST_WORKERS), default=workers, help=f"processes (default: {workers})")
@@ -50,7 +55,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
     from datasets.folders import FeatureFolders
-    from datasets.linking import LinkOptions, link_slides
+    from datasets.link_jobs import LinkOptions
+    from datasets.linked_patches import Linking
+    from datasets.linking import link_slides
     from datasets.projection import Projection
     from datasets.task import optional_table
     from models.vlms.registry import load_head
@@ -58,7 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = optional_table(options.task, options.dataset_csv)
     given = options.project_with
     project = Projection.of(load_head(options.feature_extractor, given, "--project-with")) if given else None
-    how = LinkOptions(**{item.name: getattr(options, item.name) for item in fields(LinkOptions)})
+    how = LinkOptions(
+        linking=Linking(options.link_rule, options.max_patches, options.seed),
+        low_dir=options.low_dir,
+        high_dir=options.high_dir,
+        output_dir=options.output_dir,
+        layout=options.layout,
+        overwrite=options.overwrite,
+        workers=options.workers,
+    )
     link_slides(FeatureFolders.of(options), table, how, project)
 
 

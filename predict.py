@@ -32,7 +32,12 @@ def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any
     add_labels_optional(parser)
     add_options(parser.add_argument_group("options of main.py"))
     namespace = parser.parse_args(argv)
-    return namespace, {name: value for name, value in vars(namespace).items() if name in OPTIONS}
+    given = {name: value for name, value in vars(namespace).items() if name in OPTIONS}
+    if namespace.wsi_dir:
+        if given.get("features_from"):
+            parser.error("--features-from reads features in place, and --wsi-dir makes them: expected one of the two")
+        given["features_from"] = None
+    return namespace, given
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,8 @@
 """One slide's features: read, checked, and handed over as a Bag."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.bags_in_place import read_bag_in_place
 from datasets.folders import FeatureFolders
+from datasets.missing_features import how_to_make
 from datasets.patches import whole_coords
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
 from utils.h5 import aligned, read_h5, read_shapes
 from utils.interface import Bag, BagForm
+
+Mend = Callable[[], str]
+"""Gives a sentence that tells what to do; asked for where there is a fault alone, since it looks at folders."""
 
 
 def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = None, form: BagForm = "hierarchy") -> Bag:
@@ -25,6 +31,8 @@ def read_bag(folders: FeatureFolders, slide: Slide, feature_dim: int | None = No
     what is wrong and the command that mends it: a missing, damaged or empty file, shapes that do not fit each other,
     another width, NaN or infinite features.
     """
+    if folders.features_from:
+        return read_bag_in_place(folders, slide, feature_dim, form)
     read = {"hierarchy": _read_hierarchy, "both": _read_both, "patches": _read_flat}[form]
     return read(folders, slide, feature_dim)
 
@@ -75,9 +83,8 @@ def _read_both(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -
 def _read_flat(folders: FeatureFolders, slide: Slide, feature_dim: int | None) -> Bag:
     """All real high patches; no parents."""
     if folders.has_flat_patches():
-        patches = _read_rows(
-            folders.high_file(slide.slide_id), "(patches, width)", feature_dim, folders.extract_command()
-        )
+        mend = partial(how_to_make, folders, "patches", slide.slide_id)
+        patches = _read_rows(folders.high_file(slide.slide_id), "(patches, width)", feature_dim, mend)
         features, coords = torch.from_numpy(patches["features"]), _coords(patches)
     else:
         children = _read_children(folders, slide, feature_dim)
@@ -105,43 +112,44 @@ def _coords(arrays: dict[str, np.ndarray]) -> Tensor:
 
 
 def _read_low(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
-    return _read_rows(folders.low_file(slide.slide_id), "(parents, width)", width, folders.extract_command())
+    mend = partial(how_to_make, folders, "hierarchy", slide.slide_id)
+    return _read_rows(folders.low_file(slide.slide_id), "(parents, width)", width, mend)
 
 
-def _read_rows(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
+def _read_rows(file: Path, axes: str, width: int | None, mend: Mend) -> dict[str, np.ndarray]:
     """As ``_read_patches``, of a file whose rows are all patches."""
-    arrays = _read_patches(file, axes, width, command)
-    return {**arrays, "coords": _checked_coords(file, arrays["coords"], None, command)}
+    arrays = _read_patches(file, axes, width, mend)
+    return {**arrays, "coords": _checked_coords(file, arrays["coords"], None, mend)}
 
 
-def _checked_coords(file: Path, coords: np.ndarray, mask: np.ndarray | None, command: str) -> np.ndarray:
+def _checked_coords(file: Path, coords: np.ndarray, mask: np.ndarray | None, mend: Mend) -> np.ndarray:
     """``whole_coords``, whose fault names the command that makes the file."""
     try:
         return whole_coords(file, coords, coords.shape, mask)
     except UserError as error:
-        raise UserError([replace(fault, mend=f"make it with: {command}") for fault in error.faults]) from error
+        raise UserError([replace(fault, mend=mend()) for fault in error.faults]) from error
 
 
 def _read_children(folders: FeatureFolders, slide: Slide, width: int | None) -> dict[str, np.ndarray]:
     """features, coords and mask; features are 0 where the mask is."""
-    file, command = folders.hierarchical_file(slide.slide_id), folders.hierarchy_command()
-    high = _read_patches(file, "(parents, children, width)", width, command)
+    file, made_with = folders.hierarchical_file(slide.slide_id), f"make it with: {folders.hierarchy_command()}"
+    high = _read_patches(file, "(parents, children, width)", width, lambda: made_with)
     features = high["features"]
     mask = high["mask"] if "mask" in high else (features != 0).any(-1)
     if mask.shape != features.shape[:2] or mask.dtype != bool:
         found, expected = f"mask is {mask.dtype} {mask.shape}", f"bool {features.shape[:2]}"
-        raise UserError(Fault("features.mask", str(file), found, expected, f"make it with: {command}"))
+        raise UserError(Fault("features.mask", str(file), found, expected, made_with))
     features[~mask] = 0
-    return {**high, "mask": mask, "coords": _checked_coords(file, high["coords"], mask, command)}
+    return {**high, "mask": mask, "coords": _checked_coords(file, high["coords"], mask, lambda: made_with)}
 
 
-def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dict[str, np.ndarray]:
-    """features, coords and, where there is one, mask of a file, checked; ``axes`` names those of the features."""
-    mend = f"make it with: {command}"
+def _read_patches(file: Path, axes: str, width: int | None, mend: Mend) -> dict[str, np.ndarray]:
+    """features, coords and, where there is one, mask of a file, checked; ``axes`` names those of the features. mend:
+    what to do about a file that cannot be used, where its fault does not say."""
     try:
         arrays = read_h5(file, ("features", "coords"), ("mask",))
     except UserError as error:
-        raise UserError([replace(fault, mend=fault.mend or mend) for fault in error.faults]) from error
+        raise UserError([replace(fault, mend=fault.mend or mend()) for fault in error.faults]) from error
     fault = _fault_of_form(file, arrays["features"], arrays["coords"], axes, width)
     if fault is None:
         arrays["features"] = _as_float32(arrays["features"])
@@ -150,7 +158,7 @@ def _read_patches(file: Path, axes: str, width: int | None, command: str) -> dic
             found = f"{bad} of {size} feature values are NaN or infinite"
             fault = Fault("features.values", str(file), found, expected="finite numbers")
     if fault:
-        raise UserError(fault if fault.mend else replace(fault, mend=mend))
+        raise UserError(fault if fault.mend else replace(fault, mend=mend()))
     return arrays
 
 

@@ -11,6 +11,7 @@ from datasets.bag_cache import BagCache
 from datasets.bags import read_bag
 from datasets.features_model import FeaturesModel, one_model, told_by_files
 from datasets.folders import FeatureFolders
+from datasets.missing_features import how_to_make
 from datasets.projection import has_unit_rows, model_of_unit_rows, projection_remedy
 from datasets.task import Slide
 from utils.errors import Fault, Faults, UserError
@@ -49,19 +50,38 @@ class CheckedFeatures:
 
 
 def check_root(folders: FeatureFolders, form: BagForm = "hierarchy") -> None:
-    """Raises UserError where the task has no features at all, or, of a flat bag, none at the high magnification."""
+    """Raises UserError where the task has no features at all, or, of a flat bag, none at the high magnification. What
+    mends that depends on what lies there."""
+    if folders.features_from:
+        _check_in_place(folders, form)
+        return
     if not folders.root.is_dir():
         expected = f"the features of task {folders.task}"
-        mend = (
-            f"make them with: {folders.extract_command()} (or, from existing ones of both scales, "
-            f"{folders.hierarchy_command()})"
-        )
+        mend = how_to_make(folders, form)
         raise UserError(Fault("features.missing", str(folders.root), "no such folder", expected, mend))
     linked, flat = folders.hierarchical_file("x").parent, folders.high_file("x").parent
-    if form != "hierarchy" and not folders.has_flat_patches() and not linked.is_dir():
-        found, expected = f"no such folder, nor {linked.name}/ beside it", f"the high patches of task {folders.task}"
-        mend = f"make them with: {folders.extract_command()}"
-        raise UserError(Fault("features.missing", str(flat), found, expected, mend))
+    if linked.is_dir() or (form != "hierarchy" and folders.has_flat_patches()):
+        return
+    if form == "hierarchy" and folders.low_file("x").parent.is_dir():
+        return  # each slide's fault tells more
+    where, found, expected = linked, "no such folder", f"the linked patches of task {folders.task}"
+    if form != "hierarchy":
+        where, found = flat, f"no such folder, nor {linked.name}/ beside it"
+        expected = f"the high patches of task {folders.task}"
+    raise UserError(Fault("features.missing", str(where), found, expected, how_to_make(folders, form)))
+
+
+def _check_in_place(folders: FeatureFolders, form: BagForm) -> None:
+    """Raises UserError where a job lacks features that are read, and where they are no HDF5 files."""
+    faults = Faults()
+    scales = folders.low_magnification, folders.high_magnification
+    for magnification in scales[form == "patches" :]:
+        source = faults.attempt(folders.source_in_place, magnification)
+        if source and any(file.suffix != ".h5" for file in source.value.files().values()):
+            expected = "HDF5 files, to be read in their place"
+            mend = f"link them with: {folders.hierarchy_command()}, and leave --features-from out"
+            faults.add(Fault("features.kind", str(source.value.folder), "files of PyTorch (.pt)", expected, mend))
+    faults.raise_any()
 
 
 def check_features(

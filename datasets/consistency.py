@@ -12,13 +12,16 @@ import numpy as np
 
 from datasets.features_model import shared_model
 from datasets.folders import FeatureFolders
-from datasets.hierarchy import NONE, Stored, find_rows, link_children, read_stored, repeated_rows
+from datasets.hierarchy import Stored, read_stored
+from datasets.link_rules import RELEASED
+from datasets.linked_patches import refuse_swapped
+from datasets.links import NONE, find_rows, link, repeated_rows
 from datasets.patch_sizes import PatchSizes, patch_sizes
 from datasets.patches import Patches, read_patches, row_norms
 from datasets.projection import TOLERANCE, Projection, projection_fault
 from utils.errors import Attempt, UserError
 
-BEYOND_REPAIR = {"sizes", "projection", "model"}
+BEYOND_REPAIR = {"sizes", "swapped", "projection", "model"}
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -27,7 +30,7 @@ Result = TypeVar("Result")
 class Inconsistency(NamedTuple):
     """A fault of a slide's files.
 
-    kind: file, values, masks, counts, order, coordinates, features, sizes, projection or model.
+    kind: file, values, masks, counts, order, coordinates, features, sizes, swapped, projection or model.
     """
 
     kind: str
@@ -37,7 +40,8 @@ class Inconsistency(NamedTuple):
 @dataclass
 class SlideCheck:
     """What was found in one slide's files. has_mask: False for files of the released form, which is no fault.
-    to_project: some features of some file need the projection that was asked for."""
+    to_project: some features of some file need the projection that was asked for. notes: what is no fault; a
+    number of rows stands in front."""
 
     slide_id: str
     parents: int = 0
@@ -138,7 +142,7 @@ def _check_against_low(
     magnifications = folders.low_magnification, folders.high_magnification
     if sizes := check.attempt("sizes", patch_sizes, low, high or children, magnifications, level0):
         _check_places(check, stored, low, sizes.value)
-        if high is not None:
+        if high is not None and check.attempt("swapped", refuse_swapped, low, high, sizes.value):
             _check_against_high(check, stored, low, high, sizes.value)
 
 
@@ -150,7 +154,7 @@ def _check_places(check: SlideCheck, stored: Stored, low: Patches, sizes: PatchS
         displaced = (owners != np.arange(len(owners))) & (owners != NONE)
         check.add("order", int(displaced.sum()), f"rows hold the children of another parent of {low.file}")
     check.add("coordinates", int(outside.sum()), "children lie outside their parent")
-    check.add("coordinates", int(repeated_rows(coords).sum()), "children stand twice")
+    _check_repeated(check, stored.rule, coords, rows, outside)
     (x, y), same_row = np.diff(coords, axis=0).T, np.diff(rows) == 0
     disordered = int((same_row & ((y < 0) | ((y == 0) & (x < 0)))).sum())
     text = "children stand before one of a row or column further up"
@@ -158,6 +162,21 @@ def _check_places(check: SlideCheck, stored: Stored, low: Patches, sizes: PatchS
         check.add("order", disordered, text)
     elif disordered:
         check.notes.append(f"{disordered} {text} (the model does not mind, and this file promises no order)")
+
+
+def _check_repeated(check: SlideCheck, rule: str, coords: np.ndarray, rows: np.ndarray, outside: np.ndarray) -> None:
+    """No child stands twice; by the rule ``released`` in no row, and in several rows where all these parents hold it.
+
+    coords: (N, 2) of the children. rows: (N,) theirs. outside: (N,) bool, those outside their parent.
+    """
+    repeated = repeated_rows(coords)
+    if rule == RELEASED:
+        in_a_row = repeated_rows(np.column_stack([coords, rows]))
+        if shared := int((repeated & ~in_a_row & ~outside).sum()):
+            text = "children stand in another overlapping parent as well, as the released code links them"
+            check.notes.append(f"{shared} {text}")
+        repeated = in_a_row
+    check.add("coordinates", int(repeated.sum()), "children stand twice")
 
 
 def _check_against_high(check: SlideCheck, stored: Stored, low: Patches, high: Patches, sizes: PatchSizes) -> None:
@@ -173,27 +192,29 @@ def _check_against_high(check: SlideCheck, stored: Stored, low: Patches, high: P
     wanted = high.features[place[finite]]
     apart = row_norms(children.features[finite] - wanted) > TOLERANCE * row_norms(wanted)
     check.add("features", int(apart.sum()), f"children have other features than in {high.file}")
-    owner = link_children(low.coords, high.coords, sizes.parent, sizes.child)
-    absent = (find_rows(high.coords, children.coords) == NONE) & (owner != NONE)
+    links = link(stored.rule, low.coords, high.coords, sizes).without(find_rows(high.coords, children.coords) != NONE)
     owners, _ = row_owners(stored, low, sizes)
     is_full = np.zeros(len(low.coords) + 1, dtype=bool)  # the last: of rows without a parent
     is_full[owners[stored.real.all(1)]] = True
-    check.add("counts", int((absent & ~is_full[owner]).sum()), f"children of {high.file} are missing")
+    missing = np.unique(links.child[~is_full[links.parent]])
+    check.add("counts", len(missing), f"children of {high.file} are missing")
 
 
 def row_owners(stored: Stored, low: Patches, sizes: PatchSizes) -> tuple[np.ndarray, np.ndarray]:
     """The parent of every row of the file, (R,) rows of ``low`` or -1, and which children lie outside it, (real,) bool.
 
     Row i is parent i's, unless the files differ in length or none of its children lie in parent i: then the parent's
-    that holds most of them. A child lies in a parent by its centre or its corner (released files go by the corner).
+    that holds most of them by the file's rule, of equals the nearest to row i. A child lies in a parent by its centre
+    or its corner (released files go by the corner).
     """
     rows, coords = np.nonzero(stored.real)[0], stored.coords[stored.real]
-    holders = link_children(low.coords, coords, sizes.parent, sizes.child)
+    links = link(stored.rule, low.coords, coords, sizes)
     num_rows, num_parents = len(stored.real), len(low.coords)
-    pairs, counts = np.unique(rows[holders != NONE] * num_parents + holders[holders != NONE], return_counts=True)
+    pairs, counts = np.unique(rows[links.child] * num_parents + links.parent, return_counts=True)
+    row_of_pair, parent = np.divmod(pairs, num_parents)
     owners = np.full(num_rows, NONE)
-    by_count = np.argsort(counts, kind="stable")
-    owners[pairs[by_count] // num_parents] = pairs[by_count] % num_parents  # the last written has the most
+    by_count = np.lexsort((-np.abs(parent - row_of_pair), counts))
+    owners[row_of_pair[by_count]] = parent[by_count]  # the last written has the most
     if num_rows == num_parents:
         at_home = np.zeros(num_rows, dtype=bool)
         at_home[rows[_inside(low.coords[rows], coords, sizes)]] = True

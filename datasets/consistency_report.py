@@ -1,7 +1,7 @@
 """All slides of a task checked for consistency, repaired where asked for, and reported on."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from datasets.repair import repair_slide
 from datasets.slide_names import slide_name
 from datasets.task import read_level0_magnifications
 from utils.errors import Fault, UserError
+from utils.words import listed
 from utils.workers import over_slides
 
 
@@ -110,6 +111,18 @@ def _show(outcomes: Sequence[CheckOutcome]) -> None:
             print(f"{outcome.before.slide_id}: {fault.kind}: {fault.text}")
         if outcome.refusal:
             print(f"{outcome.before.slide_id}: not repaired: {outcome.refusal}")
-    notes = Counter(note for outcome in outcomes for note in outcome.last.notes)
-    for note, number in notes.most_common():
-        print(f"note: {note} ({number} slides)")
+    _show_notes({outcome.before.slide_id: outcome.last.notes for outcome in outcomes})
+
+
+def _show_notes(notes: Mapping[str, Sequence[str]]) -> None:
+    """Print each note once, with the slides that have it; numbers of rows in front are added up. notes: by slide_id."""
+    rows: dict[str, dict[str, int]] = {}
+    for slide_id, of_slide in notes.items():
+        for note in of_slide:
+            number, _, rest = note.partition(" ")
+            text = rest if number.isdigit() else note
+            rows.setdefault(text, {})[slide_id] = int(number) if number.isdigit() else 0
+    for text, by_slide in rows.items():
+        total = sum(by_slide.values())
+        which = "" if len(by_slide) == len(notes) else f": {listed(by_slide)}"
+        print(f"note: {f'{total:,} ' if total else ''}{text} ({len(by_slide)} slides{which})")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datasets.patches import Patches
 
 PATCHES_SUFFIX = "_patches"
+TENSORS = ".pt"
 AUTO = "auto"  # whichever layout is found
 
 Number = Callable[[str], float | None]
@@ -43,11 +44,17 @@ class FeatureLayout:
         """Whether a folder that ``find`` does not return is this tool's all the same, of another magnification."""
         return False
 
-    def read(self, file: Path, magnification: int) -> "Patches":
-        """One slide's patches. Raises UserError as ``datasets.patches.read_patches``."""
+    def coords_file(self, file: Path) -> Path | None:
+        """The tool's own file of coordinates, read beside a file of features, where it is there. Features without
+        coordinates of their own (.pt) have them in one."""
+        return _coords_beside(file) if file.suffix == TENSORS else None
+
+    def read(self, file: Path, magnification: int, mpp: float | None = None) -> "Patches":
+        """One slide's patches. mpp: microns per level-0 pixel, where known. Raises UserError as
+        ``datasets.patches.read_patches``."""
         from datasets.patches import read_patches
 
-        return read_patches(file, magnification)
+        return read_patches(file, magnification, self.coords_file(file), mpp)
 
     def patch_size(self, number: Number) -> float | None:
         """The edge of a patch in level-0 pixels, told by attributes of a kind that this tool alone writes; None where
@@ -56,25 +63,27 @@ class FeatureLayout:
 
 
 class ClamLayout(FeatureLayout):
-    """CLAM: <folder>/h5_files/<slide>.h5; its file of coordinates, <folder>/patches/<slide>.h5, tells the sizes."""
+    """CLAM: <folder>/h5_files/<slide>.h5, or <folder>/pt_files/<slide>.pt alone; its file of coordinates,
+    <folder>/patches/<slide>.h5, tells the sizes."""
 
     name = "clam"
     expected = "h5_files/*.h5 (CLAM)"
+    folders = "h5_files", "pt_files"
 
     def find(self, place: Path, encoder: str, magnification: int) -> list[Path]:
-        candidates = place, place / "h5_files", place / f"{encoder}_{magnification}x" / "h5_files"
-        return [folder for folder in candidates if folder.name == "h5_files"]
+        places = place, place / f"{encoder}_{magnification}x"
+        candidates = [place, *(above / name for above in places for name in self.folders)]
+        named = [folder for folder in candidates if folder.name in self.folders]
+        # the tensors of pt_files are those of h5_files without their coordinates
+        return [folder for folder in named if folder.name == "h5_files" or not _has_files(_h5_files(folder))]
 
-    def read(self, file: Path, magnification: int) -> "Patches":
-        from datasets.patches import read_patches
-
-        beside = [above / "patches" for above in file.parent.parents[:2]]
-        folder = next(filter(Path.is_dir, beside), None)
-        return read_patches(file, magnification, folder and folder / f"{slide_id_of(file)}.h5")
+    def coords_file(self, file: Path) -> Path | None:
+        return _coords_beside(file)
 
     def patch_size(self, number: Number) -> float | None:
+        """CLAM steps by whole downsamples: 512 pixels of a level at 4.0015 lie 2048 apart."""
         size, downsample = number("patch_size"), number("downsample")
-        return size * downsample if size and downsample else None
+        return size * int(downsample) if size and downsample else None
 
 
 class TridentLayout(FeatureLayout):
@@ -130,8 +139,7 @@ class FeatureSource:
     def files(self) -> dict[str, Path]:
         """{slide_id: file}; the suffix ``_patches`` is no part of a slide's name (of two files the one without it).
         Files of coordinates alone (``holds_coordinates``) are left out."""
-        every = (file for file in self.folder.glob("*.h5") if not file.name.startswith("."))
-        names = sorted(file for file in every if not holds_coordinates(file))
+        names = sorted(file for file in _files(self.folder) if not file.name.startswith("."))
         found = {slide_id_of(file): file for file in names}
         return {**found, **{name: file for file in names if (name := slide_name(file.name)) in found}}
 
@@ -150,7 +158,13 @@ def holds_coordinates(file: Path) -> bool:
         shapes = read_shapes(file)
     except UserError:
         return False  # whoever reads its features tells why it is unreadable
-    return "coords" in shapes and "features" not in shapes
+    return "coords" in shapes and not {"features", "feats"} & shapes.keys()
+
+
+def encoders_of_jobs(place: Path) -> list[str]:
+    """The encoders whose features TRIDENT wrote at or below a folder, sorted."""
+    folders = place.glob("*x_*px_*px_overlap/features_*")
+    return sorted({folder.name.removeprefix("features_") for folder in folders if _has_files(folder)})
 
 
 def find_source(
@@ -188,4 +202,20 @@ def find_source(
 
 
 def _has_files(folder: Path) -> bool:
-    return folder.is_dir() and not all(map(holds_coordinates, folder.glob("*.h5")))
+    return bool(_files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of features: HDF5 or, where there is none, PyTorch's."""
+    return [file for file in folder.glob("*.h5") if not holds_coordinates(file)] or [*folder.glob(f"*{TENSORS}")]
+
+
+def _h5_files(folder: Path) -> Path:
+    return folder.with_name("h5_files")
+
+
+def _coords_beside(file: Path) -> Path | None:
+    """A slide's file of coordinates, in patches/ beside the folder of a file of features or one folder up."""
+    names = f"{slide_id_of(file)}.h5", f"{slide_id_of(file)}{PATCHES_SUFFIX}.h5"
+    candidates = (above / "patches" / name for above in file.parent.parents[:2] for name in names)
+    return next(filter(Path.is_file, candidates), None)

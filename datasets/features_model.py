@@ -74,6 +74,6 @@ def one_model(folders: FeatureFolders, told: Mapping[str, Told]) -> FeaturesMode
     if len(models) > 1:
         kinds = [f"{len(slides[same])} slides of {model} ({listed(slides[same])})" for same, model in models.items()]
         mend = f"make those of the other model anew: {folders.extract_command()} --overwrite"
-        raise UserError(Fault("features.mixed", str(folders.root), "; ".join(kinds), "features of one model", mend))
+        raise UserError(Fault("features.mixed", str(folders.place), "; ".join(kinds), "features of one model", mend))
     untold = [slide_id for slide_id, found in told.items() if None in found]
     return FeaturesModel(next(iter(models.values()), None), untold, len(told))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from utils.errors import Fault
+from utils.words import listed
 
 MOST_NAMED = 5
 COUNTED = (
@@ -15,7 +16,8 @@ COUNTED = (
 
 @dataclass
 class LinkOutcome:
-    """What became of a slide. state: done, skipped or failed. warnings: {kind: sentence}."""
+    """What became of a slide. state: done, skipped or failed. warnings: {kind: sentence}; slides of the same sentence
+    share a line."""
 
     slide_id: str
     state: str
@@ -37,7 +39,10 @@ def show_outcomes(outcomes: Sequence[LinkOutcome]) -> None:
     for kind in dict.fromkeys(kind for outcome in outcomes for kind in outcome.warnings):
         warned = [outcome for outcome in outcomes if kind in outcome.warnings]
         print(f"warning: {kind}: {len(warned)} slides")
-        for outcome in warned[:MOST_NAMED]:
-            print(f"  {outcome.slide_id}: {outcome.warnings[kind]}")
-        if len(warned) > MOST_NAMED:
-            print(f"  ... and {len(warned) - MOST_NAMED} more")
+        told: dict[str, list[str]] = {}
+        for outcome in warned:
+            told.setdefault(outcome.warnings[kind], []).append(outcome.slide_id)
+        for sentence, slide_ids in list(told.items())[:MOST_NAMED]:
+            print(f"  {listed(slide_ids, quote=False)}: {sentence}")
+        if more := sum(map(len, list(told.values())[MOST_NAMED:])):
+            print(f"  ... and {more} slides more")

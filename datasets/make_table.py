@@ -12,7 +12,7 @@ from datasets import gdc
 from datasets.barcodes import SLIDE_TYPES, is_normal, is_whole_patient, patient_of, slide_type_of
 from datasets.class_folders import find_classes, patients
 from datasets.feature_layouts import slide_id_of
-from datasets.patches import attribute_number
+from datasets.numbers import attribute_number
 from datasets.slide_names import FEATURES, SUFFIXES
 from datasets.slide_search import find_slides
 from datasets.slides import doubtful, read_scale_tags, unusual

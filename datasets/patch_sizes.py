@@ -6,8 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.feature_layouts import LAYOUTS
-from datasets.patches import PATCH_SIZE, Patches, attribute_number
+from datasets.numbers import attribute_number
+from datasets.patches import PATCH_SIZE, Patches
 from utils.errors import Fault, UserError
+
+ALMOST = 1e-6
+"""By which the ratio of two sizes that are no whole pixels may differ from a whole number."""
 
 
 class PatchSizes(NamedTuple):
@@ -20,12 +24,17 @@ class PatchSizes(NamedTuple):
 
 
 def size_from_attributes(patches: Patches) -> int | None:
-    """Level-0 patch size as the file says it: by itself, or in the way of one of the tools. Raises UserError where an
-    attribute is not a number."""
+    """Level-0 patch size as the file says it, rounded. Raises UserError where an attribute is not a number."""
+    size = _exact_size(patches)
+    return round(size) if size else None
+
+
+def _exact_size(patches: Patches) -> float | None:
+    """By the file itself, or in the way of one of the tools."""
     number = partial(attribute_number, patches.file, patches.attributes)
     known = number("patch_size_level0")
     sizes = [size for layout in LAYOUTS if (size := layout.patch_size(number))]
-    return round(known or sizes[0]) if known or sizes else None
+    return known or next(iter(sizes), None)
 
 
 def stride(coords: np.ndarray) -> tuple[int, bool] | None:
@@ -48,6 +57,7 @@ def patch_sizes(low: Patches, high: Patches, magnifications: tuple[int, int], le
     magnification (patches of 256 pixels).
 
     A stride of few patches may span a gap: it counts where both sizes then stand as the magnifications (low, high) do.
+    Sizes that are no whole pixels, as those converted from microns are, nest where they do so before they are rounded.
     Raises UserError where a size is not to be had, and where parents are no whole multiple of children.
     """
     both = (low, high)
@@ -62,6 +72,8 @@ def patch_sizes(low: Patches, high: Patches, magnifications: tuple[int, int], le
         elif found[index] is None:
             found[index], origin[index] = _size_from_table(patches, step, magnifications[index], level0), "level0_mag"
     parent, child = (size or 0 for size in found)
+    if (parent % child or parent == child) and (times := _whole_ratio(low, high)) > 1:
+        parent = times * child
     if parent % child or parent == child:
         raise UserError(
             Fault(
@@ -74,6 +86,15 @@ def patch_sizes(low: Patches, high: Patches, magnifications: tuple[int, int], le
             )
         )
     return PatchSizes(parent, child, *origin)
+
+
+def _whole_ratio(low: Patches, high: Patches) -> int:
+    """How many children wide a parent is by sizes that are not rounded; 0 where these do not nest."""
+    parent, child = _exact_size(low), _exact_size(high)
+    if not (parent and child):
+        return 0
+    times = round(parent / child)
+    return times if abs(parent / child - times) <= ALMOST * times else 0
 
 
 def _size_from_table(patches: Patches, step: tuple[int, bool] | None, magnification: int, level0: float | None) -> int:

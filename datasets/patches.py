@@ -1,17 +1,20 @@
 """One slide's patches at one magnification: what a file of features holds, whichever tool wrote it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from datasets.numbers import positive_number
+from datasets.microns import in_pixels
+from datasets.numbers import attribute_number
 from utils.errors import Fault, UserError
-from utils.h5 import read_attributes, read_h5
+from utils.h5 import read_attributes, read_h5, read_shapes
 from utils.model_identity import ModelIdentity
+from utils.tensors import is_weight, read_tensors
 
 INSTANCES = "source_sha256"
 """The attribute of feature files that were made of a table of instances, whose features may be zero."""
@@ -53,18 +56,18 @@ def row_norms(features: np.ndarray) -> np.ndarray:
     return lengths
 
 
-def read_patches(file: Path, magnification: int, coords_file: Path | None = None) -> Patches:
+def read_patches(file: Path, magnification: int, coords_file: Path | None = None, mpp: float | None = None) -> Patches:
     """Read one file: a batch dimension of 1 is dropped, features become float32, coordinates int64.
 
-    coords_file: a tool's own file of coordinates, read for its attributes where it is there. Raises UserError, naming
-    the file: missing or damaged, no patch in it, shapes that do not fit, NaN, infinite or all-zero rows, another
-    magnification than expected.
+    file: HDF5 with ``features`` (or ``feats``, as STAMP calls them) and ``coords``, or a .pt of PyTorch with the
+    features alone. coords_file: a tool's own file of coordinates, where it is there: read for its attributes, and for
+    the coordinates where ``file`` has none. mpp: microns per level-0 pixel of the slide, for coordinates in microns.
+    Raises UserError, naming the file: missing or damaged, no patch in it, shapes that do not fit, NaN, infinite or
+    all-zero rows, another magnification than expected, coordinates in microns without ``mpp``.
     """
-    arrays = read_h5(file, ("features", "coords"))
-    attributes = read_attributes(file)
-    if coords_file and coords_file.is_file():
-        attributes |= read_attributes(coords_file)
-    features, coords = (_without_batch(arrays[name]) for name in ("features", "coords"))
+    read = _read_tensors(file, coords_file) if file.suffix == ".pt" else _read_h5(file, coords_file)
+    features, coords = _without_batch(read.features), _without_batch(read.coords)
+    attributes = read.attributes
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         found = f"features are {features.dtype} {features.shape}"
         raise UserError(Fault("features.shape", str(file), found, expected="floats (patches, width)"))
@@ -76,12 +79,13 @@ def read_patches(file: Path, magnification: int, coords_file: Path | None = None
     if said not in (None, magnification):
         found = f"holds patches at {said:g}x"
         raise UserError(Fault("features.magnification", str(file), found, expected=f"{magnification}x"))
+    pixels, attributes = in_pixels(file, coords, attributes, mpp)
     patches = Patches(
         file,
         np.ascontiguousarray(features, dtype=np.float32),
-        whole_coords(file, coords, (len(features), 2)),
+        whole_coords(file, pixels, (len(features), 2)),
         attributes,
-        as_is=arrays["features"].ndim == 2 and arrays["coords"].ndim == 2,
+        as_is=read.as_is and read.features.ndim == 2 and read.coords.ndim == 2 and pixels is coords,
     )
     bad, zero = int((~np.isfinite(patches.norms)).sum()), int((patches.norms == 0).sum())
     if bad or zero:
@@ -91,6 +95,59 @@ def read_patches(file: Path, magnification: int, coords_file: Path | None = None
         )
         raise UserError(Fault("features.values", str(file), found, mend="extract this slide again"))
     return patches
+
+
+class _Arrays(NamedTuple):
+    """What a tool's files hold. as_is: in one HDF5 file, under this project's names."""
+
+    features: np.ndarray
+    coords: np.ndarray
+    attributes: dict[str, Any]
+    as_is: bool
+
+
+def _read_h5(file: Path, coords_file: Path | None) -> _Arrays:
+    there = read_shapes(file)
+    beside = coords_file if coords_file and coords_file.is_file() else None
+    attributes = read_attributes(file) | (read_attributes(beside) if beside else {})
+    name = _name_of_features(there)
+    if "coords" not in there and beside:
+        coords = read_h5(beside, ("coords",))["coords"]
+        return _Arrays(read_h5(file, (name,))[name], coords, attributes, as_is=False)
+    arrays = read_h5(file, (name, "coords"))
+    return _Arrays(arrays[name], arrays["coords"], attributes, as_is=name == "features")
+
+
+def _name_of_features(there: Collection[str]) -> str:
+    return "feats" if "feats" in there and "features" not in there else "features"
+
+
+def _read_tensors(file: Path, coords_file: Path | None) -> _Arrays:
+    features = _saved_features(file)
+    if coords_file is None:
+        found = "features alone, and no file with their coordinates (patches/<slide>.h5 beside or one folder up)"
+        raise UserError(Fault("features.no_coords", str(file), found, "features and coordinates of the same patches"))
+    coords = read_h5(coords_file, ("coords",))["coords"]
+    return _Arrays(features.float().numpy(), coords, read_attributes(coords_file), as_is=False)
+
+
+def _saved_features(file: Path) -> Tensor:
+    """The tensor of a .pt file. Raises UserError where the file holds anything else."""
+    saved = read_tensors(file)
+    if not is_weight(saved):
+        found, expected = f"holds a {type(saved).__name__}", "one tensor (patches, width)"
+        raise UserError(Fault("features.shape", str(file), found, expected))
+    features: Tensor = saved.detach()
+    return features
+
+
+def shape_of_features(file: Path) -> tuple[int, ...]:
+    """(patches, width) of the features in a file that ``read_patches`` reads. Raises UserError as it does, and KeyError
+    where there are none."""
+    if file.suffix == ".pt":
+        return tuple(_saved_features(file).shape[-2:])
+    there = read_shapes(file)
+    return there[_name_of_features(there)][-2:]
 
 
 def _without_batch(array: np.ndarray) -> np.ndarray:
@@ -126,15 +183,3 @@ def whole_coords(file: Path, coords: np.ndarray, shape: tuple[int, ...], real: n
 
 def _distinct(places: np.ndarray) -> int:
     return len(np.unique(places.reshape(-1, 2), axis=0))
-
-
-def attribute_number(file: Path, attributes: Mapping[str, Any], name: str) -> float | None:
-    """An attribute's (first) number, written 20 or 20x; None where it is absent. Raises UserError for anything else."""
-    if name not in attributes:
-        return None
-    text = str(next(iter(np.ravel(attributes[name])), ""))
-    number = positive_number(text)
-    if number is None:
-        found = f"attribute {name} is {text!r}"
-        raise UserError(Fault("features.attribute", str(file), found, expected="a number above 0"))
-    return number

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from datasets.consistency import row_owners
 from datasets.features_model import model_attributes
 from datasets.folders import FeatureFolders
-from datasets.hierarchy import Stored, gather_children, link_children, read_stored, write_hierarchy
+from datasets.hierarchy import Stored, gather_children, read_stored, write_hierarchy
+from datasets.link_rules import CENTRE, RELEASED
+from datasets.links import Links, find_rows, link, repeated_rows
 from datasets.patch_sizes import PatchSizes, patch_sizes
 from datasets.patches import Patches, read_patches
 from datasets.projection import Projection, projection_attributes
@@ -50,11 +53,13 @@ def repair_slide(
     seed = said.get("seed", DEFAULT_SEED)
     seed = int(seed) if isinstance(seed, int | np.integer) and seed >= 0 else DEFAULT_SEED
     sizes = patch_sizes(low, children, magnifications, level0)
-    parents = link_children(low.coords, children.coords, sizes.parent, sizes.child)
+    rule = _rule(stored, low, children, sizes) if stored else CENTRE
     if stored and not has_high:
-        parents = _kept_parents(parents, stored, low, sizes)
+        children, links = _kept_links(rule, children, stored, low, sizes)
+    else:
+        links = link(rule, low.coords, children.coords, sizes)
     slots = stored.real.shape[1] if stored else CHILDREN_PER_PARENT
-    hierarchy = gather_children(parents, low, children, sizes, slots, seed, slide_id)
+    hierarchy = gather_children(links, rule, low, children, sizes, slots, seed, slide_id)
     if not hierarchy.mask.any():
         told = f"not repaired, no child would lie in any parent of {low.file}"
         raise UserError(Fault("features.unrelated", str(file), told))
@@ -93,11 +98,26 @@ def _with_all_children(stored: Stored) -> Stored:
     return stored
 
 
-def _kept_parents(parents: np.ndarray, stored: Stored, low: Patches, sizes: PatchSizes) -> np.ndarray:
-    """The parent of every child of the file, (N,) rows of ``low`` or -1: its row's, and the one whose square holds it,
-    ``parents`` (N,), where it lies outside its row's."""
+def _rule(stored: Stored, low: Patches, children: Patches, sizes: PatchSizes) -> str:
+    """The file's rule; of a file that does not say its rule ``centre`` where both give the same links."""
+    if "link_rule" in stored.attributes:
+        return stored.rule
+    both = [link(rule, low.coords, children.coords, sizes) for rule in (CENTRE, stored.rule)]
+    return CENTRE if all(map(np.array_equal, *both)) else stored.rule
+
+
+def _kept_links(rule: str, children: Patches, stored: Stored, low: Patches, sizes: PatchSizes) -> tuple[Patches, Links]:
+    """The children of the file, and their parents: their row's, and those that the rule gives where they lie outside
+    their row's. By the rule ``released`` each child is there once, with all its parents."""
     owners, outside = row_owners(stored, low, sizes)
-    return np.where(outside, parents, owners[np.nonzero(stored.real)[0]])
+    in_place = Links(np.flatnonzero(~outside), owners[np.nonzero(stored.real)[0][~outside]])
+    elsewhere = link(rule, low.coords, children.coords, sizes).without(~outside)
+    pairs = np.column_stack([np.concatenate(both) for both in zip(in_place, elsewhere, strict=True)])
+    if rule == RELEASED:
+        distinct = np.flatnonzero(~repeated_rows(children.coords))
+        pairs[:, 0] = find_rows(children.coords[pairs[:, 0]], children.coords[distinct])
+        children = replace(children, features=children.features[distinct], coords=children.coords[distinct])
+    return children, Links(*np.unique(pairs, axis=0).T)
 
 
 def _read_if_possible(file: Path) -> Stored | None:

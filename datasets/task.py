@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -19,17 +19,20 @@ from utils.tables import SAVE_AS, read_csv
 from utils.words import listed, quoted
 
 NO_LABEL = -1
-COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag", "force_magnification")
+MAGNIFICATIONS = "20 or 40, say"
+COLUMNS = ("case_id", "slide_id", "label", "site", "level0_mag", "force_magnification", "mpp")
 """What is read of a table, also where the header spells it "Slide ID"."""
 
 
 @dataclass(frozen=True)
 class Slide:
-    """label: class index, or -1. case_id: the patient as the table says."""
+    """label: class index, or -1. case_id: the patient as the table says. level0_mag: magnification of level 0, where
+    the table has it."""
 
     slide_id: str
     case_id: str
     label: int = NO_LABEL
+    level0_mag: float | None = field(default=None, compare=False)
 
     @property
     def patient(self) -> str:
@@ -123,8 +126,9 @@ def read_slides(
         )
         raise UserError(Fault("table.unknown_class", str(path), told, expected, mend))
     index = {composed(name): label for label, name in enumerate(names)}
-    rows = zip(table["slide_id"], table["case_id"], labels, strict=True)
-    slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL)) for slide_id, case_id, label in rows]
+    level0 = map(positive_number, table.get("level0_mag", [""] * len(table)))
+    rows = zip(table["slide_id"], table["case_id"], labels, level0, strict=True)
+    slides = [Slide(slide_id, case_id, index.get(label, NO_LABEL), mag) for slide_id, case_id, label, mag in rows]
     return names, {slide.slide_id: slide for slide in slides}
 
 
@@ -160,21 +164,27 @@ def read_level0_magnifications(path: Path) -> dict[str, float]:
     """{slide_id: magnification of level 0} from the columns level0_mag and force_magnification of the table of slides,
     where they are filled in; the second one counts before the first. Raises UserError as ``read_table``, and where one
     is not a number above 0."""
-    return _magnifications(path, "level0_mag") | read_forced_magnifications(path)
+    return _numbers(path, "level0_mag", MAGNIFICATIONS) | read_forced_magnifications(path)
 
 
 def read_forced_magnifications(path: Path) -> dict[str, float]:
     """As ``read_level0_magnifications``, from the column force_magnification, which counts before a slide's tags."""
-    return _magnifications(path, "force_magnification")
+    return _numbers(path, "force_magnification", MAGNIFICATIONS)
 
 
-def _magnifications(path: Path, column: str) -> dict[str, float]:
+def read_pixel_sizes(path: Path) -> dict[str, float]:
+    """{slide_id: microns per pixel of level 0} from the column mpp, as ``read_level0_magnifications``."""
+    return _numbers(path, "mpp", "microns per pixel of level 0, 0.25 say")
+
+
+def _numbers(path: Path, name: str, expected: str) -> dict[str, float]:
+    """{slide_id: number} of a column, where it is filled in."""
     found = {}
-    for slide_id, text in _column(path, column).items():
+    for slide_id, text in _column(path, name).items():
         number = positive_number(text)
         if text and number is None:
-            said = f"{column} of {slide_id} is {text!r}"
-            raise UserError(Fault("table.magnification", str(path), said, expected="20 or 40, say"))
+            said = f"{name} of {slide_id} is {text!r}"
+            raise UserError(Fault("table.magnification", str(path), said, expected))
         if number is not None:
             found[slide_id] = number
     return found

@@ -212,9 +212,9 @@ def _config(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Config
         config = Config(**vars(parser.parse_args([f"--{name}={text}" for name, text in filled.items()])))
     except argparse.ArgumentError as error:
         raise UserError(Fault("option.value", error.argument_name or "", error.message)) from error
-    if absent := [name for name in ("task", "data_root_dir") if not getattr(config, name)]:
+    if absent := config.missing():
         mend = "give it, or name it in the grid"
-        raise UserError([Fault("option.missing", f"--{name}", "no value", mend=mend) for name in absent])
+        raise UserError([Fault("option.missing", name, "no value", mend=mend) for name in absent])
     return config
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import openslide
 
 from datasets.folders import FeatureFolders
+from datasets.numbers import attribute_number
 from datasets.patch_sizes import PatchSizes, patch_sizes
-from datasets.patches import Patches, attribute_number
+from datasets.patches import Patches
 from datasets.slides import MICRONS_AT_1X, reading
 from explanation.explained_slide import Pixel
 from utils.h5 import read_attributes
@@ -19,7 +20,7 @@ def sizes_of_patches(folders: FeatureFolders, bag: Bag, level0: float | None) ->
     """Edges of a slide's parents and children in level-0 pixels. level0: magnification by the table of slides, for
     files that do not tell. Raises UserError where nothing does."""
     assert bag.low_coords is not None and bag.high_coords is not None
-    files = folders.low_file(bag.slide_id), folders.hierarchical_file(bag.slide_id)
+    files = folders.files(bag.slide_id, "hierarchy")
     coords = bag.low_coords.numpy(), bag.high_coords[bag.child_mask].numpy()
     low, high = (
         Patches(file, np.empty((0, 0)), places, read_attributes(file))

@@ -243,7 +243,7 @@ def test_attributes_that_the_coordinates_contradict_are_warned_of(folders: Featu
     write_file(folders.high_file("a"), random_features(len(high), 0), high, {"patch_size_level0": 512})
     code, out, _ = run_main(options(folders), SCRIPT)
     assert code == 0
-    assert "warning: stride: 1 slides\n  a: a.h5: patches are 512 level-0 pixels wide, but 256 apart" in out
+    assert "warning: stride: 1 slides\n  a: patches at 20x are 512 level-0 pixels wide, but 256 apart" in out
     assert "warning: ratio: 1 slides\n  a: a parent is 2 children wide; the magnifications say 4" in out
 
 

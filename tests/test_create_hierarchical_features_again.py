@@ -11,9 +11,9 @@ import pytest
 from datasets.bags import read_bag
 from datasets.folders import FeatureFolders
 from datasets.task import Slide
-from tests.conftest import RunMain
+from tests.conftest import FaultsOf, RunMain
 from tests.support.feature_files import write_file
-from tests.support.h5_files import arrays_of
+from tests.support.h5_files import arrays_of, attributes_of
 from tests.support.linking_runs import WIDTH, numbers_told, options, place_trident, put, random_features, regular
 
 SCRIPT, CHECK = "create_hierarchical_features", "check_hierarchical_consistency"
@@ -214,3 +214,23 @@ def test_other_magnifications_and_spellings(tmp_path: Path, run_main: RunMain) -
     assert "1024 by stride, 256 by stride" in out
     code, out, _ = run_main([*options(folders), "--low-mag", "10", "--high-mag", "40x"], CHECK)
     assert code == 0
+
+
+def test_files_of_another_rule_are_refused_and_replaced(
+    folders: FeatureFolders, faults_of: FaultsOf, run_main: RunMain
+) -> None:
+    """Squares that overlap by a column of children, which by the released code's rule are in both."""
+    low = np.array([(x, y * 2048) for y in range(4) for x in (0, 1536)])
+    high = np.array([(x * 512, y * 512) for y in range(16) for x in range(7)])
+    put(folders, "a", low, high, patch_size_level0=512)
+    write_file(folders.low_file("a"), random_features(len(low), 3), low, {"patch_size_level0": 2048})
+    linked = {}
+    for rule, number in (("centre", 112), ("released", 128)):
+        if linked:
+            (fault,) = faults_of(options(folders, "--link-rule", rule), SCRIPT)
+            assert (fault.code, fault.where) == ("features.made_otherwise", str(folders.hierarchical_file("a")))
+        code, out, _ = run_main(options(folders, "--link-rule", rule, "--overwrite"), SCRIPT)
+        assert (code, numbers_told(out)["children linked"]) == (0, number)
+        linked[rule] = attributes_of(folders.hierarchical_file("a"))["link_rule"]
+        assert run_main(options(folders), CHECK)[0] == 0
+    assert linked == {"centre": "centre", "released": "released"}

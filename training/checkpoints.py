@@ -9,7 +9,7 @@ from datasets.folders import FeatureFolders
 from datasets.model_texts import text_paths
 from datasets.splits import read_split_ids
 from training.run_reader import RunReader
-from training.run_record import RunRecord, config_of
+from training.run_record import RunRecord, config_of, replaced
 from utils.commands import options_text
 from utils.config import Config
 from utils.effects import FREE, of_nature, options_without_effect
@@ -51,10 +51,9 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     own = record.options if record else {}
     options = {name: value for name, value in own.items() if name not in of_nature(Nature.CALL)}
     if given.get("task", options.get("task")) != options.get("task"):
-        options["dataset_csv"] = None
-    config = Config(**{**options, **given})
-    absent = [f"--{name}" for name in ("task", "data_root_dir") if not getattr(config, name)]
-    if absent:
+        options |= {"dataset_csv": None, "features_from": None}
+    config = Config(**replaced(options, given))
+    if absent := config.missing():
         found = "no value, and no config.json beside the checkpoint"
         raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
     return record, config
@@ -66,7 +65,7 @@ def input_paths(checkpoints: Sequence[Path], given: Mapping[str, Any]) -> list[P
     fold_names(checkpoints)
     _, config = read_settings(checkpoints[0], given)
     own = RunReader(checkpoints[0].parent).own_files()
-    return [*checkpoints, *own, config.csv_path(), *text_paths(config), FeatureFolders.of(config).root]
+    return [*checkpoints, *own, config.csv_path(), *text_paths(config), FeatureFolders.of(config).place]
 
 
 def check_checkpoints(checkpoints: Mapping[str, Path]) -> list[str]:

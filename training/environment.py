@@ -15,7 +15,6 @@ import torch
 from datasets.folders import FeatureFolders
 from utils.config import PROJECT, Config
 from utils.errors import Fault, Faults, UserError
-from utils.files import files_below
 from utils.memory import cache_bytes, free_memory
 from utils.reproducibility import PACKAGES
 
@@ -29,8 +28,7 @@ INSTALL = "pip install -r requirements.txt"
 def examine_environment(config: Config, faults: Faults) -> None:
     """Check the machine. config: where features lie and results go, as far as the options tell. faults: gathers the
     checks, what they found and what is wrong."""
-    folder = FeatureFolders.of(config).root if config.task and config.data_root_dir else None
-    features = files_below(folder) if folder and folder.is_dir() else []
+    features = [] if config.missing() else FeatureFolders.of(config).all_files()
     size = sum(file.stat().st_size for file in features if file.is_file())
     faults.check("Python", _python, faults)
     faults.check("packages", _packages, faults)

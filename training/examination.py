@@ -109,9 +109,8 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults, sample: 
 def check_options(config: Config) -> Config:
     """The same options. Raises UserError where one is missing or lies outside its range."""
     faults = Faults()
-    for name in ("task", "data_root_dir"):
-        if not getattr(config, name):
-            faults.add(Fault("option.missing", f"--{name}", "no value", mend=f"give --{name}"))
+    for name in config.missing():
+        faults.add(Fault("option.missing", name, "no value", mend=f"give {name}"))
     if Path(config.results_dir).is_file():
         faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))
     if not config.folds() or config.k_end > config.k:
@@ -196,7 +195,7 @@ def _check_features(
     found = reader.check_features(cache, chosen, faults.warn, memory, config.verify)
     of = "" if len(chosen) == len(slides) else f", a sample of {len(slides)}"
     by = f", of {found.model.identity}" if found.model.identity else ""
-    faults.tell(f"{len(chosen)} slides{of}, {cache.feature_dim} wide, in {cache.folders.root}{by}")
+    faults.tell(f"{len(chosen)} slides{of}, {cache.feature_dim} wide, in {cache.folders.place}{by}")
     return found
 
 

@@ -11,7 +11,7 @@ from datasets.model_texts import text_source
 from training.checkpoints import refuse_other_options
 from training.inputs import RunInputs
 from training.run_reader import RunReader
-from training.run_record import RunRecord, config_of
+from training.run_record import RunRecord, config_of, replaced
 from utils.config import Config
 from utils.effects import CIRCUMSTANCES, of_nature
 from utils.errors import Fault, UserError
@@ -38,7 +38,7 @@ def read_repetition(file: Path, given: Mapping[str, Any]) -> tuple[RunRecord, Co
     span = {"k_start": min(folds), "k_end": max(folds) + 1} if folds else {}
     if record.num_threads:
         torch.set_num_threads(record.num_threads)
-    return record, config_of({**recorded, **span, **given}, file)
+    return record, config_of(replaced({**recorded, **span}, given), file)
 
 
 def check_repetition(record: RunRecord, inputs: RunInputs) -> None:
@@ -67,7 +67,7 @@ def _place(name: str, config: Config) -> str:
     if kind == "splits":
         return str(config.split_path(int(fold)))
     if kind == "features":
-        return f"--data_root_dir {config.data_root_dir}"
+        return f"--features-from {job}" if (job := config.features_from) else f"--data_root_dir {config.data_root_dir}"
     places = {
         "dataset_csv": str(config.csv_path()),
         "text_prompt": text_source(config, config.text_form) if config.text_form else "",

@@ -60,6 +60,13 @@ class RunRecord:
         return f" ({len(changed)} of the run's {len(self.features)} slides: {listed(changed)})"
 
 
+def replaced(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded options with those given in place. Features lie in one place: a folder that is given takes that of a
+    job, which the run read in its place, away."""
+    is_elsewhere = "data_root_dir" in given and "features_from" not in given
+    return {**recorded, **({"features_from": None} if is_elsewhere else {}), **given}
+
+
 def config_of(options: Mapping[str, Any], file: Path) -> Config:
     """The options that ``Config.to_dict`` gave, of this version or of an older one that did not know all of them: those
     that are missing have their defaults. Raises UserError for options and choices that this version does not know, and

@@ -107,4 +107,4 @@ def _other(config: Config, told: ModelIdentity, expected: str) -> Fault:
         "name the model that made them with --feature_extractor or --vlm_path, or make them anew: "
         f"{folders.extract_command()}"
     )
-    return Fault("features.other_model", str(folders.root), f"features of {told}", expected, mend)
+    return Fault("features.other_model", str(folders.place), f"features of {told}", expected, mend)

@@ -26,4 +26,4 @@ def check_projected(folders: FeatureFolders, width: int | None, source: Source, 
     mend = f"project them with: {folders.projection_command(source.vlm_path or model)}"
     if not folders.low_file("slide").parent.is_dir():
         mend = f"extract them projected: {folders.extract_command()}"
-    raise UserError(Fault("features.unprojected", str(folders.root), found, expected, mend))
+    raise UserError(Fault("features.unprojected", str(folders.place), found, expected, mend))

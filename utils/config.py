@@ -44,6 +44,9 @@ class Config:
         may_change=True,
     )  # fmt: skip
     data_root_dir: str = option("", "folder that holds <task>_<feature_extractor>/", path, nature=Nature.SOURCE)
+    features_from: str | None = option(
+        None, "a TRIDENT job to read in place, linked on the fly; no --data_root_dir", path, nature=Nature.SOURCE
+    )
     feature_extractor: str = option(
         "plip", "a published model (extract_features.py --list-models), or any other name together with --vlm_path",
         folder_name, nature=Nature.NAME,
@@ -251,6 +254,11 @@ class Config:
     def text_form(self) -> str | None:
         """Whose form of descriptions the model reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none."""
         return MODEL_TYPES[self.model_type].texts
+
+    def missing(self) -> list[str]:
+        """The options without a value that need one: the task, and where its features lie."""
+        needed = ["task"] if self.features_from else ["task", "data_root_dir"]
+        return [f"--{name}" for name in needed if not getattr(self, name)]
 
     def folds(self) -> range:
         """The folds of this run."""

@@ -27,7 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-WITH_ATTRIBUTES = ("features", "coords")
+WITH_ATTRIBUTES = ("features", "feats", "coords")
 """Data sets whose attributes say something of the file."""
 SMALL = 2**26  # bytes that are read without a look at the free memory
 LARGEST_ATTRIBUTE = 2**16  # bytes

@@ -32,3 +32,5 @@ ALL = frozenset(MODEL_TYPES)
 TEXTS = frozenset(name for name, model in MODEL_TYPES.items() if model.texts)
 HIVE = frozenset({"HiVE_MIL"})
 CLAM = frozenset({"CLAM_SB", "CLAM_MB"})
+FLAT = ("MaxPooling", "MeanPooling", "ABMIL", "DSMIL", "CLAM_SB", "CLAM_MB", "TransMIL", "DTFD_MIL", "WiKG", "FOCUS")
+"""Those that read the patches of one scale alone; DSMIL without --two_scale."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets.hierarchy import NONE
+from datasets.links import NONE
 from datasets.patch_sizes import PatchSizes
 
 
