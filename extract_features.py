@@ -12,6 +12,7 @@ from utils.arguments import Parser, add_config_option, add_folder_options, add_o
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, at_least, location, within
 
+READERS = ("auto", "tiles", "openslide")
 PRECISIONS = ("fp32", "fp16", "bf16")
 HIGHEST_MAGNIFICATION = 160
 
@@ -46,6 +47,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("min-tissue", type=at_least(0, float, 1), default=0.1, help="least share of tissue in a patch (default: 0.1)")
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
+    add(
+        "reader",
+        choices=READERS,
+        default="auto",
+        help="tiles where they give OpenSlide's pixels (auto), or one way alone",
+    )
+    add(
+        "half-decode",
+        action="store_true",
+        help="40x slides without a 20x level: decode JPEG tiles at half size, faster; pixels differ, as files then say",
+    )
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
     add(

@@ -18,9 +18,10 @@ from datasets.folders import FeatureFolders
 from datasets.slide_features import Encode, SlideFeatures, extract_features, write_slide_features
 from datasets.slides import Magnification, find_slides
 from datasets.task import read_level0_magnifications, read_table
-from utils.errors import Fault, UserError
+from utils.errors import MOST_SHOWN, Fault, UserError
 from utils.model_identity import ModelIdentity
 from utils.reproducibility import choose_device, make_deterministic
+from utils.words import listed
 from utils.workers import over_slides
 
 Result = TypeVar("Result")
@@ -47,6 +48,7 @@ class ExtractionOptions:
 
     dataset_csv: a table that names the slides wanted, and the magnification where no tag tells it. level0_mag: that
     of slides that neither tells. min_tissue: least share of tissue in a patch. stain_normalisation: none or macenko.
+    reader: auto, tiles or openslide. half_decode: decode JPEG tiles at half their size where that is enough.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
     no_thumbnails: do not draw each slide with its mask and grid. skip_errors: go on with other slides where one fails.
@@ -57,6 +59,8 @@ class ExtractionOptions:
     level0_mag: float | None = None
     min_tissue: float = 0.1
     stain_normalisation: str = "none"
+    reader: str = "auto"
+    half_decode: bool = False
     batch_size: int = 256
     workers: int = min(16, os.cpu_count() or 1)
     device: str | None = None
@@ -71,9 +75,11 @@ def extract_slides(
 ) -> list[str]:
     """Write the features of all slides in or below a folder, unless they are there, and print a report.
 
-    Returns the ids of the slides that have features now. Raises UserError where a slide is missing or fails (with
-    ``skip_errors`` where all do); the files of slides that were finished before stay.
+    Returns the ids of the slides that have features now. Raises UserError where options contradict, where a slide is
+    missing, and where one fails (with ``skip_errors`` where all do); the files of slides that were finished before stay.
     """
+    if options.half_decode and options.reader == "openslide":
+        raise UserError(Fault("option.value", "--half-decode --reader openslide", "OpenSlide decodes at full size"))
     jobs = _plan_jobs(folders, wsi_dir, encoder, options)
     looked = over_slides(_look, jobs, options.workers, "finding tissue")
     failed = {job.slide_id: found for job, found in zip(jobs, looked, strict=True) if isinstance(found, UserError)}
@@ -112,12 +118,13 @@ def _plan_jobs(
         options.min_tissue,
         options.stain_normalisation,
         {"encoder": folders.feature_extractor, **encoder.identity().attributes()},
+        options.half_decode,
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
     return [
         PlanJob(
             slide_id, file, given.get(slide_id, default), recipe, folders, drawn and drawn / f"{slide_id}.jpg",
-            options.overwrite,
+            options.overwrite, options.reader,
         )
         for slide_id, file in files.items()
     ]  # fmt: skip
@@ -207,6 +214,13 @@ def _show_plans(plans: Sequence[SlidePlan], finished: int) -> None:
     found = Counter((plan.magnification.value, plan.magnification.origin) for plan in plans)
     for (value, origin), number in found.most_common():
         print(f"  {number} slides: level 0 has {value:g}x by {origin}")
+    notes: dict[tuple[bool, str], list[str]] = {}
+    for plan in plans:
+        if plan.reader.note:
+            notes.setdefault((plan.reader.by_tiles, plan.reader.note), []).append(plan.slide_id)
+    for (by_tiles, note), names in notes.items():
+        way = "their tiles, as --reader asks" if by_tiles else "OpenSlide"
+        print(f"  {len(names)} slides are read by {way} ({note}): {listed(names, MOST_SHOWN)}")
 
 
 def _show_failures(failed: dict[str, UserError], total: int) -> None:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import openslide
 
 from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
+from datasets.slide_readers import ReaderChoice, choose_reader
 from datasets.slides import Magnification, read_area, reading, tagged_magnification
 from datasets.stain import Macenko
 from datasets.tissue import PatchGrid, draw_grid, lay_grid
@@ -19,27 +20,33 @@ from utils.h5 import read_attributes
 from utils.whole_files import write_bytes
 
 STAIN_SAMPLE = 50  # parents
+WHEN_ON = ("half_decode",)
+"""Attributes that files do not carry where the option is off, as files of earlier versions."""
 
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """What decides a slide's features, beside the slide. encoder: its name, and which model it is of."""
+    """What decides a slide's features, beside the slide. encoder: its name, and which model it is of. half_decode: JPEG
+    tiles are decoded at half their size where that is enough."""
 
     low_magnification: int
     high_magnification: int
     min_tissue: float
     stain_normalisation: str
     encoder: Mapping[str, Any]
+    half_decode: bool = False
 
     def attributes(self) -> dict[str, Any]:
-        """As the files carry them."""
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "encoder"}
-        return {**own, **self.encoder, "patch_size": PATCH_SIZE}
+        """As the files carry them; those of ``WHEN_ON`` only where they are set."""
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "encoder"}
+        said = {name: value for name, value in own.items() if value or name not in WHEN_ON}
+        return {**said, **self.encoder, "patch_size": PATCH_SIZE}
 
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """A slide's patches, before any is read at full size. made: says of its files how they are made."""
+    """A slide's patches, before any is read at full size. made: says of its files how they are made. reader: what reads
+    the patches."""
 
     slide_id: str
     file: Path
@@ -47,6 +54,7 @@ class SlidePlan:
     magnification: Magnification
     grid: PatchGrid
     stain: Macenko | None
+    reader: ReaderChoice = field(default_factory=ReaderChoice)
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
@@ -54,7 +62,8 @@ class SlidePlan:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """A slide to plan. given: its magnification where no tag tells it. thumbnail: where to draw it, or None."""
+    """A slide to plan. given: its magnification where no tag tells it. thumbnail: where to draw it, or None. reader: as
+    ``choose_reader`` takes it."""
 
     slide_id: str
     file: Path
@@ -63,13 +72,14 @@ class PlanJob:
     folders: FeatureFolders
     thumbnail: Path | None
     overwrite: bool = False
+    reader: str = "auto"
 
 
 def plan_slide(job: PlanJob) -> SlidePlan | None:
     """Find the tissue, lay the grid and draw both; None where the slide's files are there already.
 
     Raises UserError, naming the file, where the slide is not readable, its magnification not known or too low, no patch
-    has tissue enough, or files made otherwise are there.
+    has tissue enough, files made otherwise are there, or the wanted reader cannot read the slide.
     """
     recipe = job.recipe
     with reading(job.file) as slide:
@@ -95,7 +105,8 @@ def plan_slide(job: PlanJob) -> SlidePlan | None:
             )
             raise UserError(Fault("slide.no_tissue", "", found, "a stained section", "see its thumbnail"))
         stain = _fit_stains(slide, grid) if recipe.stain_normalisation == "macenko" else None
-    return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+    reader = choose_reader(job.file, grid, job.reader, recipe.half_decode)
+    return SlidePlan(job.slide_id, job.file, made, magnification, grid, stain, reader)
 
 
 def _choose(tagged: Magnification | None, given: Magnification | None) -> Magnification | None:
@@ -129,10 +140,13 @@ def is_made(folders: FeatureFolders, slide_id: str, made: Mapping[str, Any], ove
             mend = "delete it, or replace it with --overwrite"
             raise UserError([replace(fault, mend=mend) for fault in error.faults]) from error
         other = [name for name, value in made.items() if name not in found or found[name] != value]
+        other += [name for name in WHEN_ON if name in found and name not in made]
         if other and overwrite:
             return False
         if other:
-            kinds = [f"{name} {found.get(name, 'not said')!s:.12}, now {made[name]!s:.12}" for name in other[:3]]
+            kinds = [
+                f"{name} {found.get(name, 'not said')!s:.12}, now {made.get(name, 'off')!s:.12}" for name in other[:3]
+            ]
             differing = f"is there, made otherwise ({', '.join(kinds)})"
             mend = "--overwrite replaces it, another --data_root_dir keeps it"
             raise UserError(Fault("features.made_otherwise", str(file), differing, mend=mend))
