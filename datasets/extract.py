@@ -75,8 +75,8 @@ def extract_slides(
 ) -> list[str]:
     """Write the features of all slides in or below a folder, unless they are there, and print a report.
 
-    Returns the ids of the slides that have features now. Raises UserError where options contradict, where a slide is
-    missing, and where one fails (with ``skip_errors`` where all do); the files of slides that were finished before stay.
+    Returns the ids of the slides that have features now. Raises UserError where options contradict, and where a
+    slide is missing or fails (with ``skip_errors`` where all do); the files of slides that were finished before stay.
     """
     if options.half_decode and options.reader == "openslide":
         raise UserError(Fault("option.value", "--half-decode --reader openslide", "OpenSlide decodes at full size"))

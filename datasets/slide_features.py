@@ -161,8 +161,11 @@ def read_batches(
 
 
 def walk(batches: Sequence[range], starts: np.ndarray, workers: int) -> list[range]:
-    """The batches in an order in which each worker reads neighbours, which share tiles: the k-th goes to worker k modulo
-    ``workers``, so each gets a run of every slide's batches. Slides stay in order. starts: as of RegionReader."""
+    """The batches in an order in which each worker reads neighbours, which share tiles.
+
+    The k-th goes to worker k modulo ``workers``, so each gets a run of every slide's batches. Slides stay in order.
+    starts: as of RegionReader.
+    """
     slides = np.searchsorted(starts, [batch[0] for batch in batches], "right")
     worker = np.arange(len(batches)) % workers
     order = np.empty(len(batches), int)

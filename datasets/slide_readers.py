@@ -23,8 +23,8 @@ ReadArea = Callable[[tuple[int, int], tuple[int, int], tuple[int, int]], np.ndar
 
 @dataclass(frozen=True)
 class ReaderChoice:
-    """What reads a slide. by_tiles: ``TileReader``, else OpenSlide. half_decode: of tiles. note: why a slide that was to
-    be read by its tiles is not, or what differs; empty where all is as expected."""
+    """What reads a slide. by_tiles: ``TileReader``, else OpenSlide. half_decode: of tiles. note: why a slide that was
+    to be read by its tiles is not, or what differs; empty where all is as expected."""
 
     by_tiles: bool = False
     half_decode: bool = False

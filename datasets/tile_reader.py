@@ -130,7 +130,7 @@ class TileReader:
             raise UnsuitedSlideError(f"tiles of its level {index} were left out")
 
     def read(self, corner: tuple[int, int], size: tuple[int, int], out: tuple[int, int]) -> np.ndarray:
-        """As ``read_area``: (height, width, 3) uint8. Raises TileError, naming the tile, UnsuitedSlideError, OSError."""
+        """As ``read_area``: (height, width, 3) uint8. Raises TileError, UnsuitedSlideError, OSError."""
         index = level_for(self.slide, min(size[0] / out[0], size[1] / out[1]))
         downsample = self.slide.level_downsamples[index]
         x, y = (round(edge / downsample) for edge in corner)

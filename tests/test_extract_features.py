@@ -277,3 +277,36 @@ def test_workers_make_the_same_files(slides: Path, folders: FeatureFolders, clip
     assert run_main([*command, "--workers", "2"], SCRIPT)[0] == 0
     assert files_below(folders.root, "*.h5") == alone
     assert not (folders.root / "thumbnails").exists()
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------------
+
+
+def test_readers_make_the_same_files_and_a_slide_left_to_openslide_is_named(
+    slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = options(folders, slides / "told", clip, "--no-thumbnails")
+    made = {}
+    for reader in ("openslide", "tiles"):
+        code, said, _ = run_main([*command, "--reader", reader], SCRIPT)
+        assert code == 0 and "are read by" not in said
+        made[reader] = files_below(folders.root, "*.h5")
+        shutil.rmtree(folders.root)
+    assert made["tiles"] == made["openslide"]
+    monkeypatch.setattr(
+        "datasets.slide_readers._grey_levels_apart", lambda file, grid: 9 if "slide_1" in str(file) else 0
+    )
+    code, said, _ = run_main(command, SCRIPT)
+    assert code == 0 and "1 slides are read by OpenSlide (its tiles differ" in said and "'slide_1'" in said
+    assert files_below(folders.root, "*.h5") == made["openslide"]
+
+
+def test_half_decoding_stands_in_the_files(
+    slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain
+) -> None:
+    command = options(folders, slides / "told", clip, "--no-thumbnails", "--half-decode")
+    code, _, said = run_main([*command, "--reader", "openslide"], SCRIPT)
+    assert code == 2 and "--half-decode --reader openslide" in said
+    assert run_main(command, SCRIPT)[0] == 0
+    with h5py.File(folders.low_file("slide_0")) as file:
+        assert file.attrs["half_decode"]
