@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import openslide
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +23,7 @@ from datasets.patch_sizes import PatchSizes
 from datasets.patches import PATCH_SIZE
 from datasets.slide_readers import ReadArea
 from datasets.tile_decoding import TileError
-from datasets.tile_reader import CACHE_BYTES
+from datasets.tile_reader import CACHE_BYTES, put_reduced
 from utils import __version__
 from utils.errors import Fault, UserError
 from utils.h5 import write_h5
@@ -49,7 +48,7 @@ def cut_region(region: np.ndarray, is_child: np.ndarray) -> np.ndarray:
     ratio = len(is_child)
     size = len(region) // ratio
     patches = np.empty((1 + int(is_child.sum()), size, size, 3), np.uint8)
-    patches[0] = np.asarray(Image.fromarray(region).reduce(ratio))
+    put_reduced(region, ratio, patches[0])
     children = region.reshape(ratio, size, ratio, size, 3)
     for number, (row, column) in enumerate(np.argwhere(is_child), 1):
         patches[number] = children[row, :, column]

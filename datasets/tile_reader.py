@@ -148,7 +148,7 @@ class TileReader:
             if level.counts[number]:
                 pixels = self._tile(level, number, box, area)
                 inside = place.moved(area.left - box.left, area.top - box.top)
-                _put_reduced(inside.part_of(pixels), unit, place.part_of(image, unit))
+                put_reduced(inside.part_of(pixels), unit, place.part_of(image, unit))
         return image if image.shape[1::-1] == out else np.asarray(fitted(Image.fromarray(image), out))
 
     def _page(self, index: int) -> Any:
@@ -199,17 +199,21 @@ def _factor(area: Box, out: tuple[int, int]) -> int:
     return factor if rest == 0 and area.bottom - area.top == factor * out[1] else 0
 
 
-def _put_reduced(pixels: np.ndarray, factor: int, place: np.ndarray) -> None:
+def put_reduced(pixels: np.ndarray, factor: int, place: np.ndarray) -> None:
     """Write pixels (H, W, 3) into a view of (H / factor, W / factor, 3), each the mean of factor x factor, rounded as
     Pillow's ``reduce`` does."""
     if factor == 1:
         place[...] = pixels
-    elif factor == 2:  # the commonest, 40x for 20x: faster than by way of Pillow
-        rows = np.add(pixels[::2], pixels[1::2], dtype=np.uint16)
+    elif factor in (2, 4, 8):  # faster than by way of Pillow, whose images have four bytes a pixel
+        rows = np.add(pixels[::factor], pixels[1::factor], dtype=np.uint16)
+        for row in range(2, factor):
+            rows += pixels[row::factor]
         for channel in range(3):
-            sums = rows[:, ::2, channel] + rows[:, 1::2, channel]
-            sums += 2
-            sums >>= 2
+            sums = rows[:, ::factor, channel] + rows[:, 1::factor, channel]
+            for column in range(2, factor):
+                sums += rows[:, column::factor, channel]
+            sums += factor**2 // 2
+            sums >>= 2 * (factor.bit_length() - 1)
             place[..., channel] = sums
     else:
         place[...] = np.asarray(Image.fromarray(pixels).reduce(factor))

@@ -7,13 +7,14 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from benchmarks.pyramids import write_pyramid
 from datasets import tile_reader
 from datasets.slides import open_slide, read_area
 from datasets.tile_decoding import TileError, UnsuitedSlideError
-from datasets.tile_reader import TileReader
+from datasets.tile_reader import TileReader, put_reduced
 from tests.support.real_slides import real_slide
 
 WIDTH, HEIGHT = 1104, 1296  # whole multiples of 16, not of a tile
@@ -112,6 +113,16 @@ def test_tiles_that_were_left_out_are_white(tmp_path: Path, image: np.ndarray, p
             np.testing.assert_array_equal(ours, theirs)
     assert (both(file, (256, 0), 256, 256)[0] == 255).all()
     assert both(file, (0, 0), 256, 256)[0].std() > 5
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])
+def test_means_are_rounded_as_pillow_rounds_them(factor: int) -> None:
+    generator = np.random.default_rng(factor)
+    for most in (2, 256):  # sums on both sides of a half, and of all sizes
+        pixels = generator.integers(0, most, (24 * factor, 36 * factor, 3), dtype=np.uint8)
+        place = np.zeros((24, 36, 3), np.uint8)
+        put_reduced(pixels, factor, place)
+        np.testing.assert_array_equal(place, np.asarray(Image.fromarray(pixels).reduce(factor)))
 
 
 # ---- each tile once --------------------------------------------------------------------------------------------------
