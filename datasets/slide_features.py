@@ -149,7 +149,7 @@ def read_batches(
     if pieces == 1 and workers > 1:
         batches = walk(batches, reader.starts, workers)
     size = -(-per_batch // pieces)
-    parts = [batch[start : start + size] for batch in batches for start in range(0, len(batch), size)]
+    parts = [list(batch[start : start + size]) for batch in batches for start in range(0, len(batch), size)]
     loader = DataLoader(
         reader, batch_sampler=parts, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory,
         prefetch_factor=AHEAD if workers else None, worker_init_fn=partial(_tie, os.getpid()),
