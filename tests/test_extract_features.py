@@ -255,6 +255,7 @@ def test_the_table_names_slides_and_their_magnification(
         (("--wsi-dir", "absent"), "absent: no such folder"),
         (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
+        (("--half-decode", "--reader", "openslide"), "--half-decode --reader openslide"),
         (("--level0-mag", "400"), "400 is more than 160"),
         (("--feature_extractor", "vinid/plip"), "expected a name without slashes"),
         (("--low-mag", "6"), "whole multiple"),
@@ -279,9 +280,6 @@ def test_workers_make_the_same_files(slides: Path, folders: FeatureFolders, clip
     assert not (folders.root / "thumbnails").exists()
 
 
-# ---- readers ---------------------------------------------------------------------------------------------------------
-
-
 def test_readers_make_the_same_files_and_a_slide_left_to_openslide_is_named(
     slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,14 +297,3 @@ def test_readers_make_the_same_files_and_a_slide_left_to_openslide_is_named(
     code, said, _ = run_main(command, SCRIPT)
     assert code == 0 and "1 slides are read by OpenSlide (its tiles differ" in said and "'slide_1'" in said
     assert files_below(folders.root, "*.h5") == made["openslide"]
-
-
-def test_half_decoding_stands_in_the_files(
-    slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain
-) -> None:
-    command = options(folders, slides / "told", clip, "--no-thumbnails", "--half-decode")
-    code, _, said = run_main([*command, "--reader", "openslide"], SCRIPT)
-    assert code == 2 and "--half-decode --reader openslide" in said
-    assert run_main(command, SCRIPT)[0] == 0
-    with h5py.File(folders.low_file("slide_0")) as file:
-        assert file.attrs["half_decode"]

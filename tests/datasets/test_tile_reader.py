@@ -21,8 +21,7 @@ WIDTH, HEIGHT = 1104, 1296  # whole multiples of 16, not of a tile
 STORED = [
     None, "jpeg", "jpeg rgb", "jpeg 2000", "lzw", "deflate", "lzw, differences", "deflate, differences",
 ]  # fmt: skip
-AREAS = [
-    # corner, size, out: level-0 pixels
+AREAS = [  # corner, size, out
     ((0, 0), 512, 256),
     ((512, 512), 512, 256),
     ((832, 1024), 512, 256),  # over the right and lower border
@@ -118,7 +117,7 @@ def test_tiles_that_were_left_out_are_white(tmp_path: Path, image: np.ndarray, p
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])
 def test_means_are_rounded_as_pillow_rounds_them(factor: int) -> None:
     generator = np.random.default_rng(factor)
-    for most in (2, 256):  # sums on both sides of a half, and of all sizes
+    for most in (2, 256):
         pixels = generator.integers(0, most, (24 * factor, 36 * factor, 3), dtype=np.uint8)
         place = np.zeros((24, 36, 3), np.uint8)
         put_reduced(pixels, factor, place)
