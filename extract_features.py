@@ -12,6 +12,7 @@ from utils.arguments import Parser, add_config_option, add_folder_options, add_o
 from utils.errors import run_script
 from utils.options import MOST_WORKERS, GpuShare, Number, at_least, location, shard, within, words
 
+READERS = ("auto", "tiles", "openslide")
 PRECISIONS = ("fp32", "fp16", "bf16")
 level0 = Number(float, 1, 160, suffix="x")
 """An argparse type: 40 or 40x."""
@@ -50,6 +51,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_option(where, "tissue-mask", type=location, metavar="DIR", help="folder with a mask for each slide, PNG or "
                "TIFF (0: no tissue), or contours as in TRIDENT's contours_geojson")  # fmt: skip
     add("stain-normalisation", choices=["none", "macenko"], default="none", help="of each slide's colours (none)")
+    add(
+        "reader",
+        choices=READERS,
+        default="auto",
+        help="tiles where they give OpenSlide's pixels (auto), or one way alone",
+    )
+    add(
+        "half-decode",
+        action="store_true",
+        help="40x slides without a 20x level: decode JPEG tiles at half size, faster; pixels differ, as files then say",
+    )
     add("batch-size", type=at_least(1), default=256, help="patches encoded together, about (default: 256)")
     workers = min(16, os.cpu_count() or 1)
     add(

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +20,7 @@ from datasets.encoding import (
     look_on,
 )
 from datasets.extraction_plan import FeatureRecipe, FirstLook, PlanJob, SlidePlan
+from datasets.extraction_report import show_failures, show_notes, show_plans
 from datasets.failed_slides import many_inks, refuse, write_failures
 from datasets.folders import FeatureFolders
 from datasets.given_masks import find_masks, missing_mask
@@ -42,7 +42,8 @@ class ExtractionOptions:
     dataset_csv: a table that names the slides wanted, and the magnification where no tag tells it. level0_mag: that
     of slides that neither tells. force_magnification: that of all slides, whatever their tags tell. min_tissue: least
     share of tissue in a patch. tissue_threshold: of the saturation (default: Otsu's). tissue_mask: a folder of masks
-    that say where tissue is (``find_masks``). stain_normalisation: none or macenko.
+    that say where tissue is (``find_masks``). stain_normalisation: none or macenko. reader: auto, tiles or openslide.
+    half_decode: decode JPEG tiles at half their size where that is enough.
     batch_size: patches encoded together, about. workers: processes that read slides. device: cpu, cuda, cuda:<n>, or
     CUDA where there is one. precision: fp32, fp16 or bf16 of the encoder (default: fp16 on CUDA, fp32 elsewhere).
     shard: the part of the slides that this process extracts. address: of a Ray cluster whose nodes share this machine's
@@ -58,6 +59,8 @@ class ExtractionOptions:
     tissue_threshold: int | None = None
     tissue_mask: Path | None = None
     stain_normalisation: str = "none"
+    reader: str = "auto"
+    half_decode: bool = False
     batch_size: int = 256
     workers: int = min(16, os.cpu_count() or 1)
     device: str | None = None
@@ -75,10 +78,12 @@ def extract_slides(
 ) -> list[str]:
     """Write the features of all slides in or below a folder, unless they are there, and print a report.
 
-    Returns the ids of the slides that have features now, of the shard if one is asked for. Raises UserError where a
-    slide is missing or fails (with ``skip_errors`` where all do), and where no cluster answers at ``address``; the
-    files of slides that were finished before stay.
+    Returns the ids of the slides that have features now, of the shard if one is asked for. Raises UserError where
+    options contradict, where a slide is missing or fails (with ``skip_errors`` where all do), and where no cluster
+    answers at ``address``; the files of slides that were finished before stay.
     """
+    if options.half_decode and options.reader == "openslide":
+        raise UserError(Fault("option.value", "--half-decode --reader openslide", "OpenSlide decodes at full size"))
     work = _plan_jobs(folders, wsi_dir, source.encoder.identity(), options)
     if options.shard:
         total, work = len(work.jobs), replace(work, jobs=options.shard.part(work.jobs))
@@ -127,16 +132,16 @@ def _finish(
             failed[job.slide_id] = found
         else:
             seen[job.slide_id] = found
-    _show_notes(doubtful({slide_id: found.magnification for slide_id, found in seen.items()}))
-    _show_notes(many_inks({slide_id: found.ink for slide_id, found in seen.items()}))
+    show_notes(doubtful({slide_id: found.magnification for slide_id, found in seen.items()}))
+    show_notes(many_inks({slide_id: found.ink for slide_id, found in seen.items()}))
     if failed and not options.skip_errors:
         refuse(failed, work.wsi_dir, work.number, work.folders.root)
     plans = [found.plan for found in seen.values() if found.plan]
-    _show_plans(plans, len(seen) - len(plans))
+    show_plans(plans, len(seen) - len(plans))
     if plans:
         failed |= _encode_slides(plans, partial(encode, plans), options.skip_errors)
     if failed:
-        _show_failures(failed, work.number)
+        show_failures(failed, work.number)
         write_failures(failed, work.folders.root)
     if failed and len(failed) == work.number:
         found_none = f"none of {work.number} slides could be extracted"
@@ -154,7 +159,7 @@ def _plan_jobs(folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, opt
     """The slides that are there and wanted."""
     table = options.dataset_csv
     slides = search_slides(wsi_dir, list(read_table(table)["slide_id"]) if table else None)
-    _show_notes(slides.notes)
+    show_notes(slides.notes)
     failed = {slide_id: UserError(fault) for slide_id, fault in slides.faults.items()}
     masks = find_masks(options.tissue_mask) if options.tissue_mask else None
     if options.tissue_mask and masks is not None:
@@ -172,12 +177,13 @@ def _plan_jobs(folders: FeatureFolders, wsi_dir: Path, model: ModelIdentity, opt
         options.stain_normalisation,
         {"encoder": folders.feature_extractor, **model.attributes()},
         options.tissue_threshold,
+        options.half_decode,
     )
     drawn = None if options.no_thumbnails else folders.root / "thumbnails"
     jobs = [
         PlanJob(
             slide_id, file, given(slide_id), recipe, folders, drawn and drawn / f"{slide_id}.jpg", options.overwrite,
-            forced(slide_id), masks[slide_id] if masks else None,
+            forced(slide_id), masks[slide_id] if masks else None, options.reader,
         )
         for slide_id, file in slides.files.items() if slide_id not in failed
     ]  # fmt: skip
@@ -233,28 +239,3 @@ def _encode_slides(
         f"{pace.told()})"
     )
     return failed
-
-
-# ---- reporting -------------------------------------------------------------------------------------------------------
-
-
-def _show_notes(notes: Sequence[Fault]) -> None:
-    for note in notes:
-        print(f"note: {note}")
-
-
-def _show_plans(plans: Sequence[SlidePlan], finished: int) -> None:
-    parents = sum(len(plan.grid.parents) for plan in plans)
-    children = sum(plan.grid.num_patches for plan in plans) - parents
-    print(f"{len(plans)} slides to extract, {finished} are there already; {parents:,} parents, {children:,} children")
-    found = Counter((plan.magnification.value, plan.magnification.origin) for plan in plans)
-    for (value, origin), number in found.most_common():
-        print(f"  {number} slides: level 0 has {value:g}x by {origin}")
-
-
-def _show_failures(failed: dict[str, UserError], total: int) -> None:
-    print(f"failed: {len(failed)} of {total} slides")
-    width = max(map(len, failed), default=0)
-    for slide_id, error in failed.items():
-        print(f"  {slide_id:<{width}}  {'; '.join(map(str, error.faults))}")
-    print("main.py refuses slides without features: take their rows out of the table, and make the splits anew")

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import openslide
 
 from datasets.folders import FeatureFolders
 from datasets.patches import PATCH_SIZE
+from datasets.slide_readers import ReaderChoice, choose_reader
 from datasets.slides import Magnification, ScaleTags, read_area, reading, scale_tags
 from datasets.stain import Macenko
 from datasets.tissue import PatchGrid, TissueRule, draw_grid, lay_grid
@@ -21,14 +22,14 @@ from utils.h5 import read_attributes
 from utils.whole_files import write_bytes
 
 STAIN_SAMPLE = 50  # parents
-EARLIER = {"tissue_threshold": "otsu", "tissue_mask_sha256": ""}
+EARLIER = {"tissue_threshold": "otsu", "tissue_mask_sha256": "", "half_decode": False}
 """What holds for files of earlier versions, which do not say so."""
 
 
 @dataclass(frozen=True)
 class FeatureRecipe:
     """What decides a slide's features, beside the slide. encoder: its name, and which model it is of. tissue_threshold:
-    of the saturation; None for Otsu's."""
+    of the saturation; None for Otsu's. half_decode: JPEG tiles are decoded at half their size where that is enough."""
 
     low_magnification: int
     high_magnification: int
@@ -36,6 +37,7 @@ class FeatureRecipe:
     stain_normalisation: str
     encoder: Mapping[str, Any]
     tissue_threshold: int | None = None
+    half_decode: bool = False
 
     def attributes(self) -> dict[str, Any]:
         """As the files carry them."""
@@ -48,7 +50,8 @@ class FeatureRecipe:
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """A slide's patches, before any is read at full size. made: says of its files how they are made."""
+    """A slide's patches, before any is read at full size. made: says of its files how they are made. reader: what reads
+    the patches."""
 
     slide_id: str
     file: Path
@@ -56,6 +59,7 @@ class SlidePlan:
     magnification: Magnification
     grid: PatchGrid
     stain: Macenko | None
+    reader: ReaderChoice = field(default_factory=ReaderChoice)
 
 
 # ---- looking ---------------------------------------------------------------------------------------------------------
@@ -64,7 +68,7 @@ class SlidePlan:
 @dataclass(frozen=True)
 class PlanJob:
     """A slide to plan. given: its magnification where no tag tells it; forced: whatever its tags tell. mask: where its
-    tissue is, or None. thumbnail: where to draw it, or None."""
+    tissue is, or None. thumbnail: where to draw it, or None. reader: as ``choose_reader`` takes it."""
 
     slide_id: str
     file: Path
@@ -75,6 +79,7 @@ class PlanJob:
     overwrite: bool = False
     forced: Magnification | None = None
     mask: Path | None = None
+    reader: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def plan_slide(job: PlanJob) -> FirstLook:
     """Find the tissue, lay the grid and draw both, unless the slide's files are there already.
 
     Raises UserError, naming the file, where the slide or its mask is not readable, its magnification not known or too
-    low, no patch has tissue enough, or files made otherwise are there.
+    low, no patch has tissue enough, files made otherwise are there, or the wanted reader cannot read the slide.
     """
     recipe = job.recipe
     with reading(job.file) as slide:
@@ -118,7 +123,8 @@ def plan_slide(job: PlanJob) -> FirstLook:
             no_tissue = Fault("slide.no_tissue", "", found, "a stained section", "see its thumbnail")
             raise UserError(why_tiff(job.file) or no_tissue)
         stain = _fit_stains(slide, grid) if recipe.stain_normalisation == "macenko" else None
-    plan = SlidePlan(job.slide_id, job.file, made, magnification, grid, stain)
+    reader = choose_reader(job.file, grid, job.reader, recipe.half_decode)
+    plan = SlidePlan(job.slide_id, job.file, made, magnification, grid, stain, reader)
     return FirstLook(magnification, plan, float(overview.ink.mean()))
 
 

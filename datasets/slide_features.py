@@ -1,7 +1,7 @@
 """Slides to features at two magnifications, in one pass.
 
-Every parent region is read once, at the level nearest to the high magnification. It is cut into its children, and
-averaged over R x R pixels into the parent; all patches of a batch of regions are encoded together.
+Every parent region is read once, at the coarsest level that has the high magnification. It is cut into its children,
+and averaged over R x R pixels into the parent; all patches of a batch of regions are encoded together.
 """
 
 import os
@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import openslide
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,13 +23,19 @@ from datasets.folders import FeatureFolders
 from datasets.hierarchy import Hierarchy, write_hierarchy
 from datasets.patch_sizes import PatchSizes
 from datasets.patches import PATCH_SIZE
-from datasets.slides import open_slide, read_area
+from datasets.slide_readers import ReadArea
+from datasets.tile_decoding import TileError
+from datasets.tile_reader import CACHE_BYTES, put_reduced
 from utils import __version__
 from utils.errors import Fault, UserError
 from utils.h5 import write_h5
 from utils.workers import tie_worker
 
 Encode = Callable[[Tensor], Tensor]
+
+WAITING_BYTES = 2**29
+"""Of patches that were read and wait to be encoded."""
+AHEAD = 2  # batches, or parts of them, that a worker reads before the first of them is encoded
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -43,14 +49,17 @@ def cut_region(region: np.ndarray, is_child: np.ndarray) -> np.ndarray:
     """
     ratio = len(is_child)
     size = len(region) // ratio
-    parent = Image.fromarray(region).reduce(ratio)
-    children = region.reshape(ratio, size, ratio, size, 3).swapaxes(1, 2)[is_child]
-    return np.concatenate([np.asarray(parent)[None], children])
+    patches = np.empty((1 + int(is_child.sum()), size, size, 3), np.uint8)
+    put_reduced(region, ratio, patches[0])
+    children = region.reshape(ratio, size, ratio, size, 3)
+    for number, (row, column) in enumerate(np.argwhere(is_child), 1):
+        patches[number] = children[row, :, column]
+    return patches
 
 
 class Regions(NamedTuple):
-    """A batch of parent regions. patches: (N, 3, S, S) uint8, of each region the parent, then its children. places:
-    (slide, parent, patches) of each region. faults: {slide: what was wrong} for those that could not be read."""
+    """Some parent regions. patches: (N, S, S, 3) uint8, of each region the parent, then its children. places: (slide,
+    parent, patches) of each region. faults: {slide: what was wrong} for those that could not be read."""
 
     patches: Tensor
     places: list[tuple[int, int, int]]
@@ -58,24 +67,30 @@ class Regions(NamedTuple):
 
 
 class RegionReader(Dataset[Any]):
-    """All parent regions of some slides, in order; a process has one slide open at a time."""
+    """All parent regions of some slides, in order; a process has one slide open at a time.
 
-    def __init__(self, plans: Sequence[SlidePlan]):
+    starts: (slides + 1) the number of each slide's first region, and of all regions. readers: processes that read at
+    once, which share the memory for decoded tiles.
+    """
+
+    def __init__(self, plans: Sequence[SlidePlan], readers: int = 1):
         self.plans = plans
-        self.items = [(index, parent) for index, plan in enumerate(plans) for parent in range(len(plan.grid.parents))]
-        self._opened: tuple[int, openslide.OpenSlide] | None = None
+        self.starts = np.cumsum([0, *(len(plan.grid.parents) for plan in plans)])
+        self._cache_bytes = CACHE_BYTES // max(1, readers)
+        self._opened: tuple[int, ReadArea] | None = None
         self._faults: dict[int, Fault] = {}
 
     def __len__(self) -> int:
-        return len(self.items)
+        return int(self.starts[-1])
 
     def __getitem__(self, item: int) -> tuple[int, int, np.ndarray | Fault]:
-        index, parent = self.items[item]
+        index = int(np.searchsorted(self.starts, item, "right")) - 1
+        parent = item - int(self.starts[index])
         if index in self._faults:
             return index, parent, self._faults[index]
         try:
             return index, parent, self._read(index, parent)
-        except (openslide.OpenSlideError, UserError, OSError) as error:
+        except (openslide.OpenSlideError, TileError, UserError, OSError) as error:
             self._opened = None
             x, y = self.plans[index].grid.parents[parent]
             found = f"cannot be read at ({x}, {y}) ({error})"
@@ -86,10 +101,11 @@ class RegionReader(Dataset[Any]):
         plan = self.plans[index]
         grid = plan.grid
         if self._opened is None or self._opened[0] != index:
-            self._opened = index, open_slide(plan.file)
+            self._opened = None
+            self._opened = index, plan.reader.open(plan.file, self._cache_bytes)
         side, ratio = grid.parent_size, grid.is_child.shape[1]
         x, y = grid.parents[parent].tolist()
-        region = np.asarray(read_area(self._opened[1], (x, y), (side, side), (ratio * PATCH_SIZE, ratio * PATCH_SIZE)))
+        region = self._opened[1]((x, y), (side, side), (ratio * PATCH_SIZE, ratio * PATCH_SIZE))
         if plan.stain is not None:
             region = plan.stain.apply(region)
         return cut_region(region, grid.is_child[parent])
@@ -102,9 +118,64 @@ def _tie(parent: int, worker: int) -> None:
 def _collate(items: Sequence[tuple[int, int, np.ndarray | Fault]]) -> Regions:
     read = [(index, parent, found) for index, parent, found in items if not isinstance(found, Fault)]
     empty = np.empty((0, PATCH_SIZE, PATCH_SIZE, 3), dtype=np.uint8)
-    patches = torch.from_numpy(np.concatenate([empty, *(found for *_, found in read)])).permute(0, 3, 1, 2)
+    patches = torch.from_numpy(np.concatenate([empty, *(found for *_, found in read)]))
     faults = {index: found for index, _, found in items if isinstance(found, Fault)}
     return Regions(patches, [(index, parent, len(found)) for index, parent, found in read], faults)
+
+
+def _joined(parts: Sequence[Regions]) -> Regions:
+    if len(parts) == 1:
+        return parts[0]
+    places = [place for part in parts for place in part.places]
+    faults = {index: fault for part in parts for index, fault in part.faults.items()}
+    return Regions(torch.cat([part.patches for part in parts]), places, faults)
+
+
+def read_batches(
+    plans: Sequence[SlidePlan], batch_size: int, workers: int, pin_memory: bool = False
+) -> Iterator[Regions]:
+    """All regions of some slides, in batches of about ``batch_size`` patches of one slide. Which regions are a batch
+    depends neither on the number of workers nor on the other slides.
+
+    No more than WAITING_BYTES of patches that were read wait for their turn: the more workers, the fewer regions each
+    reads at a time, and no more workers are started than may have regions of their own waiting.
+    """
+    patches = 1 + max((plan.grid.is_child[0].size for plan in plans), default=0)
+    per_batch = max(1, batch_size // patches)
+    most = WAITING_BYTES // (AHEAD * patches * PATCH_SIZE**2 * 3)  # regions
+    total = sum(len(plan.grid.parents) for plan in plans)
+    workers = min(workers, -(-total // per_batch), most)
+    pieces = -(-per_batch // max(1, most // max(1, workers)))
+    reader = RegionReader(plans, workers)
+    batches = [
+        range(start, min(start + per_batch, end))
+        for first, end in pairwise(reader.starts.tolist())
+        for start in range(first, end, per_batch)
+    ]
+    if pieces == 1 and workers > 1:
+        batches = walk(batches, reader.starts, workers)
+    size = -(-per_batch // pieces)
+    parts = [list(batch[start : start + size]) for batch in batches for start in range(0, len(batch), size)]
+    loader = DataLoader(
+        reader, batch_sampler=parts, num_workers=workers, collate_fn=_collate, pin_memory=pin_memory,
+        prefetch_factor=AHEAD if workers else None, worker_init_fn=partial(_tie, os.getpid()),
+    )  # fmt: skip
+    read = iter(loader)
+    for batch in batches:
+        yield _joined([next(read) for _ in range(0, len(batch), size)])
+
+
+def walk(batches: Sequence[range], starts: np.ndarray, workers: int) -> list[range]:
+    """The batches in an order in which each worker reads neighbours, which share tiles.
+
+    The k-th goes to worker k modulo ``workers``, so each gets a run of every slide's batches. Slides stay in order.
+    starts: as of RegionReader.
+    """
+    slides = np.searchsorted(starts, [batch[0] for batch in batches], "right")
+    worker = np.arange(len(batches)) % workers
+    order = np.empty(len(batches), int)
+    order[np.lexsort([worker, slides])] = np.arange(len(batches))
+    return [batches[place] for place in order]
 
 
 # ---- encoding --------------------------------------------------------------------------------------------------------
@@ -160,21 +231,15 @@ def extract_features(
     slide, so that a slide's features do not depend on which slides are extracted with it. pace: told after every batch.
     """
     pace = pace or Pace()
-    regions = max(1, batch_size // (1 + max((plan.grid.is_child[0].size for plan in plans), default=0)))
-    reader = RegionReader(plans)
-    batches = DataLoader(
-        reader, batch_sampler=_batches_of(plans, regions), num_workers=workers, collate_fn=_collate,
-        pin_memory=pin_memory, worker_init_fn=partial(_tie, os.getpid()),
-    )  # fmt: skip
     features: dict[int, SlideFeatures] = {}
     faults: dict[int, Fault] = {}
     left = [len(plan.grid.parents) for plan in plans]
     waiting = 0
     idle = time.monotonic()
-    for batch in batches:
+    for batch in read_batches(plans, batch_size, workers, pin_memory):
         faults |= batch.faults
-        began = time.monotonic()
-        encoded = encode(batch.patches).float().cpu().numpy() if len(batch.patches) else np.empty((0, output_dim))
+        patches, began = batch.patches.permute(0, 3, 1, 2), time.monotonic()
+        encoded = encode(patches).float().cpu().numpy() if len(patches) else np.empty((0, output_dim))
         pace.add(Pace(len(encoded), began - idle, time.monotonic() - began))
         start = 0
         for index, parent, number in batch.places:
@@ -190,16 +255,6 @@ def extract_features(
             yield (plans[waiting], faults[waiting]) if waiting in faults or finished is None else finished
             waiting += 1
         idle = time.monotonic()
-
-
-def _batches_of(plans: Sequence[SlidePlan], size: int) -> list[list[int]]:
-    """Items of RegionReader, ``size`` at a time, none of two slides."""
-    batches, first = [], 0
-    for plan in plans:
-        end = first + len(plan.grid.parents)
-        batches += [list(range(start, min(start + size, end))) for start in range(first, end, size)]
-        first = end
-    return batches
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

@@ -146,11 +146,15 @@ def read_area(
     corner, size: (x, y) and (width, height) in level-0 pixels. out: (width, height) of the image, not larger than that.
     It is read once, at the coarsest level that is not coarser than the image.
     """
-    level = _level_for(slide, min(size[0] / out[0], size[1] / out[1]))
+    level = level_for(slide, min(size[0] / out[0], size[1] / out[1]))
     downsample = slide.level_downsamples[level]
     width, height = (max(1, round(edge / downsample)) for edge in size)
     pixels = slide.read_region(corner, level, (width, height))
-    image = _on_white(pixels)
+    return fitted(_on_white(pixels), out)
+
+
+def fitted(image: Image.Image, out: tuple[int, int]) -> Image.Image:
+    """An image averaged to (width, height) ``out``, not larger than the image."""
     factor, rest = divmod(image.width, out[0])
     if rest == 0 and image.size == (factor * out[0], factor * out[1]):
         return image.reduce(factor) if factor > 1 else image  # the same as BOX, faster
@@ -166,7 +170,8 @@ def _on_white(pixels: Image.Image) -> Image.Image:
     return white
 
 
-def _level_for(slide: openslide.OpenSlide, downsample: float) -> int:
+def level_for(slide: openslide.OpenSlide, downsample: float) -> int:
+    """The coarsest level that is not coarser than ``downsample`` level-0 pixels per pixel; 0 where all are."""
     fine_enough = [
         level for level, found in enumerate(slide.level_downsamples) if found <= downsample * (1 + LEVEL_TOLERANCE)
     ]
@@ -178,7 +183,7 @@ def read_overview(
 ) -> Image.Image:
     """As ``read_area``, in tiles: an area of a slide of a single level need not fit into memory."""
     pixel = size[0] / out[0], size[1] / out[1]
-    tile = max(1, int(MOST_PIXELS**0.5 * slide.level_downsamples[_level_for(slide, min(pixel))] / max(pixel)))
+    tile = max(1, int(MOST_PIXELS**0.5 * slide.level_downsamples[level_for(slide, min(pixel))] / max(pixel)))
     image = Image.new("RGB", out, "white")
     for top in range(0, out[1], tile):
         for left in range(0, out[0], tile):

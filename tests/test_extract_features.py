@@ -255,6 +255,7 @@ def test_the_table_names_slides_and_their_magnification(
         (("--wsi-dir", "absent"), "absent: no such folder"),
         (("--vlm-path", "./absent"), "--vlm_path ./absent: no such folder"),
         (("--min-tissue", "1.5"), "1.5 is more than 1"),
+        (("--half-decode", "--reader", "openslide"), "--half-decode --reader openslide"),
         (("--level0-mag", "400"), "400 is more than 160"),
         (("--feature_extractor", "vinid/plip"), "expected a name without slashes"),
         (("--low-mag", "6"), "whole multiple"),
@@ -277,3 +278,22 @@ def test_workers_make_the_same_files(slides: Path, folders: FeatureFolders, clip
     assert run_main([*command, "--workers", "2"], SCRIPT)[0] == 0
     assert files_below(folders.root, "*.h5") == alone
     assert not (folders.root / "thumbnails").exists()
+
+
+def test_readers_make_the_same_files_and_a_slide_left_to_openslide_is_named(
+    slides: Path, folders: FeatureFolders, clip: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = options(folders, slides / "told", clip, "--no-thumbnails")
+    made = {}
+    for reader in ("openslide", "tiles"):
+        code, said, _ = run_main([*command, "--reader", reader], SCRIPT)
+        assert code == 0 and "are read by" not in said
+        made[reader] = files_below(folders.root, "*.h5")
+        shutil.rmtree(folders.root)
+    assert made["tiles"] == made["openslide"]
+    monkeypatch.setattr(
+        "datasets.slide_readers._grey_levels_apart", lambda file, grid: 9 if "slide_1" in str(file) else 0
+    )
+    code, said, _ = run_main(command, SCRIPT)
+    assert code == 0 and "1 slides are read by OpenSlide (its tiles differ" in said and "'slide_1'" in said
+    assert files_below(folders.root, "*.h5") == made["openslide"]

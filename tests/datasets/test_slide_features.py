@@ -18,6 +18,7 @@ from datasets.extraction_plan import FeatureRecipe, PlanJob, SlidePlan, plan_sli
 from datasets.folders import FeatureFolders
 from datasets.slide_features import Pace, SlideFeatures, cut_region, extract_features, write_slide_features
 from datasets.slides import Magnification, read_area
+from datasets.tile_reader import TileReader
 from tests.support.faults import expect_faults
 from tests.support.planned_slides import ENCODER, PLAIN, plan
 from tests.support.real_slides import real_slide
@@ -176,16 +177,21 @@ def test_stains_are_of_parents_all_over_the_slide(
     assert set(sizes) == {(1024, 1024)} and set(shapes) == {(256, 256)}
 
 
-def test_each_region_is_read_once(tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = plan(tmp_path, slides[0])
+@pytest.mark.parametrize(
+    ("reader", "method"), [("openslide", (openslide.OpenSlide, "read_region")), ("tiles", (TileReader, "read"))]
+)
+def test_each_region_is_read_once(
+    tmp_path: Path, slides: list[Path], monkeypatch: pytest.MonkeyPatch, reader: str, method: tuple[type, str]
+) -> None:
+    planned = plan(tmp_path, slides[0], reader=reader)
     reads: list[tuple[int, int]] = []
-    original = openslide.OpenSlide.read_region
+    original = getattr(*method)
 
-    def read(self: Any, at: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+    def read(self: Any, at: tuple[int, int], *more: Any) -> Any:
         reads.append(at)
-        return original(self, at, level, size)
+        return original(self, at, *more)
 
-    monkeypatch.setattr(openslide.OpenSlide, "read_region", read)
+    monkeypatch.setattr(*method, read)
     extract([planned])
     assert sorted(reads) == sorted(map(tuple, planned.grid.parents.tolist()))
 
