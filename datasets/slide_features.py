@@ -147,11 +147,7 @@ def read_batches(
     workers = min(workers, -(-total // per_batch), most)
     pieces = -(-per_batch // max(1, most // max(1, workers)))
     reader = RegionReader(plans, workers)
-    batches = [
-        range(start, min(start + per_batch, end))
-        for first, end in pairwise(reader.starts.tolist())
-        for start in range(first, end, per_batch)
-    ]
+    batches = [batch for first, end in pairwise(reader.starts.tolist()) for batch in even_parts(first, end, per_batch)]
     if pieces == 1 and workers > 1:
         batches = walk(batches, reader.starts, workers)
     size = -(-per_batch // pieces)
@@ -163,6 +159,15 @@ def read_batches(
     read = iter(loader)
     for batch in batches:
         yield _joined([next(read) for _ in range(0, len(batch), size)])
+
+
+def even_parts(first: int, end: int, most: int) -> list[range]:
+    """The numbers from ``first`` to ``end``, cut into as few parts of at most ``most`` as can be, nearly equally long."""
+    number = -(-(end - first) // most)
+    return [
+        range(first + part * (end - first) // number, first + (part + 1) * (end - first) // number)
+        for part in range(number)
+    ]
 
 
 def walk(batches: Sequence[range], starts: np.ndarray, workers: int) -> list[range]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import openslide
 import tifffile
@@ -22,6 +23,8 @@ VENDORS = "aperio", "generic-tiff"
 CACHE_BYTES = 2**28
 """Of decoded tiles, of all processes that read together."""
 WHOLE = 1e-6  # of a pixel
+
+cv2.setNumThreads(0)  # slides are read in processes
 
 
 @dataclass(frozen=True)
@@ -204,16 +207,7 @@ def put_reduced(pixels: np.ndarray, factor: int, place: np.ndarray) -> None:
     Pillow's ``reduce`` does."""
     if factor == 1:
         place[...] = pixels
-    elif factor in (2, 4, 8):  # faster than by way of Pillow, whose images have four bytes a pixel
-        rows = np.add(pixels[::factor], pixels[1::factor], dtype=np.uint16)
-        for row in range(2, factor):
-            rows += pixels[row::factor]
-        for channel in range(3):
-            sums = rows[:, ::factor, channel] + rows[:, 1::factor, channel]
-            for column in range(2, factor):
-                sums += rows[:, column::factor, channel]
-            sums += factor**2 // 2
-            sums >>= 2 * (factor.bit_length() - 1)
-            place[..., channel] = sums
+    elif factor == 2:  # several times faster than Pillow, whose images have four bytes a pixel; others round otherwise
+        place[...] = cv2.resize(pixels, place.shape[1::-1], interpolation=cv2.INTER_AREA)
     else:
         place[...] = np.asarray(Image.fromarray(pixels).reduce(factor))

@@ -155,7 +155,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(
     """Nor on how much may wait, by which each worker reads a batch or a part of one."""
     planned = plan(tmp_path, write(), level0=None)
     expected = contents(read_batches([planned, planned], 3 * 17, 0))
-    assert len(expected) == 4 and len(planned.grid.parents) == 4  # 3 parents and 1 of each slide
+    assert len(expected) == 4 and len(planned.grid.parents) == 4  # twice 2 parents of each slide
     assert contents(read_batches([planned, planned], 3 * 17, 2)) == expected
     monkeypatch.setattr(slide_features, "WAITING_BYTES", 4 * 17 * 256 * 256 * 3)
     assert contents(read_batches([planned, planned], 3 * 17, 2)) == expected
