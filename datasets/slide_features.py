@@ -162,7 +162,7 @@ def read_batches(
 
 
 def even_parts(first: int, end: int, most: int) -> list[range]:
-    """The numbers from ``first`` to ``end``, cut into as few parts of at most ``most`` as can be, nearly equally long."""
+    """The numbers from ``first`` to ``end`` in as few parts of at most ``most`` as can be, nearly equally long."""
     number = -(-(end - first) // most)
     return [
         range(first + part * (end - first) // number, first + (part + 1) * (end - first) // number)
