@@ -10,7 +10,7 @@ from typing import Any
 
 from utils.arguments import add_options
 from utils.config import OPTIONS, PATHS, Config
-from utils.effects import NAMED, of_nature, options_without_effect
+from utils.effects import NAMED, missing_options, of_nature, options_without_effect
 from utils.errors import Fault, Faults, UserError
 from utils.options import Nature
 from utils.presets import PRESETS, read_preset_file
@@ -212,7 +212,7 @@ def _config(parser: argparse.ArgumentParser, given: Mapping[str, str]) -> Config
         config = Config(**vars(parser.parse_args([f"--{name}={text}" for name, text in filled.items()])))
     except argparse.ArgumentError as error:
         raise UserError(Fault("option.value", error.argument_name or "", error.message)) from error
-    if absent := config.missing():
+    if absent := missing_options(config):
         mend = "give it, or name it in the grid"
         raise UserError([Fault("option.missing", name, "no value", mend=mend) for name in absent])
     return config

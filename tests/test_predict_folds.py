@@ -74,8 +74,10 @@ def test_all_slides_with_features_where_there_is_no_table(
     assert "all 20 slides with features are taken, without labels" in out
     assert table["label"].isna().all()
     assert not (tmp_path / "new_metrics.json").exists()
-    expected = own.set_index("slide_id").drop(columns="label").loc[table["slide_id"]]
-    pd.testing.assert_frame_equal(table.set_index("slide_id").drop(columns="label"), expected)
+    assert table["case_id"].tolist() == table["slide_id"].tolist()
+    dropped = ["label", "case_id"]
+    expected = own.set_index("slide_id").drop(columns=dropped).loc[table["slide_id"]]
+    pd.testing.assert_frame_equal(table.set_index("slide_id").drop(columns=dropped), expected)
 
 
 @blank_figures
@@ -153,7 +155,7 @@ def test_metrics_of_an_earlier_call_do_not_stay(
     run_main: RunMain, simulated: SimulatedTask, checkpoints: list[str], tmp_path: Path
 ) -> None:
     predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0])
-    assert len(list(tmp_path.glob("p_*"))) == 4
+    assert len(list(tmp_path.glob("p_*"))) == 5
     pd.read_csv(simulated.root / "simulated.csv").drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
     predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0], "--dataset_csv", str(tmp_path / "new.csv"))
     assert not list(tmp_path.glob("p_*"))

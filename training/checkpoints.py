@@ -12,7 +12,7 @@ from training.run_reader import RunReader
 from training.run_record import RunRecord, config_of, replaced
 from utils.commands import options_text
 from utils.config import Config
-from utils.effects import FREE, of_nature, options_without_effect
+from utils.effects import FREE, missing_options, of_nature, options_without_effect
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
 from utils.options import Nature
@@ -53,7 +53,7 @@ def read_settings(checkpoint: Path, given: Mapping[str, Any]) -> tuple[RunRecord
     if given.get("task", options.get("task")) != options.get("task"):
         options |= {"dataset_csv": None, "features_from": None}
     config = Config(**replaced(options, given))
-    if absent := config.missing():
+    if absent := missing_options(config):
         found = "no value, and no config.json beside the checkpoint"
         raise UserError([Fault("option.missing", name, found, mend=f"give {name}") for name in absent])
     return record, config

@@ -14,6 +14,7 @@ import torch
 
 from datasets.folders import FeatureFolders
 from utils.config import PROJECT, Config
+from utils.effects import missing_options
 from utils.errors import Fault, Faults, UserError
 from utils.memory import cache_bytes, free_memory
 from utils.reproducibility import PACKAGES
@@ -28,7 +29,7 @@ INSTALL = "pip install -r requirements.txt"
 def examine_environment(config: Config, faults: Faults) -> None:
     """Check the machine. config: where features lie and results go, as far as the options tell. faults: gathers the
     checks, what they found and what is wrong."""
-    features = [] if config.missing() else FeatureFolders.of(config).all_files()
+    features = [] if missing_options(config) else FeatureFolders.of(config).all_files()
     size = sum(file.stat().st_size for file in features if file.is_file())
     faults.check("Python", _python, faults)
     faults.check("packages", _packages, faults)

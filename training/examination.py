@@ -18,7 +18,7 @@ from training.fold import choose_slides
 from training.inputs import InputReader, RunInputs
 from utils.commands import command
 from utils.config import Config
-from utils.effects import effect_notes, has_effect
+from utils.effects import effect_notes, has_effect, missing_options
 from utils.errors import Attempt, Fault, Faults, UserError
 from utils.interface import SlideModel
 from utils.words import listed
@@ -109,7 +109,7 @@ def load_inputs(config: Config, given: Collection[str], faults: Faults, sample: 
 def check_options(config: Config) -> Config:
     """The same options. Raises UserError where one is missing or lies outside its range."""
     faults = Faults()
-    for name in config.missing():
+    for name in missing_options(config):
         faults.add(Fault("option.missing", name, "no value", mend=f"give {name}"))
     if Path(config.results_dir).is_file():
         faults.add(Fault("output.file", f"--results_dir {config.results_dir}", "is a file", "a folder"))

@@ -27,8 +27,6 @@ from utils.options import (
 )  # fmt: skip
 
 PROJECT = Path(__file__).resolve().parent.parent
-
-
 RELEASED_HIVE = {"model_type": "HiVE_MIL", "variant": "released"}
 ONE_SCALE = [{"instances": "low"}, {"instances": "high"}]
 EDGE_BY_EDGE = [{"intra_aggregator": "mlp"}, {"intra_aggregator": "attention"}, {"hier_aggregator": "mlp"}]
@@ -201,13 +199,11 @@ class Config:
         "the last epoch is tested", stages=TRAINING,
     )  # fmt: skip
     checkpoint_metric: str = option(
-        "val_acc", "what of the validation slides the best epoch is chosen by; a tie is no improvement",
-        choices=["val_acc", "val_loss", "val_auc"], stages=TRAINING,
-    )  # fmt: skip
+        "val_acc", "what the best epoch is the best by", choices=["val_acc", "val_loss", "val_auc"], stages=TRAINING
+    )
     patient_pooling: str = option(
-        "mean", "how the probabilities of a patient's slides become the patient's", choices=["mean", "max"],
-        stages=OVER_SLIDES,
-    )  # fmt: skip
+        "mean", "of the probabilities of a patient's slides", choices=["mean", "max"], stages=OVER_SLIDES
+    )
     opt: str = option("adam", "optimiser", choices=["adam", "sgd"], stages=TRAINING)
     lr: float = option(1e-4, "learning rate", at_least(0, float, 1e38), stages=TRAINING)
     reg: float = option(1e-5, "weight decay", at_least(0, float, 1000), stages=TRAINING)
@@ -254,11 +250,6 @@ class Config:
     def text_form(self) -> str | None:
         """Whose form of descriptions the model reads ("HiVE_MIL", "ViLa_MIL" or "MSCPT"), None for none."""
         return MODEL_TYPES[self.model_type].texts
-
-    def missing(self) -> list[str]:
-        """The options without a value that need one: the task, and where its features lie."""
-        needed = ["task"] if self.features_from else ["task", "data_root_dir"]
-        return [f"--{name}" for name in needed if not getattr(self, name)]
 
     def folds(self) -> range:
         """The folds of this run."""

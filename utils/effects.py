@@ -54,3 +54,9 @@ def effect_notes(config: Config, given: Collection[str], stage: Stage) -> list[s
         f"note: --{name} has no effect on {model if name in of_model else stage}"
         for name in sorted(options_without_effect(config, stage).intersection(given))
     ]
+
+
+def missing_options(config: Config) -> list[str]:
+    """The options without a value that need one: the task, and where its features lie."""
+    needed = ["task"] if config.features_from else ["task", "data_root_dir"]
+    return [f"--{name}" for name in needed if not getattr(config, name)]

@@ -25,7 +25,6 @@ from tests.support.real_slides import real_slide
 from utils.errors import UserError
 
 pytestmark = pytest.mark.slow
-
 SPOT = (500, 400, 2500, 1500)
 THUMBNAIL = 32  # pixels along the edge of what the stand-in encoder returns
 WIDTH = 3 * THUMBNAIL**2

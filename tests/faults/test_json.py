@@ -65,6 +65,7 @@ def refusals(made_up: RunFolder, tmp_path: Path, name: str, read: Callable[[RunF
     """The changes of a file that are read all the same, sealed anew."""
     content = {key: value for key, value in json.loads((made_up.path / name).read_text()).items() if key != DIGESTS}
     defaults = {"num_threads", "feature_dim", "run", "files", "vlm_path", "dataset_csv", "split_dir", "text_prompt"}
+    defaults |= {"features_from"}
     optional = defaults | {"device", "cache_gb", "assume_model", "features_model"}
     passed = []
     folder = RunFolder(tmp_path / "run")

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from create_dataset_csv import separator
 from tests.conftest import RunMain
 from tests.support.parsers import SCRIPTS, parser_of
 from utils import options
@@ -14,7 +15,7 @@ from utils.options import Number
 
 WORDS = {
     options.words, options.path, options.location, options.address, options.named_class, options.one_group,
-    options.regular_expression, options.shard, folder_name,
+    options.regular_expression, options.shard, folder_name, separator,
 }  # fmt: skip
 NO_NUMBERS = [
     "nan",

@@ -44,7 +44,7 @@ def test_a_real_run_is_shown_as_its_files_say(simulated: SimulatedTask, tmp_path
         for split in ("test", "val"):
             for row in table[table["split"] == split].to_dict("records"):
                 correct = "yes" if row["label"] == row["prediction"] else "no"
-                chances = [f"{row[name]:.3f}" for name in table.columns[4:]]
+                chances = [f"{row[name]:.3f}" for name in table if name.startswith("prob_")]
                 wanted.append([str(fold), split, row["slide_id"], row["label"], row["prediction"], correct, *chances])
     assert cells(page, "slides") == wanted
     assert not page.select("#slides a")
