@@ -158,7 +158,7 @@ def test_metrics_of_an_earlier_call_do_not_stay(
     assert len(list(tmp_path.glob("p_*"))) == 5
     pd.read_csv(simulated.root / "simulated.csv").drop(columns="label").to_csv(tmp_path / "new.csv", index=False)
     predicted(run_main, tmp_path / "p.csv", "--checkpoint", checkpoints[0], "--dataset_csv", str(tmp_path / "new.csv"))
-    assert not list(tmp_path.glob("p_*"))
+    assert [file.name for file in tmp_path.glob("p_*")] == ["p_patients.csv"]
 
 
 @blank_figures
