@@ -159,10 +159,11 @@ def encode_on(
     """``encode_here`` of one slide in each process of a cluster, as they end.
 
     source: a process loads the encoder once. gpus: of each process (None: one where the cluster has any). A process
-    takes a CPU for each of the recipe's workers.
+    takes a CPU for each of the recipe's workers, as far as a node has them.
     """
     gpus = float(cluster.number("GPU") > 0) if gpus is None else gpus
-    needs: dict[str, Any] = {"cpus": max(1, recipe.workers), "gpus": gpus, "retries": RETRIES}
+    cpus = max(1, min(recipe.workers, cluster.largest("CPU")))
+    needs: dict[str, Any] = {"cpus": cpus, "gpus": gpus, "retries": RETRIES}
     with closing(cluster.run(_encode_one, plans, source.load, source.given, recipe, **needs)) as stream:
         for ended in stream:
             for plan, result in ended:

@@ -128,12 +128,14 @@ def test_a_cluster_that_loses_a_process_makes_the_files_of_one_run(
 def test_faults_on_a_cluster_are_those_of_one_machine(
     made: Path, address: str, run_main: RunMain, tmp_path: Path
 ) -> None:
-    """The other slides go on."""
+    """The other slides go on, with more --workers than a node has CPUs too."""
     slides = tmp_path / "slides"
     slides.mkdir()
     (slides / "slide_0.svs").symlink_to(made / "slides" / "slide_0.svs")
     (slides / "broken.svs").write_bytes(b"II*\0")
-    command = call(made, tmp_path / "data", "--wsi-dir", str(slides), "--address", address, "--skip-errors")
+    command = call(
+        made, tmp_path / "data", "--wsi-dir", str(slides), "--address", address, "--skip-errors", "--workers", "2"
+    )
     code, said, _ = run_main(command, SCRIPT)
     assert code == 0 and "failed: 1 of 2 slides" in said and "broken.svs: not readable as a slide" in said
     assert len(files_below(tmp_path / "data")) == 3

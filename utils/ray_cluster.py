@@ -28,13 +28,18 @@ class Lost(Generic[Job]):
 
 
 class Cluster:
-    """A cluster that this process has joined. resources: how many CPUs and GPUs it has, by these names."""
+    """A cluster that this process has joined. nodes: how many CPUs and GPUs each has, by these names."""
 
-    def __init__(self, resources: Mapping[str, float]):
-        self.resources = resources
+    def __init__(self, nodes: Sequence[Mapping[str, float]]):
+        self.nodes = nodes
 
     def number(self, kind: str) -> float:
-        return self.resources.get(kind, 0)
+        """Of all nodes together."""
+        return sum(node.get(kind, 0) for node in self.nodes)
+
+    def largest(self, kind: str) -> float:
+        """Of the node that has most: a task that needs more would wait for ever."""
+        return max((node.get(kind, 0) for node in self.nodes), default=0)
 
     def run(
         self,
@@ -93,8 +98,8 @@ def joined(address: str | None, cpus: int | None = None, mend: str = "") -> Iter
         where = f"--address {address}" if address else "Ray on this machine"
         raise UserError(Fault("ray.no_answer", where, f"no answer ({error})", mend=mend)) from error
     try:
-        resources: Callable[[], dict[str, float]] = ray.cluster_resources
-        yield Cluster(resources())
+        nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+        yield Cluster([node["Resources"] for node in nodes() if node["Alive"]])
     finally:
         ray.shutdown()
 
